@@ -1,0 +1,1 @@
+//! Agents: inputs to one typed output, no side effect.

@@ -1,0 +1,1 @@
+//! Schedule, freshness, admission, consensus, conflicts, decisions: pure functions and the actor that applies them.

@@ -1,0 +1,16 @@
+//! triplegain: agents as actors that watch crypto markets, argue, and trade on paper.
+//!
+//! The map (see `docs/architecture.md`): values in [`model`]; what the program is told in [`settings`]; pure rules in
+//! [`market`], [`risk`], [`execution`], [`agents`] and [`coordinator`]; distribution in [`bus`]; truth in [`store`];
+//! clock, supervision and shutdown in [`runtime`].
+
+pub mod agents;
+pub mod bus;
+pub mod coordinator;
+pub mod execution;
+pub mod market;
+pub mod model;
+pub mod risk;
+pub mod runtime;
+pub mod settings;
+pub mod store;

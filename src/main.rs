@@ -1,0 +1,3 @@
+//! The `triplegain` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Feeds, aggregation, indicators and immutable snapshots.

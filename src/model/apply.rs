@@ -1,0 +1,557 @@
+//! `apply`: the only writer of the state. Pure, total, and the same live, in recovery and in verification.
+//!
+//! A record that does not fit the state it meets (a fill of an unknown trade, a rank that would decrease) is a broken
+//! invariant: it is reported, never skipped, and ends the process.
+
+use super::state::*;
+use super::*;
+
+/// A record contradicts the state it is applied to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {seq} ({kind}) does not fit the state: {why}")]
+pub struct Misfit {
+    /// Which record.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What does not fit.
+    pub why: String,
+}
+
+/// Commands older than this are forgotten, milliseconds.
+pub const COMMAND_MEMORY_MS: i64 = 24 * time::HOUR_MS;
+/// Votes wait this long for their mark at most, milliseconds; then they are dropped as unmarked.
+pub const VOTE_MEMORY_MS: i64 = 48 * time::HOUR_MS;
+/// Ended plans kept beside the active one.
+pub const ENDED_PLANS_KEPT: usize = 4;
+/// Ended emergencies kept, so that the same instance never starts twice within its period.
+pub const ENDED_EMERGENCIES_KEPT: usize = 64;
+
+impl State {
+    /// Folds one record in.
+    ///
+    /// # Errors
+    /// [`Misfit`] when the record contradicts the state. The state may then be partly changed and must be discarded.
+    pub fn apply(&mut self, record: &Record) -> Result<(), Misfit> {
+        let fits = self.place(record).and_then(|()| self.fold(record));
+        fits.map_err(|why| Misfit { seq: record.seq, kind: record.event.kind(), why })
+    }
+
+    fn place(&mut self, record: &Record) -> Result<(), String> {
+        if record.seq != self.meta.seq + 1 {
+            return Err(format!("expected seq {}, got {}", self.meta.seq + 1, record.seq));
+        }
+        if record.epoch < self.meta.epoch {
+            return Err(format!("epoch {} is older than {}", record.epoch, self.meta.epoch));
+        }
+        self.meta.seq = record.seq;
+        self.meta.logical_time = self.meta.logical_time.max(record.ts);
+        self.meta.clean_stop = matches!(record.event, Event::CleanStop {});
+        Ok(())
+    }
+
+    fn fold(&mut self, record: &Record) -> Result<(), String> {
+        let at = record.ts;
+        match &record.event {
+            Event::StoreCreated { store, seed, data_kind } => {
+                if record.seq != 1 {
+                    return Err("a store is created once".into());
+                }
+                self.meta.store = *store;
+                self.meta.seed = *seed;
+                self.meta.data_kind.clone_from(data_kind);
+                self.meta.created_at = at;
+            }
+            Event::Booted { epoch, config_hash, .. } => {
+                if *epoch <= self.meta.epoch {
+                    return Err(format!("epoch {epoch} is not above {}", self.meta.epoch));
+                }
+                self.meta.epoch = *epoch;
+                self.meta.config_hash.clone_from(config_hash);
+            }
+            Event::RecoveryDone { .. } | Event::CleanStop {} | Event::ClockJump { .. } | Event::Noted { .. } => {}
+            Event::StateChanged { .. }
+            | Event::PauseReasonAdded { .. }
+            | Event::PauseReasonRemoved { .. }
+            | Event::DegradationChanged { .. }
+            | Event::Quarantined { .. }
+            | Event::QuarantineEnded { .. }
+            | Event::TaskSwitched { .. }
+            | Event::RunClaimed { .. }
+            | Event::RunFinished { .. }
+            | Event::InFlightRecovered { .. } => self.coordinator.fold(&record.event, at),
+            Event::CommandReceived { .. } | Event::CommandDone { .. } | Event::CommandRefused { .. } => {
+                self.fold_command(&record.event, at);
+            }
+            Event::SignalReceived { .. }
+            | Event::DecisionClassified { .. }
+            | Event::ConsensusComputed { .. }
+            | Event::ConflictsFound { .. }
+            | Event::ResolutionDone { .. }
+            | Event::Sized { .. }
+            | Event::RiskApproved { .. }
+            | Event::RiskRefused { .. }
+            | Event::DecisionEnded { .. }
+            | Event::VotesMarked { .. } => self.fold_decision(&record.event, at),
+            Event::TradeIntent { trade } => self.fold_intent(trade)?,
+            Event::TradeSubmitting { .. }
+            | Event::TradeAcked { .. }
+            | Event::TradeSettled { .. }
+            | Event::TradeRejected { .. }
+            | Event::TradeRefused { .. }
+            | Event::TradeExpired { .. }
+            | Event::TradeNotExecuted { .. }
+            | Event::TradeUnknown { .. }
+            | Event::TradeCancelled { .. } => self.fold_trade(&record.event, at)?,
+            Event::TradeFill { .. } => self.fold_fill(&record.event)?,
+            Event::PlanCreated { .. }
+            | Event::LegsRespread { .. }
+            | Event::PlanCompleted { .. }
+            | Event::PlanSuperseded { .. }
+            | Event::PlanExpired { .. }
+            | Event::LegsCancelled { .. } => self.fold_plan(&record.event, at)?,
+            Event::Deposit { asset, amount } => {
+                *self.account.baseline.entry(*asset).or_default() += *amount;
+                self.post(*asset, LedgerAccount::Deposits, *amount);
+                self.post(*asset, LedgerAccount::Free, *amount);
+            }
+            Event::PositionOpened { position } => {
+                self.account.last_position = self.account.last_position.max(position.id);
+                self.positions.insert(position.id, (**position).clone());
+            }
+            Event::PositionChanged { position } => {
+                self.positions.insert(position.id, (**position).clone());
+            }
+            Event::PositionClosed { closed } => {
+                self.positions.remove(&closed.id).ok_or_else(|| format!("position {} is not open", closed.id))?;
+                self.totals.closed_trades += 1;
+                self.totals.winning_trades += u64::from(closed.net > Money::ZERO);
+            }
+            Event::StopMoved { position, stop, trailing } => {
+                let held =
+                    self.positions.get_mut(position).ok_or_else(|| format!("position {position} is not open"))?;
+                held.stop = *stop;
+                held.trailing = *trailing;
+            }
+            Event::PeriodRolled { .. }
+            | Event::PeakChanged { .. }
+            | Event::BreakerTripped { .. }
+            | Event::BreakerRearmed { .. }
+            | Event::CooldownSet { .. }
+            | Event::StreakChanged { .. }
+            | Event::OrderErrorsChanged { .. } => self.risk.fold(&record.event),
+            Event::EmergencyStarted { .. } | Event::EmergencyStep { .. } | Event::EmergencyDone { .. } => {
+                self.fold_emergency(&record.event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, asset: Asset, account: LedgerAccount, amount: Money) {
+        *self.account.ledger.entry(asset).or_default().entry(account).or_default() += amount;
+    }
+
+    fn fold_command(&mut self, event: &Event, at: Ts) {
+        match event {
+            Event::CommandReceived { key, command, body_hash } => {
+                self.commands.retain(|_, record| at.since_ms(record.at) < COMMAND_MEMORY_MS);
+                let record = CommandRecord {
+                    key: key.clone(),
+                    name: command.name().to_owned(),
+                    body_hash: body_hash.clone(),
+                    at,
+                    answer: None,
+                };
+                self.commands.insert(key.clone(), record);
+            }
+            Event::CommandDone { key, result } => {
+                if let Some(record) = self.commands.get_mut(key) {
+                    record.answer = Some(CommandAnswer::Ok { result: result.clone() });
+                }
+            }
+            Event::CommandRefused { key, code, reason } => {
+                if let Some(record) = self.commands.get_mut(key) {
+                    record.answer = Some(CommandAnswer::Refused { code: code.clone(), reason: reason.clone() });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fold_decision(&mut self, event: &Event, at: Ts) {
+        match event {
+            Event::SignalReceived { decision, signal, .. } => {
+                self.totals.signals += 1;
+                self.leaderboard.cast(*decision, signal, at);
+                let open = OpenDecision { id: *decision, symbol: signal.head.symbol, received_at: at };
+                self.decisions.insert(*decision, open);
+            }
+            Event::RiskApproved { reservation, .. } => {
+                self.risk.reservations.insert(reservation.key, reservation.clone());
+            }
+            Event::DecisionEnded { decision, end } => {
+                self.decisions.remove(decision);
+                *self.totals.decisions.entry(end.name().to_owned()).or_default() += 1;
+            }
+            Event::VotesMarked { decision, marks } => self.leaderboard.mark(*decision, marks),
+            _ => {}
+        }
+    }
+
+    fn fold_intent(&mut self, trade: &Trade) -> Result<(), String> {
+        if self.trade_index.contains_key(&trade.key) && !self.is_planned_leg(trade.key) {
+            return Err(format!("trade {} exists already", trade.key.short()));
+        }
+        if let Some(lock) = trade.lock {
+            self.post(lock.asset, LedgerAccount::Free, -lock.amount);
+            self.post(lock.asset, LedgerAccount::Locked, lock.amount);
+        }
+        if let Some(position) = trade.body.position
+            && let Some(held) = self.positions.get_mut(&position)
+        {
+            held.exiting = Some(trade.key);
+            held.exit_seq += 1;
+        }
+        self.totals.orders += 1;
+        self.trade_index.insert(trade.key, TradeStub { body_hash: trade.body.hash(), state: trade.state });
+        self.mirror_leg(trade.key, trade.state, None);
+        self.trades.insert(trade.key, trade.clone());
+        Ok(())
+    }
+
+    fn is_planned_leg(&self, key: TradeKey) -> bool {
+        self.plans.values().flat_map(|plan| &plan.legs).any(|leg| leg.key == key && leg.state == TradeState::Planned)
+    }
+
+    fn fold_trade(&mut self, event: &Event, at: Ts) -> Result<(), String> {
+        let (key, to) = match event {
+            Event::TradeSubmitting { trade_key, .. } => (trade_key, TradeState::Submitting),
+            Event::TradeAcked { trade_key, .. } => (trade_key, TradeState::Acked),
+            Event::TradeSettled { trade_key } => (trade_key, TradeState::Settled),
+            Event::TradeRejected { trade_key, .. } => (trade_key, TradeState::Rejected),
+            Event::TradeRefused { trade_key, .. } => (trade_key, TradeState::Refused),
+            Event::TradeExpired { trade_key, .. } => (trade_key, TradeState::Expired),
+            Event::TradeNotExecuted { trade_key, .. } => (trade_key, TradeState::NotExecuted),
+            Event::TradeUnknown { trade_key, .. } => (trade_key, TradeState::Unknown),
+            Event::TradeCancelled { trade_key, .. } => (trade_key, TradeState::Cancelled),
+            _ => return Ok(()),
+        };
+        let trade = self.trades.get_mut(key).ok_or_else(|| format!("trade {} is not open", key.short()))?;
+        if !trade.state.may_become(to) {
+            return Err(format!("trade {} cannot go from {:?} to {to:?}", key.short(), trade.state));
+        }
+        trade.state = to;
+        match event {
+            Event::TradeSubmitting { attempt, .. } => trade.attempt = *attempt,
+            Event::TradeAcked { expires_at, .. } => {
+                trade.acked_at = Some(at);
+                trade.expires_at = *expires_at;
+            }
+            Event::TradeNotExecuted { retry_at, .. } => trade.retry_at = *retry_at,
+            _ => {}
+        }
+        let key = *key;
+        if let Some(stub) = self.trade_index.get_mut(&key) {
+            stub.state = to;
+        }
+        self.mirror_leg(key, to, Some(at));
+        if to.is_terminal() {
+            self.end_trade(key);
+        }
+        Ok(())
+    }
+
+    /// A terminal trade returns the rest of its lock, its reservation and its hold on the position.
+    fn end_trade(&mut self, key: TradeKey) {
+        self.risk.reservations.remove(&key);
+        let Some(trade) = self.trades.remove(&key) else { return };
+        if let Some(lock) = trade.lock.filter(|lock| !lock.amount.is_zero()) {
+            self.post(lock.asset, LedgerAccount::Locked, -lock.amount);
+            self.post(lock.asset, LedgerAccount::Free, lock.amount);
+        }
+        if let Some(held) = trade.body.position.and_then(|id| self.positions.get_mut(&id))
+            && held.exiting == Some(key)
+        {
+            held.exiting = None;
+        }
+    }
+
+    /// Postings to `Locked` of a fill consume the trade's lock.
+    fn fold_fill(&mut self, event: &Event) -> Result<(), String> {
+        let Event::TradeFill { trade_key, fill_id, symbol, quantity, value, fee, postings, .. } = event else {
+            return Ok(());
+        };
+        let trade = self.trades.get_mut(trade_key).ok_or_else(|| format!("trade {} is not open", trade_key.short()))?;
+        let expected = format!("{}:{}", trade.key, trade.fills);
+        if *fill_id != expected {
+            return Err(format!("fill {fill_id} is not the next one ({expected})"));
+        }
+        if *quantity > trade.remaining() {
+            return Err(format!("fill of {quantity} exceeds the remaining {}", trade.remaining()));
+        }
+        trade.fills += 1;
+        trade.filled += *quantity;
+        trade.filled_value += *value;
+        trade.fees += *fee;
+        let to = if trade.remaining().is_zero() { TradeState::Filled } else { TradeState::Partial };
+        if !trade.state.may_become(to) {
+            return Err(format!("trade {} cannot go from {:?} to {to:?}", trade_key.short(), trade.state));
+        }
+        trade.state = to;
+        if let Some(lock) = trade.lock.as_mut() {
+            let taken: Money = postings
+                .iter()
+                .filter(|p| p.account == LedgerAccount::Locked && p.asset == lock.asset)
+                .map(|p| p.amount)
+                .sum();
+            lock.amount += taken;
+            if lock.amount < Money::ZERO {
+                return Err(format!("trade {} took more than its lock", trade_key.short()));
+            }
+        }
+        for posting in postings {
+            self.post(posting.asset, posting.account, posting.amount);
+        }
+        self.totals.fills += 1;
+        *self.totals.fees.entry(symbol.quote).or_default() += *fee;
+        Ok(())
+    }
+
+    fn mirror_leg(&mut self, key: TradeKey, state: TradeState, at: Option<Ts>) {
+        for plan in self.plans.values_mut().filter(|plan| plan.state == PlanState::Active) {
+            if let Some(leg) = plan.legs.iter_mut().find(|leg| leg.key == key) {
+                leg.state = state;
+                if state == TradeState::Settled {
+                    plan.last_executed_at = at;
+                }
+            }
+        }
+    }
+
+    fn fold_plan(&mut self, event: &Event, at: Ts) -> Result<(), String> {
+        if let Event::PlanCreated { plan } = event {
+            if self.plans.values().any(|other| other.state == PlanState::Active) {
+                return Err("a plan is active already".into());
+            }
+            for leg in &plan.legs {
+                self.trade_index.insert(leg.key, TradeStub { body_hash: 0, state: TradeState::Planned });
+            }
+            self.plans.insert(plan.id, (**plan).clone());
+            return Ok(());
+        }
+        let (id, ended, leg_state) = match event {
+            Event::LegsRespread { plan, .. } | Event::LegsCancelled { plan, .. } => (plan, None, None),
+            Event::PlanCompleted { plan } => (plan, Some(PlanState::Completed), None),
+            Event::PlanSuperseded { plan, .. } => (plan, Some(PlanState::Superseded), Some(TradeState::Superseded)),
+            Event::PlanExpired { plan } => (plan, Some(PlanState::Expired), Some(TradeState::Expired)),
+            _ => return Ok(()),
+        };
+        let plan = self.plans.get_mut(id).ok_or_else(|| format!("plan {id} is unknown"))?;
+        match event {
+            Event::LegsRespread { due, .. } => {
+                for leg in &mut plan.legs {
+                    if let Some(moved) = due.get(&leg.key) {
+                        leg.due_at = *moved;
+                    }
+                }
+            }
+            Event::LegsCancelled { legs, .. } => {
+                for leg in plan.legs.iter_mut().filter(|leg| legs.contains(&leg.key)) {
+                    leg.state = TradeState::Cancelled;
+                }
+            }
+            _ => {}
+        }
+        if let Some(ended) = ended {
+            plan.state = ended;
+            plan.ended_at = Some(at);
+            for leg in plan.legs.iter_mut().filter(|leg| leg.state == TradeState::Planned) {
+                leg.state = leg_state.unwrap_or(leg.state);
+            }
+        }
+        let states: Vec<(TradeKey, TradeState)> = plan.legs.iter().map(|leg| (leg.key, leg.state)).collect();
+        for (key, state) in states {
+            if let Some(stub) = self.trade_index.get_mut(&key) {
+                stub.state = state;
+            }
+        }
+        self.forget_old_plans();
+        Ok(())
+    }
+
+    fn forget_old_plans(&mut self) {
+        let mut ended: Vec<(Option<Ts>, uuid::Uuid)> =
+            self.plans.values().filter(|p| p.state != PlanState::Active).map(|p| (p.ended_at, p.id)).collect();
+        ended.sort();
+        for (_, id) in ended.iter().take(ended.len().saturating_sub(ENDED_PLANS_KEPT)) {
+            self.plans.remove(id);
+        }
+    }
+
+    fn fold_emergency(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::EmergencyStarted { emergency } => {
+                let id = emergency.key.to_string();
+                if self.emergencies.contains_key(&id) {
+                    return Err(format!("emergency {id} started already"));
+                }
+                self.emergencies.insert(id, emergency.clone());
+            }
+            Event::EmergencyStep { key, position, retry_at, .. } => {
+                let held =
+                    self.emergencies.get_mut(&key.to_string()).ok_or_else(|| format!("emergency {key} is unknown"))?;
+                *held.attempts.entry(*position).or_default() += 1;
+                held.retry_at = *retry_at;
+            }
+            Event::EmergencyDone { key, .. } => {
+                let held =
+                    self.emergencies.get_mut(&key.to_string()).ok_or_else(|| format!("emergency {key} is unknown"))?;
+                held.done = true;
+                let mut done: Vec<(Ts, String)> =
+                    self.emergencies.values().filter(|e| e.done).map(|e| (e.started_at, e.key.to_string())).collect();
+                done.sort();
+                for (_, id) in done.iter().take(done.len().saturating_sub(ENDED_EMERGENCIES_KEPT)) {
+                    self.emergencies.remove(id);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl CoordinatorView {
+    fn fold(&mut self, event: &Event, at: Ts) {
+        match event {
+            Event::StateChanged { to, halt, .. } => {
+                self.state = *to;
+                self.halts += u64::from(halt.is_some() && self.halt.is_none());
+                self.halt = if *to == CoordinatorState::Halted { halt.clone() } else { None };
+            }
+            Event::PauseReasonAdded { reason } => {
+                self.pause_reasons.insert(reason.clone());
+            }
+            Event::PauseReasonRemoved { reason } => {
+                self.pause_reasons.remove(reason);
+            }
+            Event::DegradationChanged { capability, to, .. } => {
+                self.degradation.insert(*capability, *to);
+            }
+            Event::Quarantined { key, until, reason, count } => {
+                let entry = QuarantineEntry { until: *until, reason: reason.clone(), count: *count };
+                self.quarantine.insert(*key, entry);
+            }
+            Event::QuarantineEnded { key } => {
+                self.quarantine.remove(key);
+            }
+            Event::TaskSwitched { task, enabled } => {
+                self.task_switches.insert(*task, *enabled);
+            }
+            Event::RunClaimed { marker } => {
+                if let SlotId::Grid(slot) = marker.slot {
+                    let last = self.last_slot.entry(marker.key).or_insert(slot);
+                    *last = slot.max(*last);
+                }
+                self.in_flight.insert(marker.key, marker.clone());
+            }
+            Event::RunFinished { key, outcome, consumed, .. } => {
+                self.in_flight.remove(key);
+                if *outcome == RunOutcome::Succeeded {
+                    self.consumed.insert(*key, consumed.clone());
+                    self.last_success.insert(*key, at);
+                }
+            }
+            Event::InFlightRecovered { runs } => {
+                for run in runs {
+                    self.in_flight.remove(&run.marker.key);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl RiskState {
+    fn fold(&mut self, event: &Event) {
+        match event {
+            Event::PeriodRolled { day, week, equity } => {
+                if *day != self.day {
+                    self.day = *day;
+                    self.day_start_equity = *equity;
+                }
+                if *week != self.week {
+                    self.week = *week;
+                    self.week_start_equity = *equity;
+                }
+                self.peak = self.peak.max(*equity);
+            }
+            Event::PeakChanged { peak } => self.peak = *peak,
+            Event::BreakerTripped { latch, .. } => {
+                *self.trips.entry(latch.breaker).or_default() += 1;
+                self.latched.insert(latch.breaker, latch.clone());
+            }
+            Event::BreakerRearmed { breaker, .. } => {
+                self.latched.remove(breaker);
+            }
+            Event::CooldownSet { until, cause } => {
+                if *until > self.cooldown_until {
+                    self.cooldown_until = *until;
+                    self.cooldown_cause = Some(*cause);
+                }
+            }
+            Event::StreakChanged { losses, wins } => {
+                self.losses = *losses;
+                self.wins = *wins;
+            }
+            Event::OrderErrorsChanged { consecutive } => self.order_errors = *consecutive,
+            _ => {}
+        }
+    }
+}
+
+impl Leaderboard {
+    fn cast(&mut self, decision: DecisionId, signal: &Signal, at: Ts) {
+        let mut votes = Vec::new();
+        for named in &signal.ballots {
+            let tally = match self.tallies.get_mut(&*named.voter) {
+                Some(tally) => tally,
+                None => self.tallies.entry(named.voter.to_string()).or_default(),
+            };
+            match &named.ballot {
+                Ballot::Vote(vote) => {
+                    tally.votes += 1;
+                    *tally.by_action.entry(vote.action).or_default() += 1;
+                    tally.confidence_sum += i64::from(vote.confidence.0);
+                    votes.push((named.voter.to_string(), vote.action, vote.confidence));
+                }
+                Ballot::Abstain(_) => tally.abstentions += 1,
+                Ballot::Failed(_) => tally.failures += 1,
+            }
+        }
+        self.pending.retain(|_, pending| at.since_ms(pending.at) < VOTE_MEMORY_MS);
+        if !votes.is_empty() {
+            let pending = PendingVotes { symbol: signal.head.symbol, at, price: signal.price, votes };
+            self.pending.insert(decision, pending);
+        }
+    }
+
+    fn mark(&mut self, decision: DecisionId, marks: &[VoteMark]) {
+        self.pending.remove(&decision);
+        for mark in marks {
+            let tally = self.tallies.entry(mark.voter.clone()).or_default();
+            let Some(correct) = mark.correct else {
+                tally.unmarked += 1;
+                continue;
+            };
+            tally.marked += 1;
+            tally.correct += u64::from(correct);
+            if let Some(bp) = mark.signed_return_bp {
+                tally.return_bp_sum += bp;
+                tally.return_count += 1;
+            }
+            let decile = (mark.confidence.0.clamp(0, 9_999) / 1_000) as usize;
+            tally.calibration[decile].0 += 1;
+            tally.calibration[decile].1 += u64::from(correct);
+        }
+    }
+}

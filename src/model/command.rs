@@ -1,0 +1,108 @@
+//! Operator commands: typed, checked, journaled before the success answer, idempotent by their key.
+
+use serde::{Deserialize, Serialize};
+
+use super::Ts;
+
+/// One vocabulary for command line, HTTP and bus.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command", deny_unknown_fields)]
+pub enum Command {
+    /// Adds the pause reason `operator`; idempotent.
+    Pause {
+        /// For the journal.
+        #[serde(default)]
+        reason: String,
+    },
+    /// Removes operator, breaker and boot reasons; refused while HALTED.
+    Resume {},
+    /// HALTED with a new halt id; cancels resting entries.
+    Halt {
+        /// For the journal.
+        #[serde(default)]
+        reason: String,
+    },
+    /// HALTED → PAUSED when it names the current halt id.
+    Reset {
+        /// The halt id the operator saw.
+        halt_id: String,
+    },
+    /// Forced run through normal admission.
+    RunTask {
+        /// Task name; checked against the list with a suggestion.
+        task: String,
+        /// Symbol of the task's list.
+        symbol: String,
+    },
+    /// One close trade per position.
+    CloseAll {
+        /// For the journal.
+        #[serde(default)]
+        reason: String,
+    },
+    /// Durable override until the configuration changes.
+    EnableTask {
+        /// Task name.
+        task: String,
+    },
+    /// Durable override; disabling a required dependency is refused.
+    DisableTask {
+        /// Task name.
+        task: String,
+    },
+    /// PLANNED legs → CANCELLED.
+    CancelScheduled {
+        /// Plan id or leg key.
+        id: String,
+    },
+}
+
+impl Command {
+    /// The name as spoken on every surface.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Command::Pause { .. } => "pause",
+            Command::Resume {} => "resume",
+            Command::Halt { .. } => "halt",
+            Command::Reset { .. } => "reset",
+            Command::RunTask { .. } => "run_task",
+            Command::CloseAll { .. } => "close_all",
+            Command::EnableTask { .. } => "enable_task",
+            Command::DisableTask { .. } => "disable_task",
+            Command::CancelScheduled { .. } => "cancel_scheduled",
+        }
+    }
+}
+
+/// The answer to a command, given only after it is durable.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "status")]
+pub enum CommandAnswer {
+    /// Done; `result` says what holds now.
+    Ok {
+        /// Facts for the operator.
+        result: serde_json::Value,
+    },
+    /// Not done.
+    Refused {
+        /// Short and stable, for programs.
+        code: String,
+        /// For people.
+        reason: String,
+    },
+}
+
+/// A command whose key was used, with its stored answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// Idempotency key.
+    pub key: String,
+    /// Command name.
+    pub name: String,
+    /// SHA-256 of the body, hex: same key with another body is a conflict.
+    pub body_hash: String,
+    /// When received.
+    pub at: Ts,
+    /// Absent until done or refused.
+    pub answer: Option<CommandAnswer>,
+}

@@ -1,0 +1,1 @@
+//! The risk engine: rules, breakers, exposure. Pure.

@@ -1,0 +1,1 @@
+//! Clock, supervisor, placement, shutdown.

@@ -1,0 +1,1 @@
+//! Journal and embedded store: the only writer.
