@@ -167,7 +167,7 @@ impl SymbolRules {
     pub fn price_from_f64(&self, value: f64) -> Option<Price> {
         let scaled = (value * 10f64.powi(self.price_decimals as i32)).round();
         // 9e18 is below i64::MAX, so the cast is exact.
-        (scaled.is_finite() && scaled >= 1.0 && scaled < 9e18).then(|| Decimal::new(scaled as i64, self.price_decimals))
+        (scaled.is_finite() && (1.0..9e18).contains(&scaled)).then(|| Decimal::new(scaled as i64, self.price_decimals))
     }
 
     /// The quantity floored to a step.
