@@ -1,1 +1,21 @@
 //! Agents: inputs to one typed output, no side effect.
+//!
+//! Each agent is a pure function. It reads no clock, draws no random number and keeps nothing between runs: what it
+//! must remember (the regime's hysteresis) travels inside its last accepted output. [`contract`] holds what all share.
+
+pub mod contract;
+pub mod leaderboard;
+pub mod poll;
+pub mod portfolio_rebalance;
+pub mod portfolio_view;
+pub mod regime_detection;
+pub mod sentiment_analysis;
+pub mod technical_analysis;
+pub mod trading_decision;
+pub mod vote;
+pub mod voters;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+
+pub use contract::{Answer, RunContext};
