@@ -29,9 +29,23 @@ pub fn due(board: &Leaderboard, now: Ts, settings: &LeaderboardSettings) -> Vec<
     board.pending.iter().filter(|(_, pending)| now >= mark_at(pending, settings)).map(|(id, _)| *id).collect()
 }
 
-/// The price when it was true within ±60 s of the mark time.
-pub fn price_at_mark(pending: &PendingVotes, price: Price, at: Ts, settings: &LeaderboardSettings) -> Option<Price> {
-    (at.since_ms(mark_at(pending, settings)).abs() <= MARK_WINDOW_MS).then_some(price)
+/// Marks one decision when its time has come: with the newest price (and the instant it was true) as soon as that lies
+/// within ±60 s of the mark time, as unmarked once no such price can come any more; none while it is to wait.
+pub fn mark_when_due(
+    pending: &PendingVotes,
+    newest: Option<(Price, Ts)>,
+    now: Ts,
+    settings: &LeaderboardSettings,
+) -> Option<Vec<VoteMark>> {
+    let late_ms = now.since_ms(mark_at(pending, settings));
+    if late_ms < 0 {
+        return None;
+    }
+    let near = |at: Ts| at.since_ms(mark_at(pending, settings)).abs() <= MARK_WINDOW_MS;
+    match newest.filter(|(_, at)| near(*at)) {
+        Some((price, _)) => Some(mark(pending, Some(price), settings)),
+        None => (late_ms > MARK_WINDOW_MS).then(|| mark(pending, None, settings)),
+    }
 }
 
 /// Marks every vote of one decision against `price`, the price at the mark time; without one the votes stay unmarked.
@@ -181,10 +195,17 @@ mod tests {
         let (pending, settings) = (pending(Action::Buy), leaderboard_settings());
         let at = mark_at(&pending, &settings);
         assert_eq!(at, NOW.plus_ms(4 * time::HOUR_MS));
-        let price = |off_ms| price_at_mark(&pending, dec!(101), at.plus_ms(off_ms), &settings);
-        assert_eq!((price(60_000), price(-60_000)), (Some(dec!(101)), Some(dec!(101))));
-        assert_eq!((price(60_001), price(-60_001)), (None, None));
-        let marks = mark(&pending, None, &settings);
+        let correct = |price_off_ms, now_off_ms| {
+            let newest = Some((dec!(101), at.plus_ms(price_off_ms)));
+            let marks = mark_when_due(&pending, newest, at.plus_ms(now_off_ms), &settings);
+            marks.map(|marks| marks[0].correct)
+        };
+        assert_eq!(correct(-1, -1), None, "not due yet");
+        assert_eq!((correct(-60_000, 0), correct(60_000, 60_000)), (Some(Some(true)), Some(Some(true))));
+        assert_eq!(correct(-60_001, 60_000), None, "a price may still come");
+        assert_eq!(correct(-60_001, 60_001), Some(None));
+        assert_eq!(correct(60_001, 60_001), Some(None));
+        let marks = mark_when_due(&pending, None, at.plus_ms(60_001), &settings).expect("unmarked");
         assert_eq!((marks[0].correct, marks[0].signed_return_bp), (None, None));
     }
 

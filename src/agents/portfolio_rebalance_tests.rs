@@ -265,6 +265,13 @@ fn a161_a_position_paid_with_bitcoin_counts_as_bitcoin() {
 }
 
 #[test]
+fn a_position_paid_with_an_untargeted_asset_needs_no_symbol_of_it() {
+    let mut case = Case::of(&[("USDT", dec!(10_000)), ("XRP", dec!(10))]);
+    case.view.trading.insert("XRP/ETH".parse().unwrap(), dec!(10));
+    assert_eq!(case.output().reason, DEVIATION);
+}
+
+#[test]
 fn a161_the_view_is_the_programs_own_account() {
     let mut account = state::Account::default();
     let usdt = BTreeMap::from([

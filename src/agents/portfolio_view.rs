@@ -89,11 +89,10 @@ pub(crate) fn valuate(
     }
     // A position is quote at work: its value belongs to the asset it was paid with, so that opening one moves nothing.
     for (symbol, quantity) in view.trading.iter().filter(|(_, quantity)| !quantity.is_zero()) {
+        let Some(sum) = values.get(&symbol.quote).copied() else { continue };
         let in_quote = times(*quantity, fresh_price(view, *symbol, freshness)?)?;
         let value = worth(view, symbols, symbol.quote, in_quote, freshness)?;
-        if let Some(sum) = values.get_mut(&symbol.quote) {
-            *sum = add(*sum, value)?;
-        }
+        values.insert(symbol.quote, add(sum, value)?);
     }
     let mut total = Money::ZERO;
     for value in values.values() {

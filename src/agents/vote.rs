@@ -15,9 +15,7 @@ pub const INCOHERENT: &str = "incoherent";
 pub const OUT_OF_RANGE: &str = "out_of_range";
 
 /// Least reward:risk of a coherent vote and of the target a rules voter sets.
-pub fn min_reward_risk() -> Decimal {
-    Decimal::new(15, 1)
-}
+pub const MIN_REWARD_RISK: Decimal = Decimal::from_parts(15, 0, 0, false, 1);
 
 /// What a vote came to.
 #[derive(Clone, PartialEq, Debug)]
@@ -57,7 +55,7 @@ pub fn is_coherent(action: Action, levels: Option<&Levels>) -> bool {
     }
     // All are prices above zero, so differences stay in range; the product is checked.
     let (risk, reward) = ((entry - stop) * sign, (target - entry) * sign);
-    risk > Decimal::ZERO && risk.checked_mul(min_reward_risk()).is_some_and(|least| reward >= least)
+    risk > Decimal::ZERO && risk.checked_mul(MIN_REWARD_RISK).is_some_and(|least| reward >= least)
 }
 
 /// Turns a vote that cannot stand into a failure (A074); everything else passes unchanged.

@@ -136,6 +136,7 @@ fn a05_a_buy_without_levels_fails_and_a_close_needs_none() {
     bare.confidence = Score(10_001);
     assert_eq!(checked(Ballot::Vote(bare)), Ballot::Failed(OUT_OF_RANGE.to_owned()));
     assert!(is_coherent(Action::Buy, levels(Action::Buy).as_ref()));
+    assert_eq!(MIN_REWARD_RISK, dec!(1.5));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use rust_decimal::{Decimal, prelude::FromPrimitive};
 
 use super::VoterInputs;
 use crate::{
-    agents::vote::min_reward_risk,
+    agents::vote::MIN_REWARD_RISK,
     model::{Action, Levels, Symbol},
     settings::StopSettings,
 };
@@ -41,7 +41,7 @@ pub fn levels(action: Action, width: f64, inputs: &VoterInputs) -> Option<Levels
     }
     let wanted = Decimal::from_f64(width)?.checked_mul(inputs.regime.stop)?;
     let distance = wanted.clamp(nearest, farthest);
-    let reach = distance.checked_mul(inputs.regime.target.max(min_reward_risk()))?;
+    let reach = distance.checked_mul(inputs.regime.target.max(MIN_REWARD_RISK))?;
     let (stop, target) = if action == Action::Buy {
         let target = inputs.rules.price_up(entry.checked_add(reach)?);
         (inputs.rules.price_down(entry - distance), target.checked_add(tick)?)
