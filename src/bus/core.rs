@@ -186,11 +186,12 @@ impl Bus {
         }
         let subscription = match subscriber.subscriptions.as_mut_slice() {
             [only] => only,
-            all => all
-                .iter_mut()
-                .filter_map(|subscription| Some((subscription.queue.peek()?, subscription)))
-                .max_by_key(|((priority, number), _)| (*priority, std::cmp::Reverse(*number)))?
-                .1,
+            all => {
+                all.iter_mut()
+                    .filter_map(|subscription| Some((subscription.queue.peek()?, subscription)))
+                    .max_by_key(|((priority, number), _)| (*priority, std::cmp::Reverse(*number)))?
+                    .1
+            }
         };
         let Waiting { number, message } = subscription.queue.pop()?;
         subscriber.in_flight = Some((subscription.topic, number));
@@ -204,8 +205,7 @@ impl Bus {
         let Some((topic, _)) = subscriber.in_flight.take_if(|(_, number)| *number == ticket.number) else { return };
         let of_topic = |subscription: &&mut Subscription| subscription.topic == topic;
         if let Some(subscription) = subscriber.subscriptions.iter_mut().find(of_topic) {
-            let counter =
-                if handled { &mut subscription.tally.delivered } else { &mut subscription.tally.errors };
+            let counter = if handled { &mut subscription.tally.delivered } else { &mut subscription.tally.errors };
             *counter += 1;
             subscription.tally.queued -= 1;
         }
@@ -217,13 +217,7 @@ impl Bus {
     }
 
     /// The newest visible message of (topic, symbol, source); see [`History::latest`].
-    pub fn latest(
-        &self,
-        topic: Topic,
-        symbol: Option<Symbol>,
-        source: Option<&str>,
-        now: Ts,
-    ) -> Option<Arc<Envelope>> {
+    pub fn latest(&self, topic: Topic, symbol: Option<Symbol>, source: Option<&str>, now: Ts) -> Option<Arc<Envelope>> {
         self.history.latest(topic, symbol, source, now)
     }
 

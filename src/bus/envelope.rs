@@ -343,8 +343,7 @@ mod tests {
         };
         let factory = factory(1);
         let root = factory.build(Draft::new("risk", alert(AlertKind::CircuitBreaker)), Ts(1)).unwrap();
-        let reply =
-            factory.build(Draft::new("risk", alert(AlertKind::OrderError)).in_reply_to(&root), Ts(2)).unwrap();
+        let reply = factory.build(Draft::new("risk", alert(AlertKind::OrderError)).in_reply_to(&root), Ts(2)).unwrap();
         assert_eq!((root.priority(), reply.priority()), (Priority::Urgent, Priority::High));
         assert_eq!(root.correlation(), &ChainId::Message(root.id()));
         assert_eq!(reply.correlation(), root.correlation());

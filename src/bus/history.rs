@@ -85,13 +85,7 @@ impl History {
     }
 
     /// The newest visible message of (topic, symbol), of one source when given; the later id wins among sources.
-    pub fn latest(
-        &self,
-        topic: Topic,
-        symbol: Option<Symbol>,
-        source: Option<&str>,
-        now: Ts,
-    ) -> Option<Arc<Envelope>> {
+    pub fn latest(&self, topic: Topic, symbol: Option<Symbol>, source: Option<&str>, now: Ts) -> Option<Arc<Envelope>> {
         let first: LatestKey = (symbol, Cow::Borrowed(""));
         let entries = self.topics[topic.index()].latest.range(first..);
         entries

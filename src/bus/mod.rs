@@ -13,6 +13,8 @@ pub mod topic;
 
 pub use self::core::{Bus, Delivery, Filter, FilterFailed, SubscriberId, Ticket};
 pub use envelope::{ChainId, Draft, Envelope, EnvelopeError, EnvelopeFactory};
-pub use payload::{AlertKind, CommandRequest, ExecutionEvent, MarketData, Payload, PortfolioEvent, RiskAlert, Severity, SystemEvent};
+pub use payload::{
+    AlertKind, CommandRequest, ExecutionEvent, MarketData, Payload, PortfolioEvent, RiskAlert, Severity, SystemEvent,
+};
 pub use stats::{BusStats, SubscriptionStats, Tally};
 pub use topic::{BusLimits, Priority, Topic};

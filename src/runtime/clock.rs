@@ -48,7 +48,11 @@ impl Anchor {
         let needed = Duration::from_millis(ms) / self.speed;
         let Some(slow) = self.slow else { return self.since + needed };
         let in_slow = slow.lasts.mul_f64(slow.rate);
-        if needed <= in_slow { self.since + needed.div_f64(slow.rate) } else { self.since + slow.lasts + (needed - in_slow) }
+        if needed <= in_slow {
+            self.since + needed.div_f64(slow.rate)
+        } else {
+            self.since + slow.lasts + (needed - in_slow)
+        }
     }
 }
 
@@ -103,10 +107,8 @@ impl LogicalClock {
         let ahead = logical.since_ms(wall);
         if anchor.speed == 1 && ahead != 0 {
             let rate = if backward_rate > 0.0 && backward_rate < 1.0 { backward_rate } else { 0.9 };
-            let slow = (ahead > 0).then(|| Slow {
-                rate,
-                lasts: Duration::from_millis(ahead.unsigned_abs()).div_f64(1.0 - rate),
-            });
+            let slow = (ahead > 0)
+                .then(|| Slow { rate, lasts: Duration::from_millis(ahead.unsigned_abs()).div_f64(1.0 - rate) });
             *anchor = Anchor { at: logical.max(wall), since: now, speed: 1, slow };
         }
         -ahead

@@ -79,8 +79,8 @@ where
     let system = System::with_tokio_rt(|| tokio);
     let store = Arbiter::try_new()?;
     let place_store = Some(store.handle());
-    let result =
-        system.block_on(async { program(Place { clock: LogicalClock::start(start, speed), store: place_store }).await });
+    let result = system
+        .block_on(async { program(Place { clock: LogicalClock::start(start, speed), store: place_store }).await });
     store.stop();
     store.join().map_err(|_| io::Error::other("the store's thread panicked"))?;
     Ok(result)
@@ -91,7 +91,7 @@ mod tests {
     use actix::{Handler, Message};
 
     use super::*;
-    use crate::model::{Clock, DAY_MS};
+    use crate::model::{Clock, time::DAY_MS};
 
     struct Thread;
     #[derive(Message)]

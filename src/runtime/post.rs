@@ -5,11 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use actix::{
-    Actor, Addr, Handler, Message, Recipient,
-    dev::ToEnvelope,
-    prelude::SendError,
-};
+use actix::{Actor, Addr, Handler, Message, Recipient, dev::ToEnvelope, prelude::SendError};
 
 /// What was not delivered to one target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

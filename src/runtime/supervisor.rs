@@ -167,6 +167,7 @@ async fn guard<A, F, I>(
             restarts.push_back(now);
             // At once, so that work bound to the old life is cancelled now and not after the wait.
             if !cancel_everything(&mut life) {
+                abandon(&mut life);
                 return;
             }
             tokio::time::sleep(wait).await;
