@@ -2,6 +2,7 @@
 //!
 //! A record that does not fit the state it meets (a fill of an unknown trade, a rank that would decrease) is a broken
 //! invariant: it is reported, never skipped, and ends the process.
+// tidy: allow(length) one function per event kind; the match that joins them is the point of the file
 
 use super::state::*;
 use super::*;
