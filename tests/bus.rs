@@ -1,5 +1,7 @@
 //! The bus as an actor, in virtual time: slow, failing, dying and dead subscribers, and consistent counters.
 
+#![expect(clippy::unwrap_used, reason = "helpers outside #[test] functions fail the test that calls them")]
+
 use std::{cell::RefCell, rc::Rc, sync::Arc, sync::Mutex, time::Duration};
 
 use actix::prelude::*;

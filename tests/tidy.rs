@@ -341,7 +341,8 @@ fn collect(folder: &Path, prefix: &str, into: &mut BTreeMap<String, String>) {
         if path.is_dir() {
             collect(&path, &inside, into);
         } else if name.ends_with(".rs") {
-            into.insert(inside, fs::read_to_string(&path).unwrap());
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{inside}: {error}"));
+            into.insert(inside, text);
         }
     }
 }
@@ -351,8 +352,8 @@ fn test_files(files: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (path, text) in files {
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let mut lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with("#[cfg(test)]"));
-        while let Some(line) = lines.next() {
+        let lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with("#[cfg(test)]"));
+        for line in lines {
             if line.starts_with("#[cfg(test)]") {
                 continue;
             }
