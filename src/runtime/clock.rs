@@ -43,15 +43,19 @@ impl Anchor {
         self.at.plus_ms(scaled_ms(slowed + normal, self.speed))
     }
 
+    /// Rounded up, so that the clock shows `at` when a timer set for this instant fires.
     fn monotonic(&self, at: Ts) -> Instant {
         let ms = at.since_ms(self.at).max(0).unsigned_abs();
-        let needed = Duration::from_millis(ms) / self.speed;
+        let nanos = u128::from(ms).saturating_mul(1_000_000).div_ceil(u128::from(self.speed));
+        let needed = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let Some(slow) = self.slow else { return self.since + needed };
         let in_slow = slow.lasts.mul_f64(slow.rate);
+        // Fractions of the rate are binary; a microsecond covers what they lose.
+        let margin = Duration::from_micros(1);
         if needed <= in_slow {
-            self.since + needed.div_f64(slow.rate)
+            self.since + needed.div_f64(slow.rate) + margin
         } else {
-            self.since + slow.lasts + (needed - in_slow)
+            self.since + slow.lasts + (needed - in_slow) + margin
         }
     }
 }
@@ -88,7 +92,9 @@ impl LogicalClock {
     pub async fn sleep_until(&self, at: Ts) {
         // Timers have a granularity of one millisecond and a correction may move the anchor: look again.
         while self.now() < at {
-            tokio::time::sleep_until(self.instant_at(at)).await;
+            // Never a deadline already past: it would be over at once, and virtual time would stand still.
+            let least = Instant::now() + Duration::from_nanos(1);
+            tokio::time::sleep_until(self.instant_at(at).max(least)).await;
         }
     }
 
@@ -155,6 +161,21 @@ mod tests {
         assert_eq!(before.elapsed(), Duration::from_secs(1));
         assert_eq!(clock.now(), BASE.plus_ms(60_000));
         assert_eq!(clock.until(BASE.plus_ms(120_000)), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_odd_speeds_the_instant_of_a_timer_is_never_early() {
+        tokio::time::advance(Duration::from_nanos(123_457)).await;
+        for speed in [3, 7, 11, 60] {
+            let clock = LogicalClock::start(BASE, speed);
+            for ms in [1, 2, 5, 999, 60_001] {
+                let at = clock.now().plus_ms(ms);
+                tokio::time::advance(clock.until(at)).await;
+                assert!(clock.now() >= at, "speed {speed}, {ms} ms");
+                clock.sleep_until(at.plus_ms(ms)).await;
+                assert!(clock.now() >= at.plus_ms(ms), "speed {speed}, {ms} ms");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
