@@ -2,6 +2,7 @@
 //!
 //! A record that does not fit the state it meets (a fill of an unknown trade, a rank that would decrease) is a broken
 //! invariant: it is reported, never skipped, and ends the process.
+// tidy: allow(length) one function per event kind; the match that joins them is the point of the file
 
 use super::state::*;
 use super::*;
@@ -493,11 +494,10 @@ impl RiskState {
             Event::BreakerRearmed { breaker, .. } => {
                 self.latched.remove(breaker);
             }
-            Event::CooldownSet { until, cause }
-                if *until > self.cooldown_until => {
-                    self.cooldown_until = *until;
-                    self.cooldown_cause = Some(*cause);
-                }
+            Event::CooldownSet { until, cause } if *until > self.cooldown_until => {
+                self.cooldown_until = *until;
+                self.cooldown_cause = Some(*cause);
+            }
             Event::StreakChanged { losses, wins } => {
                 self.losses = *losses;
                 self.wins = *wins;

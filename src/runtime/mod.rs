@@ -1,1 +1,8 @@
-//! Clock, supervisor, placement, shutdown.
+//! Clock, supervisor, placement, shutdown: what carries the actors. No rule about trading lives here.
+
+pub mod clock;
+pub mod failure;
+pub mod placement;
+pub mod post;
+pub mod shutdown;
+pub mod supervisor;

@@ -1,6 +1,7 @@
 //! The validated settings, one struct per section of `config/default.toml`. Field names are the keys.
 //!
 //! Defaults live in `config/default.toml` alone; ranges, units and effects of every key live in `keys.rs`.
+// tidy: allow(length) one struct per section of the file, in the order of the file
 
 use std::collections::BTreeMap;
 
