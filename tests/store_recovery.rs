@@ -270,12 +270,14 @@ fn a141_a_damaged_embedded_store_is_rebuilt_to_the_same_state() {
         let (data, before) = sample(7, 40);
         harm(&data.path().join("state"));
         let (store, opened) = open(data.path()).unwrap();
-        assert!(opened.recovered.rebuilt, "{name}");
+        // A truncated log may open as an older whole state; then the missing records are applied and compared.
+        let caught_up = name == "truncated" && opened.recovered.applied > 0;
+        assert!(opened.recovered.rebuilt || caught_up, "{name}: {:?}", opened.recovered);
         assert_eq!(opened.halt, None, "{name}");
         assert_eq!(without_boot(store.state().clone()), without_boot(before), "{name}");
         assert!(store.verify().unwrap().is_sound(), "{name}");
         let kept = files::names(data.path()).unwrap().iter().any(|file| file.starts_with("state.damaged-"));
-        assert_eq!(kept, name != "deleted", "{name}");
+        assert_eq!(kept, name != "deleted" && !caught_up, "{name}");
     }
 }
 

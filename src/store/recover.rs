@@ -169,7 +169,7 @@ fn frozen(
     opened.last_logical_time = good.meta.logical_time;
     opened.epoch = good.meta.epoch + 1;
     let at = info.now.max(good.meta.logical_time);
-    for event in halted(&good, &halt, opened.epoch, at) {
+    if let Some(event) = halted(&good, &halt, opened.epoch, at) {
         let record = Record {
             v: SCHEMA_VERSION,
             seq: good.meta.seq + 1,
@@ -224,7 +224,13 @@ fn materialise(
         Ok(loaded) => {
             epoch_seen = loaded.db.epoch();
             let (last, from) = (folded.state.meta.seq, folded.start.seq);
-            if loaded.seq > last {
+            // Only a kill within the very first commit leaves an empty store beside a journal.
+            let first_commit = folded.tail.first().map_or(0, |record| u64::from(record.n.unwrap_or(1)));
+            if !existed && last > 0 {
+                None
+            } else if loaded.seq == 0 && last > first_commit {
+                Some(("damaged", "it is empty".to_owned()))
+            } else if loaded.seq > last {
                 let text = format!("the embedded store is at record {}, the journal ends at {last}", loaded.seq);
                 opened.halt = opened.halt.take().or(Some(HaltReason { code: "store_ahead", text: text.clone() }));
                 Some(("ahead", text))

@@ -2,7 +2,11 @@
 //!
 //! It changes nothing. A store nobody holds is compared through a copy of its embedded part.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use super::{
     checkpoint, files,
@@ -133,7 +137,9 @@ fn check_journal(data: &Path) -> (Report, Option<State>) {
 /// Opening the embedded store writes to it, so a copy is opened.
 fn compare_copy(source: &Path, state: &State) -> Result<String, String> {
     let words = |error: std::io::Error| format!("it cannot be copied for the comparison: {error}");
-    let copy = std::env::temp_dir().join(format!("store-check-{}-{}", std::process::id(), state.meta.store.simple()));
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let copy = std::env::temp_dir().join(format!("store-check-{}-{number}", std::process::id()));
     let _ = fs::remove_dir_all(&copy);
     let compared = copy_dir(source, &copy).map_err(words).and_then(|()| {
         let loaded = state_db::open(&copy, 64)?;
