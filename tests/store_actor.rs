@@ -1,4 +1,5 @@
 //! The store as an actor: shared syncs, order of announcements, failures.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod store_support;
 

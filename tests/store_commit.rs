@@ -1,4 +1,5 @@
 //! What a commit promises: whole or not at all, compare-and-set, a failing disk, and a stored copy that equals the fold.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod store_support;
 

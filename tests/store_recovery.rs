@@ -1,4 +1,5 @@
 //! What a kill, a damaged file, a copy or a second process leaves behind, and what the next start does about it.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod store_support;
 

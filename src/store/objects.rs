@@ -29,6 +29,9 @@ pub const TREES: [&str; 12] = [
 /// Number of the tree `meta`.
 pub const META: usize = 0;
 
+/// Keys and values of one tree, in key order.
+pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Key of objects of which there is one.
 const ONE: &[u8] = b"value";
 const PENDING: u8 = b'p';
@@ -140,7 +143,7 @@ pub fn all_keys(state: &State) -> Vec<ObjectKey> {
 ///
 /// # Errors
 /// The first value or key that cannot be read, for people.
-pub fn load(rows: &mut dyn FnMut(usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String>) -> Result<State, String> {
+pub fn load(rows: &mut dyn FnMut(usize) -> Result<Rows, String>) -> Result<State, String> {
     let mut state = State::default();
     for (key, value) in rows(META)? {
         match key.as_slice() {
@@ -170,12 +173,12 @@ fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(frame::open_envelope(value)?).map_err(|error| error.to_string())
 }
 
-fn one<T: DeserializeOwned + Default>(rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<T, String> {
+fn one<T: DeserializeOwned + Default>(rows: Rows) -> Result<T, String> {
     rows.first().map_or_else(|| Ok(T::default()), |(_, value)| parse(value))
 }
 
 fn many<K: Ord, T: DeserializeOwned>(
-    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    rows: Rows,
     key_of: impl Fn(&[u8]) -> Result<K, String>,
 ) -> Result<BTreeMap<K, T>, String> {
     rows.into_iter().map(|(key, value)| Ok((key_of(&key)?, parse(&value)?))).collect()

@@ -2,10 +2,7 @@
 //!
 //! Everything here can be repeated: a kill at any step leaves a directory the next start brings to the same state.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use super::{
     checkpoint::{self, Checkpoint},
@@ -265,7 +262,7 @@ fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-fn rebuild(path: &PathBuf, settings: &StoreSettings, state: &State) -> Result<StateDb, StoreError> {
+fn rebuild(path: &Path, settings: &StoreSettings, state: &State) -> Result<StateDb, StoreError> {
     let failed = |why: String| StoreError::Fatal(super::error::Fatal::Embedded(why));
     let mut db = state_db::open(path, settings.cache_mib).map_err(failed)?.db;
     if state.meta.seq > 0 {
