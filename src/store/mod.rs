@@ -1,1 +1,30 @@
 //! Journal and embedded store: the only writer.
+//!
+//! The journal is the truth, the embedded store is a materialised copy that can always be rebuilt, and recovery is the
+//! only way to start. Nothing here decides anything about trading.
+
+pub mod actor;
+pub mod batch;
+pub mod checkpoint;
+pub mod core;
+pub mod error;
+pub mod files;
+pub mod frame;
+pub mod identity;
+pub mod journal;
+pub mod lock;
+pub mod objects;
+pub mod reader;
+mod recover;
+pub mod state_db;
+pub mod touched;
+pub mod verify;
+
+pub use actor::{
+    AuxPut, AuxRemove, Close, Commit, CommittedBatch, Detach, Flush, GetState, JournalHead, StoreActor,
+    StoreActorConfig,
+};
+pub use batch::{Batch, CommitResult, Committed, Expectation, Refused};
+pub use core::{Head, OpenInfo, Opened, Store};
+pub use error::{Damage, Fatal, HaltReason, StoreError};
+pub use verify::Report;

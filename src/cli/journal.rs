@@ -1,0 +1,162 @@
+//! `journal tail|verify|export`: readers of a store another process may own. They change nothing.
+
+use std::{io::Write, path::Path};
+
+use crate::{
+    model::{Record, Ts},
+    store::{
+        error::StoreError,
+        frame,
+        journal::segment_name,
+        reader::{self, ReadError, Start},
+        verify,
+    },
+};
+
+/// What a subcommand answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// For standard output.
+    pub text: String,
+    /// 0 done, 1 failed.
+    pub code: u8,
+}
+
+impl Answer {
+    fn done(text: String) -> Answer {
+        Answer { text, code: 0 }
+    }
+
+    fn failed(text: impl std::fmt::Display) -> Answer {
+        Answer { text: format!("{text}\n"), code: 1 }
+    }
+}
+
+/// Form of an export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// One record per line, without `prev` and `crc`.
+    Jsonl,
+    /// A table with the body as JSON in its last column.
+    Csv,
+}
+
+/// Which records an export holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Selection {
+    /// Not before this logical time.
+    pub from: Option<Ts>,
+    /// Before this logical time.
+    pub to: Option<Ts>,
+    /// Only these kinds; empty = all.
+    pub kinds: Vec<String>,
+    /// Only records of this root.
+    pub corr: Option<String>,
+}
+
+impl Selection {
+    fn holds(&self, record: &Record) -> bool {
+        self.from.is_none_or(|from| record.ts >= from)
+            && self.to.is_none_or(|to| record.ts < to)
+            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == record.event.kind()))
+            && self.corr.as_ref().is_none_or(|corr| record.corr == *corr)
+    }
+}
+
+/// The last `lines` lines of the journal in `data`, as written; with `after` only those with a higher number, so that a
+/// caller can follow by asking again.
+pub fn tail(data: &Path, lines: usize, after: Option<u64>) -> Answer {
+    match last_lines(&data.join("journal"), lines, after) {
+        Ok(found) if found.is_empty() && after.is_none() => {
+            Answer::failed(format!("there is no journal in {}", data.display()))
+        }
+        Ok(found) => Answer::done(found.into_iter().rev().map(|line| line + "\n").collect()),
+        Err(error) => Answer::failed(error),
+    }
+}
+
+/// Newest first. Only whole lines with a right checksum: the last one may be in the middle of being written.
+fn last_lines(dir: &Path, lines: usize, after: Option<u64>) -> Result<Vec<String>, StoreError> {
+    let mut found = Vec::new();
+    let mut scratch = Vec::new();
+    for first in reader::segments(dir)?.into_iter().rev() {
+        let path = dir.join(segment_name(first));
+        let bytes = std::fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end);
+        for line in bytes[..whole].rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if found.len() >= lines || frame::peek_seq(line).is_some_and(|seq| after.is_some_and(|after| seq <= after))
+            {
+                return Ok(found);
+            }
+            let defect = frame::decode(line, &mut scratch).err();
+            let text = String::from_utf8_lossy(line);
+            found.push(defect.map_or_else(|| text.to_string(), |why| format!("# damaged: {why}: {text}")));
+        }
+    }
+    Ok(found)
+}
+
+/// Checks everything; 0 when the store is sound.
+pub fn verify(data: &Path) -> Answer {
+    if !data.join("journal").is_dir() {
+        return Answer::failed(format!("there is no journal in {}", data.display()));
+    }
+    let report = verify::check(data);
+    Answer { code: u8::from(!report.is_sound()), text: report.text() }
+}
+
+/// Writes the selected records to `out`; the text says how many.
+pub fn export(data: &Path, format: Format, selection: &Selection, out: &mut dyn Write) -> Answer {
+    if !data.join("journal").is_dir() {
+        return Answer::failed(format!("there is no journal in {}", data.display()));
+    }
+    let mut count = 0u64;
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let mut written = Ok(());
+    if format == Format::Csv {
+        written =
+            row(&mut table, out, ["seq", "epoch", "ts", "actor", "corr", "cause", "kind", "data"].map(str::to_owned));
+    }
+    let read = reader::read(&data.join("journal"), Start::BEGINNING, &mut |batch| {
+        for record in batch.drain(..).filter(|record| selection.holds(record)) {
+            if written.is_ok() {
+                written = match format {
+                    Format::Csv => row(&mut table, out, columns(&record)),
+                    Format::Jsonl => serde_json::to_string(&record)
+                        .map_err(std::io::Error::from)
+                        .and_then(|text| writeln!(out, "{text}")),
+                };
+                count += 1;
+            }
+        }
+        Ok(())
+    });
+    match (read, written.and_then(|()| out.flush())) {
+        (_, Err(error)) => Answer::failed(format!("the export cannot be written: {error}")),
+        (Err(ReadError::Damage(damage)), _) => Answer::failed(format!("{count} records exported, then: {damage}")),
+        (Err(ReadError::Refused(error)), _) => Answer::failed(format!("{count} records exported, then: {error}")),
+        (Ok(_), Ok(())) => Answer::done(format!("{count} records exported\n")),
+    }
+}
+
+fn columns(record: &Record) -> [String; 8] {
+    let data = serde_json::to_value(&record.event).unwrap_or_default();
+    [
+        record.seq.to_string(),
+        record.epoch.to_string(),
+        record.ts.to_string(),
+        record.actor.to_string(),
+        record.corr.clone(),
+        record.cause.clone(),
+        record.event.kind().to_owned(),
+        data.get("data").map(ToString::to_string).unwrap_or_default(),
+    ]
+}
+
+fn row(table: &mut csv::Writer<Vec<u8>>, out: &mut dyn Write, cells: [String; 8]) -> std::io::Result<()> {
+    table.write_record(&cells)?;
+    table.flush()?;
+    let finished = std::mem::replace(table, csv::Writer::from_writer(Vec::new()));
+    let bytes = finished.into_inner().map_err(|error| std::io::Error::other(error.to_string()))?;
+    out.write_all(&bytes)
+}

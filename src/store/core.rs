@@ -1,0 +1,474 @@
+//! The store without actors: opening, committing groups of batches, auxiliary data, checkpoints, closing.
+//!
+//! Order of a durable commit: expectation, fold, journal append and sync, embedded transaction and flush, answer. An
+//! error on the way poisons the store: nothing was acknowledged, nothing is tried again, the process ends with 70.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    batch::{Batch, CommitResult, Committed, Refused},
+    checkpoint,
+    error::{Fatal, HaltReason, StoreError},
+    frame::{Framer, LineHash, NO_LINE},
+    identity,
+    journal::{self, Journal, Opener},
+    lock::StoreLock,
+    recover,
+    state_db::StateDb,
+    touched::Touched,
+    verify,
+};
+use crate::{
+    model::{Asset, Event, Money, Record, Recovered, State, Ts, event::SCHEMA_VERSION, time::HOUR_MS},
+    settings::sections::StoreSettings,
+};
+
+/// What a start tells the store.
+#[derive(Clone, Debug)]
+pub struct OpenInfo {
+    /// Drives every random draw; used when the store is created.
+    pub seed: u64,
+    /// `simulated`, `csv` or `live`; a store of another kind is refused.
+    pub data_kind: String,
+    /// SHA-256 of the effective settings, hex.
+    pub config_hash: String,
+    /// Program version.
+    pub version: String,
+    /// Logical time of the start.
+    pub now: Ts,
+    /// Paid in when the store is created.
+    pub deposits: BTreeMap<Asset, Money>,
+    /// Identity of a new store; absent = derived from seed, kind of data and time.
+    pub store_id: Option<Uuid>,
+}
+
+impl OpenInfo {
+    /// The identity a new store gets.
+    pub fn new_store_id(&self) -> Uuid {
+        self.store_id.unwrap_or_else(|| {
+            let text = format!("store:{}:{}:{}", self.seed, self.data_kind, self.now);
+            let digest: [u8; 32] = Sha256::digest(text).into();
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&digest[..16]);
+            Uuid::new_v8(bytes)
+        })
+    }
+}
+
+/// What a start found.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The fold of the journal, this boot included.
+    pub state: State,
+    /// Epoch of this boot.
+    pub epoch: u32,
+    /// Facts for `RecoveryDone`; what the recovery of runs, decisions and trades does is added by its owners.
+    pub recovered: Recovered,
+    /// Set when this start is HALTED because of the store itself; the state says HALTED too.
+    pub halt: Option<HaltReason>,
+    /// Newest logical time before this boot.
+    pub last_logical_time: Ts,
+    /// The store was created by this start.
+    pub created: bool,
+    /// The journal is damaged: every commit is refused and nothing is written.
+    pub frozen: bool,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// The newest record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Its number; 0 before the first.
+    pub seq: u64,
+    /// First 32 hex digits of the SHA-256 of its line.
+    pub hash: String,
+}
+
+/// Files, lock and embedded store of a durable store.
+pub(super) struct Durable {
+    pub(super) data: PathBuf,
+    pub(super) settings: StoreSettings,
+    pub(super) journal: Journal,
+    pub(super) db: StateDb,
+    pub(super) _lock: StoreLock,
+    /// Record and logical time of the newest checkpoint.
+    pub(super) checkpoint: (u64, Ts),
+}
+
+/// A journal that is hashed and perhaps written to a sink, never synced.
+struct Memory {
+    sha: Sha256,
+    out: Option<Box<dyn Write + Send>>,
+    aux: BTreeMap<(String, String), Vec<u8>>,
+}
+
+enum Backend {
+    Durable(Box<Durable>),
+    Memory(Box<Memory>),
+    Frozen { why: String, _lock: StoreLock },
+}
+
+/// The only writer of journal and embedded store.
+pub struct Store {
+    state: State,
+    framer: Framer,
+    buffer: Vec<u8>,
+    touched: Touched,
+    epoch: u32,
+    backend: Backend,
+    poisoned: bool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("seq", &self.state.meta.seq).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in `data` and recovers it; there is no other way to start.
+    ///
+    /// # Errors
+    /// [`StoreError`] with a sentence for people and an exit code. A damaged journal is no error: it opens frozen.
+    pub fn open(data: &Path, settings: &StoreSettings, info: &OpenInfo) -> Result<(Store, Opened), StoreError> {
+        Store::open_with(data, settings, info, journal::plain_files())
+    }
+
+    /// As [`Store::open`] with segments opened by `opener`.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(
+        data: &Path,
+        settings: &StoreSettings,
+        info: &OpenInfo,
+        opener: Opener,
+    ) -> Result<(Store, Opened), StoreError> {
+        recover::open(data, settings, info, opener)
+    }
+
+    /// A store without files for backtests; the journal's bytes are hashed and, if given, written to `out`.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the first records cannot be written to `out`.
+    pub fn memory(info: &OpenInfo, out: Option<Box<dyn Write + Send>>) -> Result<(Store, Opened), Fatal> {
+        let memory = Memory { sha: Sha256::new(), out, aux: BTreeMap::new() };
+        let mut store = Store::assemble(State::default(), NO_LINE, Backend::Memory(Box::new(memory)));
+        let opened = Opened {
+            state: State::default(),
+            epoch: 1,
+            recovered: Recovered { clean: true, ..Recovered::default() },
+            halt: None,
+            last_logical_time: Ts::default(),
+            created: true,
+            frozen: false,
+            warnings: Vec::new(),
+        };
+        let opened = store.boot(info, info.new_store_id(), 1, opened)?;
+        Ok((store, opened))
+    }
+
+    fn assemble(state: State, head: LineHash, backend: Backend) -> Store {
+        let epoch = state.meta.epoch;
+        let buffer = Vec::with_capacity(1 << 16);
+        Store { state, framer: Framer::new(head), buffer, touched: Touched::default(), epoch, backend, poisoned: false }
+    }
+
+    pub(super) fn durable(state: State, head: LineHash, durable: Durable) -> Store {
+        Store::assemble(state, head, Backend::Durable(Box::new(durable)))
+    }
+
+    pub(super) fn frozen(state: State, head: LineHash, why: String, lock: StoreLock) -> Store {
+        Store::assemble(state, head, Backend::Frozen { why, _lock: lock })
+    }
+
+    /// Commits the first batch of a boot: creation and deposits of a new store, `Booted`, and HALTED when asked for.
+    pub(super) fn boot(
+        &mut self,
+        info: &OpenInfo,
+        store: Uuid,
+        epoch: u32,
+        mut opened: Opened,
+    ) -> Result<Opened, Fatal> {
+        let mut events = Vec::new();
+        if self.state.meta.seq == 0 {
+            events.push(Event::StoreCreated { store, seed: info.seed, data_kind: info.data_kind.clone() });
+        }
+        let (version, config_hash) = (info.version.clone(), info.config_hash.clone());
+        events.push(Event::Booted { epoch, version, config_hash });
+        if self.state.meta.seq == 0 {
+            let deposits = info.deposits.iter().map(|(asset, amount)| (*asset, *amount));
+            events.extend(deposits.map(|(asset, amount)| Event::Deposit { asset, amount }));
+        }
+        if let Some(halt) = &opened.halt {
+            let at = info.now.max(self.state.meta.logical_time);
+            events.extend(recover::halted(&self.state, halt, epoch, at));
+        }
+        self.epoch = epoch;
+        let batch = Batch::new("store", format!("boot-{epoch}"), "start", info.now, events);
+        // A batch without an expectation cannot be refused.
+        let _ = self.commit(batch)?;
+        opened.state = self.state.clone();
+        opened.epoch = epoch;
+        Ok(opened)
+    }
+
+    /// The fold of everything committed so far.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Epoch of this boot.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The newest record.
+    pub fn head(&self) -> Head {
+        let hash = String::from_utf8_lossy(&self.framer.head()).into_owned();
+        Head { seq: self.state.meta.seq, hash }
+    }
+
+    /// SHA-256 over all journal bytes so far, hex; only a store in memory knows it.
+    pub fn journal_sha256(&self) -> Option<String> {
+        match &self.backend {
+            Backend::Memory(memory) => Some(hex::encode(memory.sha.clone().finalize())),
+            _ => None,
+        }
+    }
+
+    /// Commits one batch; see [`Store::commit_group`].
+    ///
+    /// # Errors
+    /// [`Fatal`]; the process must end.
+    pub fn commit(&mut self, batch: Batch) -> Result<CommitResult, Fatal> {
+        self.ready()?;
+        if let Some(refused) = self.refusal() {
+            return Ok(Err(refused));
+        }
+        let first = self.state.meta.seq + 1;
+        let done = self.stage(batch).and_then(|result| self.write(first).map(|()| result));
+        self.poisoned = done.is_err();
+        done
+    }
+
+    /// Commits batches in order with one sync. Each is applied whole or not at all; a refused expectation, which sees the
+    /// batches before it, is a normal answer.
+    ///
+    /// # Errors
+    /// [`Fatal`]: none of the group may be acted upon, the process must end.
+    pub fn commit_group(&mut self, batches: Vec<Batch>) -> Result<Vec<CommitResult>, Fatal> {
+        self.ready()?;
+        if let Some(refused) = self.refusal() {
+            return Ok(batches.iter().map(|_| Err(refused.clone())).collect());
+        }
+        let first = self.state.meta.seq + 1;
+        let staged: Result<Vec<CommitResult>, Fatal> = batches.into_iter().map(|batch| self.stage(batch)).collect();
+        let done = staged.and_then(|results| self.write(first).map(|()| results));
+        self.poisoned = done.is_err();
+        done
+    }
+
+    fn ready(&self) -> Result<(), Fatal> {
+        if self.poisoned { Err(Fatal::Poisoned) } else { Ok(()) }
+    }
+
+    fn refusal(&self) -> Option<Refused> {
+        let Backend::Frozen { why, .. } = &self.backend else { return None };
+        Some(Refused { expected: "a store that can be written".to_owned(), found: why.clone() })
+    }
+
+    /// Folds a batch and frames its records; nothing is durable yet.
+    fn stage(&mut self, batch: Batch) -> Result<CommitResult, Fatal> {
+        if let Some(Err(refused)) = batch.expectation.as_ref().map(|expected| expected.check(&self.state)) {
+            return Ok(Err(refused));
+        }
+        let first_seq = self.state.meta.seq + 1;
+        let ts = batch.ts.max(self.state.meta.logical_time);
+        let mut n = u32::try_from(batch.events.len()).ok().filter(|n| *n > 1);
+        let durable = matches!(self.backend, Backend::Durable(_));
+        let mut records = Vec::with_capacity(batch.events.len());
+        for event in batch.events {
+            let record = Record {
+                v: SCHEMA_VERSION,
+                seq: self.state.meta.seq + 1,
+                epoch: self.epoch,
+                ts,
+                n: n.take(),
+                actor: batch.actor.clone(),
+                corr: batch.corr.clone(),
+                cause: batch.cause.clone(),
+                event,
+            };
+            if durable {
+                self.touched.add(&record.event, &self.state);
+            }
+            self.state.apply(&record)?;
+            self.framer.push(&mut self.buffer, &record).map_err(|error| Fatal::Unwritable(error.to_string()))?;
+            records.push(record);
+        }
+        Ok(Ok(Committed { first_seq, last_seq: self.state.meta.seq, records: records.into() }))
+    }
+
+    /// Makes everything staged since record `first` durable.
+    fn write(&mut self, first: u64) -> Result<(), Fatal> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        match &mut self.backend {
+            Backend::Durable(durable) => {
+                let day = self.state.meta.logical_time.day();
+                durable.journal.write(&self.buffer, first, day)?;
+                durable.db.commit(&self.touched, &self.state)?;
+                self.touched.keys.clear();
+                self.touched.swept.clear();
+                durable.checkpoint_if_due(&self.state, self.framer.head())?;
+            }
+            Backend::Memory(memory) => {
+                memory.sha.update(&self.buffer);
+                if let Some(out) = memory.out.as_mut() {
+                    let path = PathBuf::from("journal copy");
+                    out.write_all(&self.buffer).map_err(|source| Fatal::Journal { what: "append to", path, source })?;
+                }
+            }
+            Backend::Frozen { .. } => {}
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Stores data outside the journal; durable with the next [`Store::aux_flush`], a lost second is harmless.
+    ///
+    /// # Errors
+    /// [`Fatal`]; the process must end.
+    pub fn aux_put(&mut self, tree: &str, key: &str, value: &[u8]) -> Result<(), Fatal> {
+        self.ready()?;
+        match &mut self.backend {
+            Backend::Durable(durable) => durable.db.aux_put(tree, key, value),
+            Backend::Memory(memory) => {
+                memory.aux.insert((tree.to_owned(), key.to_owned()), value.to_vec());
+                Ok(())
+            }
+            Backend::Frozen { .. } => Ok(()),
+        }
+    }
+
+    /// Removes data outside the journal.
+    ///
+    /// # Errors
+    /// [`Fatal`]; the process must end.
+    pub fn aux_remove(&mut self, tree: &str, key: &str) -> Result<(), Fatal> {
+        self.ready()?;
+        match &mut self.backend {
+            Backend::Durable(durable) => durable.db.aux_remove(tree, key),
+            Backend::Memory(memory) => {
+                memory.aux.remove(&(tree.to_owned(), key.to_owned()));
+                Ok(())
+            }
+            Backend::Frozen { .. } => Ok(()),
+        }
+    }
+
+    /// All data of one auxiliary tree, in key order.
+    ///
+    /// # Errors
+    /// [`Fatal`]; the process must end.
+    pub fn aux_rows(&self, tree: &str) -> Result<Vec<(String, Vec<u8>)>, Fatal> {
+        match &self.backend {
+            Backend::Durable(durable) => durable.db.aux_rows(tree),
+            Backend::Memory(memory) => {
+                let rows = memory.aux.iter().filter(|((name, _), _)| name == tree);
+                Ok(rows.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+            }
+            Backend::Frozen { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// Makes auxiliary data durable.
+    ///
+    /// # Errors
+    /// [`Fatal`]; the process must end.
+    pub fn aux_flush(&mut self) -> Result<(), Fatal> {
+        self.ready()?;
+        match &self.backend {
+            Backend::Durable(durable) => durable.db.aux_flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint now and drops those no longer kept; nothing to do in memory.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`].
+    pub fn checkpoint(&mut self) -> Result<(), Fatal> {
+        self.ready()?;
+        match &mut self.backend {
+            Backend::Durable(durable) => durable.checkpoint(&self.state, self.framer.head()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the whole journal, the checkpoints and the embedded store against the fold.
+    pub fn verify(&self) -> Option<verify::Report> {
+        let Backend::Durable(durable) = &self.backend else { return None };
+        Some(verify::check_open(&durable.data, &durable.db))
+    }
+
+    /// Accepts a moved or copied store as the original; the caller journals it and leads out of HALTED.
+    ///
+    /// # Errors
+    /// Any failure of the operating system.
+    pub fn adopt(&mut self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Durable(durable) => identity::adopt(&durable.data).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Flushes, writes a checkpoint when records were added since the last one, and releases the store.
+    ///
+    /// # Errors
+    /// [`Fatal`]; everything acknowledged is durable nevertheless.
+    pub fn close(mut self) -> Result<(), Fatal> {
+        self.ready()?;
+        match &mut self.backend {
+            Backend::Durable(durable) => {
+                if durable.checkpoint.0 < self.state.meta.seq {
+                    durable.checkpoint(&self.state, self.framer.head())?;
+                }
+                durable.db.aux_flush()
+            }
+            Backend::Memory(memory) => {
+                let path = PathBuf::from("journal copy");
+                let flushed = memory.out.as_mut().map_or(Ok(()), |out| out.flush());
+                flushed.map_err(|source| Fatal::Journal { what: "flush", path, source })
+            }
+            Backend::Frozen { .. } => Ok(()),
+        }
+    }
+}
+
+impl Durable {
+    fn checkpoint_if_due(&mut self, state: &State, head: LineHash) -> Result<(), Fatal> {
+        let settings = &self.settings.checkpoint;
+        let events = state.meta.seq - self.checkpoint.0;
+        let age = state.meta.logical_time.since_ms(self.checkpoint.1);
+        let due = events >= u64::from(settings.events.max(1)) || age >= i64::from(settings.hours.max(1)) * HOUR_MS;
+        if due { self.checkpoint(state, head) } else { Ok(()) }
+    }
+
+    fn checkpoint(&mut self, state: &State, head: LineHash) -> Result<(), Fatal> {
+        let dir = self.data.join(recover::CHECKPOINTS);
+        checkpoint::write(&dir, state, head, self.journal.position()).map_err(Fatal::Checkpoint)?;
+        self.checkpoint = (state.meta.seq, state.meta.logical_time);
+        checkpoint::prune(&dir, self.settings.checkpoint.keep as usize).map_err(Fatal::Checkpoint)
+    }
+}

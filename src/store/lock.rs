@@ -1,0 +1,78 @@
+//! One process per store: an advisory lock that dies with its owner.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Seek, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{error::StoreError, files};
+
+/// How long a dying predecessor is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_millis(50);
+
+/// The held lock; dropping it releases the store.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+impl StoreLock {
+    /// Takes the lock of `data`, waiting up to `patience` for a dying predecessor, and notes `note` in the file.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] with the holder's process id; nothing was written then.
+    pub fn take(data: &Path, patience: Duration, note: &str) -> Result<StoreLock, StoreError> {
+        let path = data.join("LOCK");
+        let options = files::owner_only().read(true).write(true).create(true).truncate(false).to_owned();
+        let mut file = options.open(&path).map_err(|e| StoreError::io("open", &path, e))?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::park_timeout(STEP),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::InUse { path: data.to_owned(), holder: holder(&path) });
+                }
+                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path, error)),
+            }
+        }
+        let text = format!("process {} {note}\n", std::process::id());
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(|e| StoreError::io("write", &path, e))?;
+        Ok(StoreLock { _file: file })
+    }
+
+    /// True when another process owns the store at this moment; nothing is changed.
+    pub fn is_held(data: &Path) -> bool {
+        File::open(data.join("LOCK")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+}
+
+fn holder(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = text.trim();
+    if text.is_empty() { "another process".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a145_a_second_lock_is_refused_and_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StoreLock::take(dir.path(), Duration::ZERO, "since then").unwrap();
+        assert!(StoreLock::is_held(dir.path()));
+        let refused = StoreLock::take(dir.path(), Duration::ZERO, "late").unwrap_err();
+        assert_eq!(refused.exit_code(), 73);
+        assert!(refused.to_string().contains(&format!("process {} since then", std::process::id())), "{refused}");
+        drop(first);
+        assert!(!StoreLock::is_held(dir.path()));
+        StoreLock::take(dir.path(), Duration::ZERO, "again").unwrap();
+    }
+}

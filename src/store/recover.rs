@@ -1,0 +1,309 @@
+//! Opening a durable store: lock, identity, journal, embedded store, epoch. The same steps after a clean stop and a kill.
+//!
+//! Everything here can be repeated: a kill at any step leaves a directory the next start brings to the same state.
+
+use std::{fs, path::Path};
+
+use super::{
+    checkpoint::{self, Checkpoint},
+    core::{Durable, OpenInfo, Opened, Store},
+    error::{Damage, HaltReason, StoreError},
+    files,
+    identity::{self, Found},
+    journal::{Journal, Opener},
+    lock::{self, StoreLock},
+    reader::{self, End, ReadError, Start},
+    state_db::{self, StateDb},
+    touched::Touched,
+};
+use crate::{
+    model::{CoordinatorState, Event, Halt, Record, Recovered, State, TradeState, Ts, event::SCHEMA_VERSION},
+    settings::sections::StoreSettings,
+};
+
+/// Directory of the journal's segments.
+pub const JOURNAL: &str = "journal";
+/// Directory of the checkpoints.
+pub const CHECKPOINTS: &str = "checkpoint";
+/// Directory of the embedded store.
+pub const STATE: &str = "state";
+
+/// What the journal folds to.
+pub(super) struct Folded {
+    pub(super) state: State,
+    pub(super) end: End,
+    /// Where the fold began: the checkpoint used, or the beginning.
+    start: Start,
+    checkpoint_at: Ts,
+    /// Records after the checkpoint.
+    tail: Vec<Record>,
+}
+
+pub(super) fn open(
+    data: &Path,
+    settings: &StoreSettings,
+    info: &OpenInfo,
+    opener: Opener,
+) -> Result<(Store, Opened), StoreError> {
+    files::create_dir(data)?;
+    files::refuse_network_file_system(data)?;
+    let lock = StoreLock::take(data, lock::PATIENCE, &format!("since {}", info.now))?;
+    files::restrict_dir(data)?;
+    for name in [JOURNAL, CHECKPOINTS] {
+        files::create_dir(&data.join(name))?;
+        files::restrict_dir(&data.join(name))?;
+    }
+    let mut opened = Opened {
+        state: State::default(),
+        epoch: 0,
+        recovered: Recovered::default(),
+        halt: None,
+        last_logical_time: Ts::default(),
+        created: false,
+        frozen: false,
+        warnings: Vec::new(),
+    };
+    let identity = identify(data, info, &mut opened)?;
+    let (checkpoint, wrong) = checkpoint::newest(&data.join(CHECKPOINTS))?;
+    opened.warnings.extend(wrong);
+    let folded = match fold(&data.join(JOURNAL), checkpoint.clone()) {
+        Ok(folded) => folded,
+        Err(ReadError::Refused(error)) => return Err(error),
+        Err(ReadError::Damage(damage)) => return Ok(frozen(data, checkpoint, damage, info, opened, lock)),
+    };
+    if let Some((bytes, why)) = &folded.end.torn {
+        let aside = reader::cut_torn_tail(&data.join(JOURNAL), folded.end.position, info.now.0)?;
+        opened.recovered.torn_bytes = *bytes;
+        opened.warnings.push(format!("a torn tail of {bytes} bytes was moved to {} ({why})", aside.display()));
+    }
+    let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
+    describe(&folded, &mut opened);
+    let Folded { state, end, start, checkpoint_at, .. } = folded;
+    let day = state.meta.logical_time.day();
+    let limit = u64::from(settings.segment_mib.max(1)) << 20;
+    let journal = Journal::new(data.join(JOURNAL), opener, end.position, day, limit);
+    // Without a checkpoint the first one is due a full interval after the start.
+    let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
+    let epoch = state.meta.epoch.max(epoch_seen) + 1;
+    let durable = Durable { data: data.to_owned(), settings: settings.clone(), journal, db, _lock: lock, checkpoint };
+    let mut store = Store::durable(state, end.prev, durable);
+    let opened = store.boot(info, identity, epoch, opened)?;
+    Ok((store, opened))
+}
+
+/// Step 2: the same store in the same place, a copy, or a new one.
+fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::Uuid, StoreError> {
+    let moved = |why: &str| {
+        let text = format!("{why}; check that the original is not running, then adopt this store");
+        Some(HaltReason { code: "store_moved", text })
+    };
+    let identity = match identity::read(data)? {
+        Found::Same(identity) => identity,
+        Found::Moved(identity) => {
+            opened.halt = moved("this directory is a copy or a restored backup");
+            identity
+        }
+        Found::Unprovable(identity) => {
+            opened.warnings.push("the file system reports neither inode nor birth time; a copy is not noticed".into());
+            identity
+        }
+        Found::None if reader::segments(&data.join(JOURNAL))?.is_empty() => {
+            identity::write(data, info.new_store_id(), &info.data_kind)?
+        }
+        Found::None => {
+            opened.halt = moved("identity.json is missing beside a journal");
+            identity::write_unproven(data, info.new_store_id(), &info.data_kind)?
+        }
+    };
+    if identity.data_kind != info.data_kind {
+        let (stored, asked) = (identity.data_kind, info.data_kind.clone());
+        return Err(StoreError::OtherDataKind { path: data.to_owned(), stored, asked });
+    }
+    Ok(identity.store)
+}
+
+/// Step 3: folds the journal from `checkpoint` on.
+pub(super) fn fold(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<Folded, ReadError> {
+    let (start, checkpoint_at, mut state) = match checkpoint {
+        Some(found) => (found.start, found.at, found.state),
+        None => (Start::BEGINNING, Ts::default(), State::default()),
+    };
+    let mut tail = Vec::new();
+    let end = reader::read(dir, start, &mut |batch| {
+        for record in batch.drain(..) {
+            state.apply(&record).map_err(|misfit| misfit.to_string())?;
+            tail.push(record);
+        }
+        Ok(())
+    })?;
+    Ok(Folded { state, end, start, checkpoint_at, tail })
+}
+
+/// A damaged journal: the state before the damage, HALTED, and a store that refuses every commit.
+fn frozen(
+    data: &Path,
+    checkpoint: Option<Checkpoint>,
+    damage: Damage,
+    info: &OpenInfo,
+    mut opened: Opened,
+    lock: StoreLock,
+) -> (Store, Opened) {
+    let mut state = State::default();
+    let start = checkpoint.as_ref().map_or(Start::BEGINNING, |found| found.start);
+    if let Some(found) = checkpoint {
+        state = found.state;
+    }
+    let mut good = state.clone();
+    // The same defect ends this reading; what was folded before it counts.
+    let _ = reader::read(&data.join(JOURNAL), start, &mut |batch| {
+        for record in batch.drain(..) {
+            state.apply(&record).map_err(|misfit| misfit.to_string())?;
+        }
+        good.clone_from(&state);
+        Ok(())
+    });
+    let halt = HaltReason { code: "journal_damaged", text: damage.to_string() };
+    opened.last_logical_time = good.meta.logical_time;
+    opened.epoch = good.meta.epoch + 1;
+    let at = info.now.max(good.meta.logical_time);
+    if let Some(event) = halted(&good, &halt, opened.epoch, at) {
+        let record = Record {
+            v: SCHEMA_VERSION,
+            seq: good.meta.seq + 1,
+            epoch: opened.epoch,
+            ts: at,
+            n: None,
+            actor: "store".into(),
+            corr: format!("boot-{}", opened.epoch),
+            cause: "start".into(),
+            event,
+        };
+        // A change of the coordinator state fits every state.
+        let _ = good.apply(&record);
+    }
+    opened.recovered.records = good.meta.seq;
+    opened.frozen = true;
+    opened.halt = Some(halt);
+    opened.state = good.clone();
+    (Store::frozen(good, start.prev, damage.to_string(), lock), opened)
+}
+
+/// The event that makes `state` HALTED for `halt`; none when it is HALTED for that very reason already.
+pub(super) fn halted(state: &State, halt: &HaltReason, epoch: u32, at: Ts) -> Option<Event> {
+    let from = state.coordinator.state;
+    let known = state.coordinator.halt.as_ref().is_some_and(|held| held.reason == halt.code);
+    (from != CoordinatorState::Halted || !known).then(|| Event::StateChanged {
+        from,
+        to: CoordinatorState::Halted,
+        reason: halt.text.clone(),
+        halt: Some(Halt {
+            id: format!("{}-{epoch}", halt.code),
+            reason: halt.code.to_owned(),
+            actor: "store".to_owned(),
+            at,
+        }),
+    })
+}
+
+/// Steps 4 and 5: the embedded store, brought up to the journal or built anew.
+fn materialise(
+    data: &Path,
+    settings: &StoreSettings,
+    folded: &Folded,
+    now: Ts,
+    opened: &mut Opened,
+) -> Result<(StateDb, u32), StoreError> {
+    let path = data.join(STATE);
+    let existed = path.exists();
+    let mut epoch_seen = 0;
+    let wrong = match state_db::open(&path, settings.cache_mib) {
+        Err(why) => Some(("damaged", why)),
+        Ok(loaded) => {
+            epoch_seen = loaded.db.epoch();
+            let (last, from) = (folded.state.meta.seq, folded.start.seq);
+            // Only a kill within the very first commit leaves an empty store beside a journal.
+            let first_commit = folded.tail.first().map_or(0, |record| u64::from(record.n.unwrap_or(1)));
+            if !existed && last > 0 {
+                None
+            } else if loaded.seq == 0 && last > first_commit {
+                Some(("damaged", "it is empty".to_owned()))
+            } else if loaded.seq > last {
+                let text = format!("the embedded store is at record {}, the journal ends at {last}", loaded.seq);
+                opened.halt = opened.halt.take().or(Some(HaltReason { code: "store_ahead", text: text.clone() }));
+                Some(("ahead", text))
+            } else if loaded.seq < from {
+                Some(("stale", format!("it is at record {}, before the checkpoint {from}", loaded.seq)))
+            } else {
+                let mut db = loaded.db;
+                match catch_up(&mut db, loaded.state, folded) {
+                    Ok(applied) => {
+                        opened.recovered.applied = applied;
+                        return Ok((db, epoch_seen));
+                    }
+                    Err(why) => Some(("damaged", why)),
+                }
+            }
+        }
+    };
+    if let Some((name, why)) = wrong.filter(|_| existed) {
+        let aside = state_db::set_aside(&path, name, now.0).map_err(|e| StoreError::io("move aside", &path, e))?;
+        let aside = aside.unwrap_or_default();
+        opened.warnings.push(format!("the embedded store was rebuilt ({why}); the old one is {}", aside.display()));
+    } else {
+        // What an interrupted first open left is worth nothing.
+        fs::remove_dir_all(&path).or_else(ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
+    }
+    opened.recovered.rebuilt = folded.state.meta.seq > 0;
+    let db = rebuild(&path, settings, &folded.state)?;
+    Ok((db, epoch_seen))
+}
+
+fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn rebuild(path: &Path, settings: &StoreSettings, state: &State) -> Result<StateDb, StoreError> {
+    let failed = |why: String| StoreError::Fatal(super::error::Fatal::Embedded(why));
+    let mut db = state_db::open(path, settings.cache_mib).map_err(failed)?.db;
+    if state.meta.seq > 0 {
+        db.rebuild(state)?;
+        let back = db.load().map_err(failed)?;
+        if back != *state {
+            return Err(failed("what was just rebuilt does not equal the journal's fold".to_owned()));
+        }
+    }
+    Ok(db)
+}
+
+/// Applies the records the embedded store lacks and compares it with the fold.
+fn catch_up(db: &mut StateDb, mut state: State, folded: &Folded) -> Result<u64, String> {
+    let mut touched = Touched::default();
+    let mut applied = 0;
+    for record in folded.tail.iter().skip_while(|record| record.seq <= state.meta.seq).collect::<Vec<_>>() {
+        touched.add(&record.event, &state);
+        state.apply(record).map_err(|misfit| misfit.to_string())?;
+        applied += 1;
+    }
+    if state != folded.state {
+        return Err("its content does not equal the journal's fold".to_owned());
+    }
+    if applied > 0 {
+        db.commit(&touched, &folded.state).map_err(|error| error.to_string())?;
+    }
+    Ok(applied)
+}
+
+fn describe(folded: &Folded, opened: &mut Opened) {
+    let state = &folded.state;
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let resting = |state: &TradeState| matches!(state, TradeState::Acked | TradeState::Partial);
+    let recovered = &mut opened.recovered;
+    recovered.records = state.meta.seq;
+    recovered.positions = count(state.positions.len());
+    recovered.resting_orders = count(state.trades.values().filter(|trade| resting(&trade.state)).count());
+    let legs = state.plans.values().flat_map(|plan| &plan.legs);
+    recovered.planned_legs = count(legs.filter(|leg| leg.state == TradeState::Planned).count());
+    recovered.clean = state.meta.clean_stop || state.meta.seq == 0;
+    opened.last_logical_time = state.meta.logical_time;
+    opened.created = state.meta.seq == 0;
+}
