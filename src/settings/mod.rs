@@ -1,7 +1,23 @@
 //! Settings: raw text → validated values. Nothing else in the program sees raw values.
+//!
+//! [`layers`] reads the four layers into trees that know their origins, [`check`] holds each against the list in
+//! [`keys`], `rules` judges what needs more than one key, [`load()`] puts it together, [`docs`] prints what is known.
+//! Files and the environment are read by the caller.
 
+mod check;
+pub mod docs;
+pub mod keys;
+pub mod layers;
+pub mod load;
+pub mod problem;
+mod resolve;
+mod rules;
 pub mod sections;
+pub mod tree;
 
+pub use layers::{ENV_PREFIX, SourceFile, Sources};
+pub use load::{Loaded, load};
+pub use problem::{Problem, Problems};
 pub use sections::*;
 
 /// The complete, commented defaults, embedded in the binary.
@@ -11,32 +27,7 @@ impl Settings {
     /// The settings of `config/default.toml`, validated and resolved.
     #[expect(clippy::expect_used, reason = "a test loads the embedded defaults")]
     pub fn defaults() -> Settings {
-        let mut settings: Settings = toml::from_str(DEFAULT_TOML).expect("the embedded defaults are valid");
-        settings.resolve();
-        settings
-    }
-
-    /// Replaces every "0 or empty means computed" by its value.
-    fn resolve(&mut self) {
-        if self.runtime.speed == 0 {
-            self.runtime.speed = if self.market.source == MarketSource::Simulated { 60 } else { 1 };
-        }
-        let factor = self.scheduler.freshness_interval_factor;
-        let timing: std::collections::BTreeMap<_, _> =
-            self.tasks.iter().map(|(name, task)| (*name, (task.interval_seconds, task.timeout_seconds))).collect();
-        for (name, task) in &mut self.tasks {
-            if task.symbols.is_empty() {
-                task.symbols = match name {
-                    crate::model::TaskName::PortfolioRebalance => vec![crate::model::Symbol::PORTFOLIO],
-                    _ => self.symbols.clone(),
-                };
-            }
-            for dependency in task.depends_on.iter_mut().filter(|d| d.max_age_seconds == 0) {
-                if let Some((interval, timeout)) = timing.get(&dependency.task) {
-                    dependency.max_age_seconds = (factor * f64::from(*interval)) as u32 + timeout;
-                }
-            }
-        }
+        load(&Sources::default()).expect("the embedded defaults are valid").settings
     }
 }
 
