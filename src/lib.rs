@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod bus;
+pub mod cli;
 pub mod coordinator;
 pub mod execution;
 pub mod market;
