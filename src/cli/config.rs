@@ -1,12 +1,12 @@
 //! `config check | show | schema | explain KEY | docs`: each returns the text to print and the exit code.
-//! This is also where a configuration file is read; nothing here opens the store.
+//! Nothing here opens the store.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use crate::settings::{
-    Loaded, Problem, Problems, SourceFile, Sources, docs, load,
+    Loaded, Sources, docs, load,
     tree::{Node, Origin, Raw, dotted},
 };
 
@@ -34,31 +34,6 @@ fn ended(mut text: String) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Reads the file named by `--config` and puts it with the variables and the options of the command line.
-///
-/// # Errors
-/// The file cannot be read; the message names it.
-pub fn read_sources(
-    file: Option<&Path>,
-    env: impl IntoIterator<Item = (String, String)>,
-    overrides: Vec<(String, String)>,
-) -> Result<Sources, Problems> {
-    let read = |path: &Path| {
-        let shown = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(SourceFile { path: shown, text }),
-            Err(error) => Err(Problems(vec![Problem {
-                key: String::new(),
-                given: String::new(),
-                origin: Origin::Flag("--config".to_owned()),
-                message: format!("cannot read {shown}: {error}"),
-            }])),
-        }
-    };
-    let file = file.map(read).transpose()?;
-    Ok(Sources { file, env: env.into_iter().collect(), overrides })
 }
 
 /// `config check`: OK with warnings, or every problem.

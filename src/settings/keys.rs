@@ -91,6 +91,9 @@ impl fmt::Display for Range {
         }
         let low = if self.min_open { "> " } else { "" };
         let high = if self.max_open { "< " } else { "" };
+        if self.max == u64::MAX as f64 {
+            return write!(f, "{low}{}..{}", self.min, u64::MAX);
+        }
         write!(f, "{low}{}..{high}{}", self.min, self.max)
     }
 }
@@ -330,5 +333,5 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         Some(old) if old.0 >= new.0 => Some(old),
         _ => Some(new),
     });
-    best.filter(|(score, _)| *score >= 0.8).map(|(_, name)| name)
+    best.filter(|(score, _)| *score >= 0.85).map(|(_, name)| name)
 }

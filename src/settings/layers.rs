@@ -1,5 +1,7 @@
 //! The four layers — embedded default, file, variables, options — as checked trees, and their merge.
-//! Reading files and the process environment is the caller's work.
+//! Nothing here reads a file or the process environment.
+
+use std::path::PathBuf;
 
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 
@@ -14,20 +16,11 @@ use super::{
 /// Variables with this prefix are settings.
 pub const ENV_PREFIX: &str = "TRIPLEGAIN__";
 
-/// A configuration file that has been read.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SourceFile {
-    /// As shown in messages.
-    pub path: String,
-    /// Its whole text.
-    pub text: String,
-}
-
 /// Everything that can say something about the configuration, weakest first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sources {
     /// `--config FILE`
-    pub file: Option<SourceFile>,
+    pub file: Option<PathBuf>,
     /// Variables by name; those without [`ENV_PREFIX`] are ignored.
     pub env: Vec<(String, String)>,
     /// Options of the command line: key path and value.
@@ -39,16 +32,22 @@ pub fn default_tree() -> Node {
     Node::parse(DEFAULT_TOML, &|_| Origin::Default).unwrap_or_else(|_| Node::table(Origin::Default))
 }
 
-/// Checks every layer and merges what can be used.
-pub(super) fn merge(sources: &Sources, checker: &mut Checker) -> Node {
+/// Checks every layer and merges what can be used. `text` is the configuration file, or why it cannot be read.
+pub(super) fn merge(sources: &Sources, text: Option<Result<String, String>>, checker: &mut Checker) -> Node {
     let mut layers = vec![checker.layer(&default_tree())];
-    if let Some(SourceFile { path, text }) = &sources.file {
-        match Node::parse(text, &|line| Origin::File(line, path.clone())) {
+    let path = sources.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    match text {
+        None => {}
+        Some(Err(error)) => {
+            let message = format!("cannot read {path}: {error}");
+            checker.problems.push(torn(Origin::Flag("--config".to_owned()), message));
+        }
+        Some(Ok(text)) => match Node::parse(&text, &|line| Origin::File(line, path.clone())) {
             Ok(tree) => layers.push(checker.layer(&tree)),
             Err(errors) => checker.problems.extend(errors.into_iter().map(|error| {
                 torn(Origin::File(error.line, path.clone()), format!("this is not valid TOML: {}", error.message))
             })),
-        }
+        },
     }
     let env = environment(&sources.env, &mut checker.problems);
     layers.push(checker.layer(&env));

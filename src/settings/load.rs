@@ -1,6 +1,6 @@
 //! Sources in, validated settings out; or every problem at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use sha2::{Digest, Sha256};
 
@@ -33,13 +33,21 @@ pub struct Loaded {
 /// Keys that are no part of the config epoch.
 const NOT_HASHED: [&str; 3] = ["data_dir", "api", "log"];
 
-/// Checks, merges, resolves and judges the sources.
+/// Reads the file, if there is one, and checks, merges, resolves and judges the sources.
 ///
 /// # Errors
 /// All problems of all layers and all cross rules.
 pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    load_with(sources, &|path| std::fs::read_to_string(path).map_err(|error| error.to_string()))
+}
+
+/// [`load`] with a reader of its own; nothing else is touched.
+///
+/// # Errors
+/// See [`load`].
+pub fn load_with(sources: &Sources, read: &dyn Fn(&Path) -> Result<String, String>) -> Result<Loaded, Problems> {
     let mut checker = Checker::default();
-    let mut tree = merge(sources, &mut checker);
+    let mut tree = merge(sources, sources.file.as_deref().map(read), &mut checker);
     complete(&mut tree, &mut checker);
     let warnings = match typed(&tree) {
         Ok(mut settings) => {
@@ -77,10 +85,14 @@ fn complete(tree: &mut Node, checker: &mut Checker) {
     let Some((Shape::Table(_, Some((_, element))), pattern)) = keys::find(&path) else {
         return;
     };
-    let Some(Node { raw: Raw::Table(entries), .. }) = tree.get(&path).cloned().as_ref().cloned() else {
+    let Some(Node { raw: Raw::Table(entries), .. }) = tree.get(&path).cloned() else {
         return;
     };
-    for (name, entry) in entries {
+    for (name, mut entry) in entries {
+        // The merge gives tables no origin; the entry was written where its first written value was.
+        let written =
+            entry.leaves().into_iter().map(|(_, node)| node.origin.clone()).max_by_key(|o| *o != Origin::Default);
+        entry.origin = written.unwrap_or(Origin::Default);
         let mut at = path.clone();
         at.push(name.clone());
         let before = checker.dropped.len();

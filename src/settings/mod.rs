@@ -2,7 +2,7 @@
 //!
 //! [`layers`] reads the four layers into trees that know their origins, [`check`] holds each against the list in
 //! [`keys`], `rules` judges what needs more than one key, [`load()`] puts it together, [`docs`] prints what is known.
-//! Files and the environment are read by the caller.
+//! The environment is handed in by the caller; [`load()`] reads one file, [`load_with`] none.
 
 mod check;
 pub mod docs;
@@ -15,8 +15,8 @@ mod rules;
 pub mod sections;
 pub mod tree;
 
-pub use layers::{ENV_PREFIX, SourceFile, Sources};
-pub use load::{Loaded, load};
+pub use layers::{ENV_PREFIX, Sources};
+pub use load::{Loaded, load, load_with};
 pub use problem::{Problem, Problems};
 pub use sections::*;
 

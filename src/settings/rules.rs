@@ -53,23 +53,32 @@ impl Judge<'_> {
         if keys.iter().any(refused) {
             return;
         }
-        let written = |key: &&&str| self.origin(key).is_some_and(|o| !matches!(o, Origin::Default | Origin::Computed));
-        let Some(key) = keys.iter().find(written).or_else(|| keys.first()) else {
+        let Some(key) = self.culprit(keys) else {
             return;
         };
         let node = self.tree.get(&steps(key));
         let given = node.filter(|node| !matches!(node.raw, Raw::Table(_))).map(ToString::to_string);
         self.found.problems.push(Problem {
-            key: (*key).to_owned(),
+            key: key.to_owned(),
             given: given.unwrap_or_default(),
             origin: self.origin(key).unwrap_or(Origin::Default),
             message: message.to_string(),
         });
     }
 
-    /// Where a key was written; a list was written where its strongest element was.
+    /// The first of the keys somebody wrote, else the first.
+    fn culprit<'k>(&self, keys: &[&'k str]) -> Option<&'k str> {
+        let written = |key: &&&str| self.origin(key).is_some_and(|o| !matches!(o, Origin::Default | Origin::Computed));
+        keys.iter().find(written).or_else(|| keys.first()).copied()
+    }
+
+    /// Where a key was written.
     fn origin(&self, key: &str) -> Option<Origin> {
-        self.tree.get(&steps(key)).map(|node| node.origin.clone())
+        let node = self.tree.get(&steps(key))?;
+        // The merge gives tables no origin: a table was written where its first written value was.
+        let values = node.leaves();
+        let written = values.iter().map(|(_, node)| &node.origin).find(|origin| **origin != Origin::Default);
+        Some(written.unwrap_or(&node.origin).clone())
     }
 
     fn warn(&mut self, message: impl Display) {
@@ -80,9 +89,14 @@ impl Judge<'_> {
     fn ordered<T: PartialOrd + Display>(&mut self, strict: bool, low: (&str, T), high: (&str, T)) {
         let holds = if strict { low.1 < high.1 } else { low.1 <= high.1 };
         if !holds {
-            let sign = if strict { "<" } else { "≤" };
-            let message = format!("`{}` = {} must be {sign} `{}` = {}", low.0, low.1, high.0, high.1);
-            self.fail(&[low.0, high.0], message);
+            let (smaller, larger) = if strict { ("<", ">") } else { ("≤", "≥") };
+            let keys = [low.0, high.0];
+            let message = if self.culprit(&keys) == Some(high.0) {
+                format!("must be {larger} `{}` = {}", low.0, low.1)
+            } else {
+                format!("must be {smaller} `{}` = {}", high.0, high.1)
+            };
+            self.fail(&keys, message);
         }
     }
 

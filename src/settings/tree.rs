@@ -108,7 +108,8 @@ impl Node {
     pub fn parse(text: &str, origin: &dyn Fn(u32) -> Origin) -> Result<Node, Vec<Torn>> {
         let (document, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
-            let lines = Lines { text, origin };
+            let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+            let lines = Lines { breaks, origin };
             return Ok(Node { raw: lines.table(document.into_inner()), origin: origin(1) });
         }
         let torn = |error: &toml::de::Error| Torn {
@@ -275,14 +276,20 @@ impl fmt::Display for Node {
 
 /// Turns spans into lines while a document becomes a tree.
 struct Lines<'a> {
-    text: &'a str,
+    /// Positions of the line breaks; a document has hundreds of keys, so they are searched and not counted.
+    breaks: Vec<usize>,
     origin: &'a dyn Fn(u32) -> Origin,
 }
 
 impl Lines<'_> {
+    /// Line of a byte position, from 1.
+    fn line(&self, at: usize) -> u32 {
+        self.breaks.partition_point(|end| *end < at) as u32 + 1
+    }
+
     fn table(&self, table: DeTable<'_>) -> Raw {
         let entry = |(name, value): (toml::Spanned<std::borrow::Cow<'_, str>>, toml::Spanned<DeValue<'_>>)| {
-            let line = line_of(self.text, name.span().start);
+            let line = self.line(name.span().start);
             (name.into_inner().into_owned(), self.node(value, line))
         };
         Raw::Table(table.into_iter().map(entry).collect())
@@ -304,7 +311,7 @@ impl Lines<'_> {
             DeValue::Table(table) => self.table(table),
             DeValue::Array(elements) => {
                 let element = |value: toml::Spanned<DeValue<'_>>| {
-                    let line = line_of(self.text, value.span().start);
+                    let line = self.line(value.span().start);
                     self.node(value, line)
                 };
                 Raw::List(elements.into_iter().map(element).collect())

@@ -93,7 +93,8 @@ fn dependencies(judge: &mut Judge<'_>, name: TaskName) {
             if let Some(voting) = voting.filter(|voting| *voting < age) {
                 let key = format!("consensus.max_age_seconds.{source}");
                 let message = format!("{voting} must be ≥ {age}, the age at which {name} still accepts {source}");
-                judge.fail(&[&key, &format!("{entry}.max_age_seconds"), &interval_key], message);
+                let timeout_key = format!("tasks.{source}.timeout_seconds");
+                judge.fail(&[&key, &format!("{entry}.max_age_seconds"), &interval_key, &timeout_key], message);
             }
         }
     }
