@@ -120,11 +120,14 @@ fn combine(layers: Vec<Node>) -> Node {
 /// Variables as a tree.
 fn environment(variables: &[(String, String)], problems: &mut Vec<Problem>) -> Node {
     let mut root = Node::table(Origin::Env(ENV_PREFIX.to_owned()));
-    let mut named: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+    let ours = |(name, value): &'_ (String, String)| {
+        Some((name.strip_prefix(ENV_PREFIX)?.to_owned(), name.clone(), value.clone()))
+    };
+    let mut named: Vec<_> = variables.iter().filter_map(ours).collect();
     named.sort();
-    for (name, value) in named {
-        let written: Vec<&str> = name[ENV_PREFIX.len()..].split("__").collect();
-        insert(&mut root, &canonical(&written), value, &Origin::Env(name.clone()), problems);
+    for (rest, name, value) in named {
+        let written: Vec<&str> = rest.split("__").collect();
+        insert(&mut root, &canonical(&written), &value, &Origin::Env(name), problems);
     }
     root
 }

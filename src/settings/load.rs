@@ -145,3 +145,40 @@ fn canonical(node: &Node) -> String {
         Raw::Bool(_) | Raw::Text(_) => node.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::settings::DEFAULT_TOML;
+
+    #[test]
+    fn damaged_files_are_refused_or_loaded_but_never_a_panic() {
+        let seed = 20_240_501;
+        println!("seed {seed}");
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let sources = Sources { file: Some("x.toml".into()), ..Sources::default() };
+        let tokens = ["-1", "[", "\"", "=", "\n", "true", "1e99", "{}", "nan", "99999999999999999999", "a.b", "[[x]]"];
+        for round in 0..400 {
+            let mut text: Vec<char> = DEFAULT_TOML.chars().collect();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..text.len());
+                let length = random.random_range(0..6).min(text.len() - at);
+                let token = tokens[random.random_range(0..tokens.len())];
+                text.splice(at..at + length, token.chars());
+            }
+            let text: String = text.into_iter().collect();
+            if let Err(problems) = load_with(&sources, &|_| Ok(text.clone())) {
+                assert!(!problems.0.is_empty(), "round {round}");
+                assert!(problems.to_string().contains("problem"));
+            }
+        }
+    }
+
+    #[test]
+    fn two_loads_of_the_same_sources_are_equal() {
+        assert_eq!(load(&Sources::default()), load(&Sources::default()));
+    }
+}

@@ -32,16 +32,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::TaskName;
-
-    #[test]
-    fn the_embedded_defaults_load_and_computed_values_are_filled_in() {
-        let settings = Settings::defaults();
-        assert_eq!(settings.runtime.speed, 60);
-        let ages: Vec<u32> =
-            settings.tasks[&TaskName::TradingDecision].depends_on.iter().map(|d| d.max_age_seconds).collect();
-        assert_eq!(ages, [120, 510, 2820]);
-    }
-}
+mod defaults_tests;

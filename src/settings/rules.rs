@@ -186,10 +186,12 @@ impl Judge<'_> {
     }
 
     /// Each score at most the next.
-    fn rising(&mut self, section: &str, names: [&str; 3], values: [Score; 3]) {
-        for i in 0..2 {
-            let (low, high) = (format!("{section}.{}", names[i]), format!("{section}.{}", names[i + 1]));
-            self.ordered(false, (&low, values[i]), (&high, values[i + 1]));
+    fn rising(&mut self, section: &str, values: &[(&str, Score)]) {
+        for pair in values.windows(2) {
+            if let [(low, below), (high, above)] = pair {
+                let (low, high) = (format!("{section}.{low}"), format!("{section}.{high}"));
+                self.ordered(false, (&low, *below), (&high, *above));
+            }
         }
     }
 }

@@ -129,8 +129,11 @@ fn cycles(judge: &mut Judge<'_>) {
             let keys: Vec<String> = cycle
                 .windows(2)
                 .filter_map(|pair| {
-                    let i = s.tasks.get(&pair[0])?.depends_on.iter().position(|d| d.task == pair[1])?;
-                    Some(format!("tasks.{}.depends_on[{i}].task", pair[0]))
+                    let [from, to] = pair else {
+                        return None;
+                    };
+                    let i = s.tasks.get(from)?.depends_on.iter().position(|d| d.task == *to)?;
+                    Some(format!("tasks.{from}.depends_on[{i}].task"))
                 })
                 .collect();
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();

@@ -78,20 +78,13 @@ fn voters(judge: &mut Judge<'_>) {
     for (i, voter) in d.voters.iter().enumerate().filter(|(_, voter)| !names.insert(&voter.name)).collect::<Vec<_>>() {
         judge.fail(&[&format!("{list}[{i}].name")], format!("the voter `{}` is named twice", voter.name));
     }
-    let boost = "agents.trading_decision.boost";
     let boosts = [
         ("split", d.boost.split),
         ("majority", d.boost.majority),
         ("strong_majority", d.boost.strong_majority),
         ("unanimous", d.boost.unanimous),
     ];
-    for pair in boosts.windows(2) {
-        judge.ordered(
-            false,
-            (&format!("{boost}.{}", pair[0].0), pair[0].1),
-            (&format!("{boost}.{}", pair[1].0), pair[1].1),
-        );
-    }
+    judge.rising("agents.trading_decision.boost", &boosts);
     judge.ordered(
         false,
         ("agents.trading_decision.rules.adx_range", d.rules.adx_range),
@@ -125,11 +118,12 @@ fn stops_and_breakers(judge: &mut Judge<'_>) {
         judge.ordered(true, (min, r.stop.min_distance_pct), (&key, *cap));
         known(judge, symbol, &key);
     }
-    judge.rising(
-        "risk.confidence_floor",
-        ["base", "after_3_losses", "after_5_losses"],
-        [r.confidence_floor.base, r.confidence_floor.after_3_losses, r.confidence_floor.after_5_losses],
-    );
+    let floors = [
+        ("base", r.confidence_floor.base),
+        ("after_3_losses", r.confidence_floor.after_3_losses),
+        ("after_5_losses", r.confidence_floor.after_5_losses),
+    ];
+    judge.rising("risk.confidence_floor", &floors);
     let b = &r.breakers;
     let (daily, weekly) = ("risk.breakers.daily_loss_pct", "risk.breakers.weekly_loss_pct");
     judge.ordered(false, (daily, b.daily_loss_pct), (weekly, b.weekly_loss_pct));
@@ -157,7 +151,9 @@ fn leverage_steps(judge: &mut Judge<'_>) {
             steps.iter().filter_map(|(at, cap)| Some((at.parse().ok()?, *cap))).collect();
         sorted.sort_unstable();
         for pair in sorted.windows(2) {
-            let ((low, wide), (high, tight)) = (pair[0], pair[1]);
+            let [(low, wide), (high, tight)] = pair else {
+                continue;
+            };
             if low == high {
                 judge.fail(&[key], format!("step {low} is named twice"));
             } else if tight >= wide {
