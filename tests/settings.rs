@@ -445,6 +445,8 @@ fn explain_tells_one_key_a_section_or_the_nearest_key() {
     assert!(one.text.contains("5..604800") && one.text.contains("technical_analysis 60"), "{}", one.text);
     assert!(cli::explain("market.symbol.\"BTC/USDT\".min_quantity").text.contains("0.0001"));
     assert!(cli::explain("risk.stop").text.matches("allowed:").count() >= 4);
+    let deep = cli::explain("tasks.trading_decision.timout_seconds");
+    assert!(deep.text.contains("did you mean `tasks.trading_decision.timeout_seconds`?"), "{}", deep.text);
     let unknown = cli::explain("risk.max_levrage");
     assert_eq!(unknown.code, 2);
     assert!(unknown.text.contains("did you mean `risk.max_leverage`?"), "{}", unknown.text);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     keys::{self, Form, Key, Kind, Range, Shape},
     layers::default_tree,
-    tree::{Node, Raw, steps},
+    tree::{Node, Raw, dotted, steps},
 };
 
 /// Explains a key, or every key of a section.
@@ -23,10 +23,18 @@ pub fn explain(key: &str) -> Result<String, String> {
             Ok(keys::all().filter(below).map(explain_row).collect::<Vec<_>>().join("\n"))
         }
         None => {
-            let last = steps(key).pop().unwrap_or_default();
-            let same_name = keys::all().find(|row| row.path.rsplit('.').next() == Some(last.as_str()));
-            let near = keys::nearest(key, keys::all().map(|row| row.path));
-            let hint = same_name.map(|row| row.path).or(near);
+            let mut path = steps(key);
+            let last = path.pop().unwrap_or_default();
+            let sibling = match keys::find(&path) {
+                Some((Shape::Table(names, _), _)) => keys::nearest(&last, names.keys().copied()).map(|name| {
+                    path.push(name.to_owned());
+                    dotted(&path)
+                }),
+                _ => None,
+            };
+            let same_name = || keys::all().find(|row| row.path.rsplit('.').next() == Some(last.as_str()));
+            let alike = || keys::nearest(key, keys::all().map(|row| row.path)).map(str::to_owned);
+            let hint = sibling.or_else(|| same_name().map(|row| row.path.to_owned())).or_else(alike);
             let hint = hint.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
             Err(format!("unknown key `{key}`{hint}"))
         }
