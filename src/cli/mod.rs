@@ -1,3 +1,4 @@
-//! Subcommands of the program, one file each: they answer with text and an exit code.
+//! The command line: one file per family of subcommands.
 
+pub mod config;
 pub mod journal;

@@ -169,8 +169,10 @@ pub enum CooldownCause {
     /// A losing close.
     AfterLoss,
     /// At least 3 losses in a row.
+    #[serde(rename = "after_3_losses")]
     AfterThreeLosses,
     /// At least 5 losses in a row.
+    #[serde(rename = "after_5_losses")]
     AfterFiveLosses,
     /// ATR spike.
     VolatilitySpike,
