@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{Violation, ledger, paper::VenueFill};
 use crate::model::{
-    ClosedPart, ClosedPosition, CooldownCause, Event, ExitCause, Money, Position, PositionId, PositionSide, Price, Qty,
-    Side, State, Symbol, Trade, TradeKey, Trailing, Ts, time::MINUTE_MS,
+    ClosedPart, ClosedPosition, CooldownCause, Event, ExitCause, Money, Position, PositionId, PositionSide, Side,
+    State, Symbol, Trade, TradeKey, Trailing, Ts, time::MINUTE_MS,
 };
 
 /// What a fill means for positions and cost.

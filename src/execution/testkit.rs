@@ -96,7 +96,7 @@ pub(crate) struct Book {
     pub now: Ts,
     pub execution: ExecutionSettings,
     pub cooldowns: BTreeMap<CooldownCause, u32>,
-    slots: u32,
+    pub slots: u32,
 }
 
 impl Book {
