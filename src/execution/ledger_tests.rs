@@ -94,7 +94,7 @@ impl Walk {
     fn price(&mut self, symbol: Symbol) -> Price {
         let wobble = 9_000 + self.below(2_000) as i64;
         match symbol.to_string().as_str() {
-            "BTC/USDT" => Decimal::new(41_237_51 * wobble / 10_000, 2),
+            "BTC/USDT" => Decimal::new(4_123_751 * wobble / 10_000, 2),
             "XRP/USDT" => Decimal::new(61_237 * wobble / 10_000, 5),
             _ => Decimal::new(1_487 * wobble / 10_000, 8),
         }
@@ -109,7 +109,7 @@ impl Walk {
         self.book.now = self.book.now.plus_ms(200);
         let living: Vec<TradeKey> = self.book.state.trades.keys().copied().collect();
         match self.below(10) {
-            0 if self.number % 50 == 0 => {
+            0 if self.number.is_multiple_of(50) => {
                 let event = Event::Deposit { asset: "USDT".parse().unwrap(), amount: dec!(123.45) };
                 self.book.commit(vec![event]);
             }
