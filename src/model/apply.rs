@@ -1,8 +1,8 @@
 //! `apply`: the only writer of the state. Pure, total, and the same live, in recovery and in verification.
 //!
 //! A record that does not fit the state it meets (a fill of an unknown trade, a rank that would decrease) is a broken
-//! invariant: it is reported, never skipped, and ends the process.
-// tidy: allow(length) one function per event kind; the match that joins them is the point of the file
+//! invariant: it is reported, never skipped, and ends the process. Trades and money are folded in `apply_trades.rs`,
+//! plans in `apply_plans.rs`.
 
 use super::state::*;
 use super::*;
@@ -23,8 +23,6 @@ pub struct Misfit {
 pub const COMMAND_MEMORY_MS: i64 = 24 * time::HOUR_MS;
 /// Votes wait this long for their mark at most, milliseconds; then they are dropped as unmarked.
 pub const VOTE_MEMORY_MS: i64 = 48 * time::HOUR_MS;
-/// Ended plans kept beside the active one.
-pub const ENDED_PLANS_KEPT: usize = 4;
 /// Ended emergencies kept, so that the same instance never starts twice within its period.
 pub const ENDED_EMERGENCIES_KEPT: usize = 64;
 
@@ -111,29 +109,11 @@ impl State {
             | Event::PlanSuperseded { .. }
             | Event::PlanExpired { .. }
             | Event::LegsCancelled { .. } => self.fold_plan(&record.event, at)?,
-            Event::Deposit { asset, amount } => {
-                *self.account.baseline.entry(*asset).or_default() += *amount;
-                self.post(*asset, LedgerAccount::Deposits, *amount);
-                self.post(*asset, LedgerAccount::Free, *amount);
-            }
-            Event::PositionOpened { position } => {
-                self.account.last_position = self.account.last_position.max(position.id);
-                self.positions.insert(position.id, (**position).clone());
-            }
-            Event::PositionChanged { position } => {
-                self.positions.insert(position.id, (**position).clone());
-            }
-            Event::PositionClosed { closed } => {
-                self.positions.remove(&closed.id).ok_or_else(|| format!("position {} is not open", closed.id))?;
-                self.totals.closed_trades += 1;
-                self.totals.winning_trades += u64::from(closed.net > Money::ZERO);
-            }
-            Event::StopMoved { position, stop, trailing } => {
-                let held =
-                    self.positions.get_mut(position).ok_or_else(|| format!("position {position} is not open"))?;
-                held.stop = *stop;
-                held.trailing = *trailing;
-            }
+            Event::Deposit { .. }
+            | Event::PositionOpened { .. }
+            | Event::PositionChanged { .. }
+            | Event::PositionClosed { .. }
+            | Event::StopMoved { .. } => self.fold_account(&record.event)?,
             Event::PeriodRolled { .. }
             | Event::PeakChanged { .. }
             | Event::BreakerTripped { .. }
@@ -146,10 +126,6 @@ impl State {
             }
         }
         Ok(())
-    }
-
-    fn post(&mut self, asset: Asset, account: LedgerAccount, amount: Money) {
-        *self.account.ledger.entry(asset).or_default().entry(account).or_default() += amount;
     }
 
     fn fold_command(&mut self, event: &Event, at: Ts) {
@@ -196,196 +172,6 @@ impl State {
             }
             Event::VotesMarked { decision, marks } => self.leaderboard.mark(*decision, marks),
             _ => {}
-        }
-    }
-
-    fn fold_intent(&mut self, trade: &Trade) -> Result<(), String> {
-        if self.trade_index.contains_key(&trade.key) && !self.is_planned_leg(trade.key) {
-            return Err(format!("trade {} exists already", trade.key.short()));
-        }
-        if let Some(lock) = trade.lock {
-            self.post(lock.asset, LedgerAccount::Free, -lock.amount);
-            self.post(lock.asset, LedgerAccount::Locked, lock.amount);
-        }
-        if let Some(position) = trade.body.position
-            && let Some(held) = self.positions.get_mut(&position)
-        {
-            held.exiting = Some(trade.key);
-            held.exit_seq += 1;
-        }
-        self.totals.orders += 1;
-        self.trade_index.insert(trade.key, TradeStub { body_hash: trade.body.hash(), state: trade.state });
-        self.mirror_leg(trade.key, trade.state, None);
-        self.trades.insert(trade.key, trade.clone());
-        Ok(())
-    }
-
-    fn is_planned_leg(&self, key: TradeKey) -> bool {
-        self.plans.values().flat_map(|plan| &plan.legs).any(|leg| leg.key == key && leg.state == TradeState::Planned)
-    }
-
-    fn fold_trade(&mut self, event: &Event, at: Ts) -> Result<(), String> {
-        let (key, to) = match event {
-            Event::TradeSubmitting { trade_key, .. } => (trade_key, TradeState::Submitting),
-            Event::TradeAcked { trade_key, .. } => (trade_key, TradeState::Acked),
-            Event::TradeSettled { trade_key } => (trade_key, TradeState::Settled),
-            Event::TradeRejected { trade_key, .. } => (trade_key, TradeState::Rejected),
-            Event::TradeRefused { trade_key, .. } => (trade_key, TradeState::Refused),
-            Event::TradeExpired { trade_key, .. } => (trade_key, TradeState::Expired),
-            Event::TradeNotExecuted { trade_key, .. } => (trade_key, TradeState::NotExecuted),
-            Event::TradeUnknown { trade_key, .. } => (trade_key, TradeState::Unknown),
-            Event::TradeCancelled { trade_key, .. } => (trade_key, TradeState::Cancelled),
-            _ => return Ok(()),
-        };
-        let trade = self.trades.get_mut(key).ok_or_else(|| format!("trade {} is not open", key.short()))?;
-        if !trade.state.may_become(to) {
-            return Err(format!("trade {} cannot go from {:?} to {to:?}", key.short(), trade.state));
-        }
-        trade.state = to;
-        match event {
-            Event::TradeSubmitting { attempt, .. } => trade.attempt = *attempt,
-            Event::TradeAcked { expires_at, .. } => {
-                trade.acked_at = Some(at);
-                trade.expires_at = *expires_at;
-            }
-            Event::TradeNotExecuted { retry_at, .. } => trade.retry_at = *retry_at,
-            _ => {}
-        }
-        let key = *key;
-        if let Some(stub) = self.trade_index.get_mut(&key) {
-            stub.state = to;
-        }
-        self.mirror_leg(key, to, Some(at));
-        if to.is_terminal() {
-            self.end_trade(key);
-        }
-        Ok(())
-    }
-
-    /// A terminal trade returns the rest of its lock, its reservation and its hold on the position.
-    fn end_trade(&mut self, key: TradeKey) {
-        self.risk.reservations.remove(&key);
-        let Some(trade) = self.trades.remove(&key) else { return };
-        if let Some(lock) = trade.lock.filter(|lock| !lock.amount.is_zero()) {
-            self.post(lock.asset, LedgerAccount::Locked, -lock.amount);
-            self.post(lock.asset, LedgerAccount::Free, lock.amount);
-        }
-        if let Some(held) = trade.body.position.and_then(|id| self.positions.get_mut(&id))
-            && held.exiting == Some(key)
-        {
-            held.exiting = None;
-        }
-    }
-
-    /// Postings to `Locked` of a fill consume the trade's lock.
-    fn fold_fill(&mut self, event: &Event) -> Result<(), String> {
-        let Event::TradeFill { trade_key, fill_id, symbol, quantity, value, fee, postings, .. } = event else {
-            return Ok(());
-        };
-        let trade = self.trades.get_mut(trade_key).ok_or_else(|| format!("trade {} is not open", trade_key.short()))?;
-        let expected = format!("{}:{}", trade.key, trade.fills);
-        if *fill_id != expected {
-            return Err(format!("fill {fill_id} is not the next one ({expected})"));
-        }
-        if *quantity > trade.remaining() {
-            return Err(format!("fill of {quantity} exceeds the remaining {}", trade.remaining()));
-        }
-        trade.fills += 1;
-        trade.filled += *quantity;
-        trade.filled_value += *value;
-        trade.fees += *fee;
-        let to = if trade.remaining().is_zero() { TradeState::Filled } else { TradeState::Partial };
-        if !trade.state.may_become(to) {
-            return Err(format!("trade {} cannot go from {:?} to {to:?}", trade_key.short(), trade.state));
-        }
-        trade.state = to;
-        if let Some(lock) = trade.lock.as_mut() {
-            let taken: Money = postings
-                .iter()
-                .filter(|p| p.account == LedgerAccount::Locked && p.asset == lock.asset)
-                .map(|p| p.amount)
-                .sum();
-            lock.amount += taken;
-            if lock.amount < Money::ZERO {
-                return Err(format!("trade {} took more than its lock", trade_key.short()));
-            }
-        }
-        for posting in postings {
-            self.post(posting.asset, posting.account, posting.amount);
-        }
-        self.totals.fills += 1;
-        *self.totals.fees.entry(symbol.quote).or_default() += *fee;
-        Ok(())
-    }
-
-    fn mirror_leg(&mut self, key: TradeKey, state: TradeState, at: Option<Ts>) {
-        for plan in self.plans.values_mut().filter(|plan| plan.state == PlanState::Active) {
-            if let Some(leg) = plan.legs.iter_mut().find(|leg| leg.key == key) {
-                leg.state = state;
-                if state == TradeState::Settled {
-                    plan.last_executed_at = at;
-                }
-            }
-        }
-    }
-
-    fn fold_plan(&mut self, event: &Event, at: Ts) -> Result<(), String> {
-        if let Event::PlanCreated { plan } = event {
-            if self.plans.values().any(|other| other.state == PlanState::Active) {
-                return Err("a plan is active already".into());
-            }
-            for leg in &plan.legs {
-                self.trade_index.insert(leg.key, TradeStub { body_hash: 0, state: TradeState::Planned });
-            }
-            self.plans.insert(plan.id, (**plan).clone());
-            return Ok(());
-        }
-        let (id, ended, leg_state) = match event {
-            Event::LegsRespread { plan, .. } | Event::LegsCancelled { plan, .. } => (plan, None, None),
-            Event::PlanCompleted { plan } => (plan, Some(PlanState::Completed), None),
-            Event::PlanSuperseded { plan, .. } => (plan, Some(PlanState::Superseded), Some(TradeState::Superseded)),
-            Event::PlanExpired { plan } => (plan, Some(PlanState::Expired), Some(TradeState::Expired)),
-            _ => return Ok(()),
-        };
-        let plan = self.plans.get_mut(id).ok_or_else(|| format!("plan {id} is unknown"))?;
-        match event {
-            Event::LegsRespread { due, .. } => {
-                for leg in &mut plan.legs {
-                    if let Some(moved) = due.get(&leg.key) {
-                        leg.due_at = *moved;
-                    }
-                }
-            }
-            Event::LegsCancelled { legs, .. } => {
-                for leg in plan.legs.iter_mut().filter(|leg| legs.contains(&leg.key)) {
-                    leg.state = TradeState::Cancelled;
-                }
-            }
-            _ => {}
-        }
-        if let Some(ended) = ended {
-            plan.state = ended;
-            plan.ended_at = Some(at);
-            for leg in plan.legs.iter_mut().filter(|leg| leg.state == TradeState::Planned) {
-                leg.state = leg_state.unwrap_or(leg.state);
-            }
-        }
-        let states: Vec<(TradeKey, TradeState)> = plan.legs.iter().map(|leg| (leg.key, leg.state)).collect();
-        for (key, state) in states {
-            if let Some(stub) = self.trade_index.get_mut(&key) {
-                stub.state = state;
-            }
-        }
-        self.forget_old_plans();
-        Ok(())
-    }
-
-    fn forget_old_plans(&mut self) {
-        let mut ended: Vec<(Option<Ts>, uuid::Uuid)> =
-            self.plans.values().filter(|p| p.state != PlanState::Active).map(|p| (p.ended_at, p.id)).collect();
-        ended.sort();
-        for (_, id) in ended.iter().take(ended.len().saturating_sub(ENDED_PLANS_KEPT)) {
-            self.plans.remove(id);
         }
     }
 

@@ -4,6 +4,10 @@
 //! [`State::apply`], which is pure and total and is used identically live, in recovery and in verification.
 
 pub mod apply;
+mod apply_plans;
+#[cfg(test)]
+mod apply_tests;
+mod apply_trades;
 pub mod candle;
 pub mod command;
 pub mod decision;

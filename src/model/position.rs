@@ -69,6 +69,18 @@ pub struct Position {
     /// The exit under way, so that a second one is not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exiting: Option<TradeKey>,
+    /// What partial closes took so far; the journal's result of the whole position needs it.
+    #[serde(default)]
+    pub past: ClosedPart,
+}
+
+/// The part of a position that partial closes took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClosedPart {
+    /// Base units.
+    pub quantity: Qty,
+    /// What had been paid for them, quote units, without fees.
+    pub cost: Money,
 }
 
 impl Position {

@@ -1,0 +1,207 @@
+//! From a venue's answer to the events of one commit: fill, position, streak, cooldown, siblings and SETTLED together.
+//!
+//! FILLED is never alone on disk (C4). A definite failure waits 5, 10, 20 s and ends after the configured attempts.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Violation, ledger,
+    paper::{self, VenueFill},
+    positions,
+    venue::{Venue, VenueAnswer},
+};
+use crate::{
+    model::{CooldownCause, Event, Money, OrderType, PriceTick, Side, State, TimeInForce, Trade, TradeState, Ts},
+    settings::ExecutionSettings,
+};
+
+/// How long the venue has to answer, milliseconds.
+pub const VENUE_DEADLINE_MS: i64 = 10_000;
+
+/// What settling needs to know besides the state.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    /// Attempts and waits.
+    pub execution: &'a ExecutionSettings,
+    /// `risk.cooldown_minutes`.
+    pub cooldown_minutes: &'a BTreeMap<CooldownCause, u32>,
+    /// `emergency.order_errors_max_consecutive`.
+    pub order_errors_max: u32,
+    /// One quote unit of the trade's symbol in the account currency.
+    pub quote_rate: Money,
+    /// The instant of the step.
+    pub now: Ts,
+}
+
+/// SUBMITTING with the next attempt's number, durable before the venue is asked.
+pub fn submitting(trade: &Trade, now: Ts) -> Event {
+    Event::TradeSubmitting {
+        trade_key: trade.key,
+        attempt: trade.attempt + 1,
+        deadline: now.plus_ms(VENUE_DEADLINE_MS),
+    }
+}
+
+/// Intent, submission and the answer as one commit. Only for the paper venue, where nothing leaves the process; used
+/// for triggered exits, whose price is the evidence that triggered them.
+///
+/// # Errors
+/// See [`answer`].
+pub fn at_once(
+    state: &State,
+    trade: Trade,
+    venue: &mut impl Venue,
+    price: Option<&PriceTick>,
+    evidence: Option<&str>,
+    desk: &Desk<'_>,
+) -> Result<Vec<Event>, Violation> {
+    let mut events = vec![Event::TradeIntent { trade: Box::new(trade.clone()) }, submitting(&trade, desk.now)];
+    let submitted = Trade { state: TradeState::Submitting, attempt: trade.attempt + 1, ..trade };
+    let mut given = venue.execute(&submitted, price, desk.now);
+    if let VenueAnswer::Filled(fill) = &mut given {
+        fill.evidence = evidence.map(str::to_owned);
+    }
+    events.extend(answer(state, &submitted, given, desk)?);
+    Ok(events)
+}
+
+/// The events of a venue's answer to `trade` (SUBMITTING, or resting). Empty when nothing changed.
+///
+/// # Errors
+/// A fill the account or the positions contradict.
+pub fn answer(state: &State, trade: &Trade, answer: VenueAnswer, desk: &Desk<'_>) -> Result<Vec<Event>, Violation> {
+    let trade_key = trade.key;
+    let events = match answer {
+        VenueAnswer::Filled(fill) => return filled(state, trade, fill, desk),
+        VenueAnswer::TooEarly { .. } => Vec::new(),
+        VenueAnswer::Resting { .. } if matches!(trade.state, TradeState::Acked | TradeState::Partial) => Vec::new(),
+        VenueAnswer::Resting { expires_at } => {
+            let mut events = vec![Event::TradeAcked { trade_key, expires_at }];
+            events.extend(errors_over(state));
+            events
+        }
+        VenueAnswer::Cancelled { reason } => vec![Event::TradeCancelled { trade_key, reason }],
+        // An order that filled in part cannot be refused any more; what is left of it is dropped.
+        VenueAnswer::Rejected { reason } if trade.state == TradeState::Partial => {
+            vec![Event::TradeCancelled { trade_key, reason }]
+        }
+        VenueAnswer::Rejected { reason } => vec![Event::TradeRejected { trade_key, reason }],
+        VenueAnswer::NotExecuted { reason } => not_executed(state, trade, reason, desk),
+        VenueAnswer::Unknown { reason } => {
+            let mut events = vec![Event::TradeUnknown { trade_key, reason }];
+            events.extend(order_error(state, desk));
+            events
+        }
+    };
+    Ok(events)
+}
+
+fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Result<Vec<Event>, Violation> {
+    let trade_key = trade.key;
+    if fill.quantity > trade.remaining() {
+        return Err(Violation(format!("a fill of {} exceeds the remaining {}", fill.quantity, trade.remaining())));
+    }
+    let locked = trade.lock.map_or(Money::ZERO, |lock| lock.amount);
+    let spent = match trade.body.side {
+        Side::Buy => fill.value + fill.fee,
+        Side::Sell => fill.quantity,
+    };
+    if spent > locked && spent - locked > ledger::beyond_lock(state, trade) {
+        let reason = format!("{}: {spent} needed, {locked} locked", paper::INSUFFICIENT_FUNDS);
+        return answer(state, trade, VenueAnswer::Rejected { reason }, desk);
+    }
+    let booked = positions::book(state, trade, &fill, desk.quote_rate, desk.now)?;
+    let money = ledger::FillMoney {
+        symbol: trade.body.symbol,
+        side: trade.body.side,
+        quantity: fill.quantity,
+        value: fill.value,
+        fee: fill.fee,
+        cost: booked.cost,
+        locked,
+    };
+    let complete = fill.quantity == trade.remaining();
+    let mut events = Vec::with_capacity(6);
+    let limit = matches!(trade.body.order_type, OrderType::Limit { .. });
+    if !complete && limit && trade.body.time_in_force == TimeInForce::Gtc && trade.acked_at.is_none() {
+        // The remainder rests from now on; a fill raises the rank, so the rest is announced before it.
+        events.push(Event::TradeAcked { trade_key, expires_at: Some(paper::expiry(trade, desk.execution)) });
+    }
+    events.push(Event::TradeFill {
+        trade_key,
+        fill_id: format!("{trade_key}:{}", trade.fills),
+        symbol: trade.body.symbol,
+        side: trade.body.side,
+        quantity: fill.quantity,
+        price: fill.price,
+        value: fill.value,
+        fee: fill.fee,
+        liquidity: fill.liquidity,
+        price_id: fill.price_id,
+        evidence: fill.evidence,
+        postings: ledger::postings(&money),
+    });
+    events.extend(booked.event);
+    if complete {
+        events.push(Event::TradeSettled { trade_key });
+    } else if trade.body.time_in_force == TimeInForce::Ioc {
+        events.push(Event::TradeCancelled { trade_key, reason: "the rest did not fill at once (IOC)".into() });
+    }
+    if let Some(closed) = &booked.closed {
+        events.extend(positions::siblings(state, closed.id, trade_key));
+        events.extend(positions::after_close(state, closed, desk.cooldown_minutes, desk.now));
+    }
+    events.extend(errors_over(state));
+    Ok(events)
+}
+
+/// NOT_EXECUTED with the instant of the next attempt, or REJECTED(attempts_exhausted) after the last one.
+fn not_executed(state: &State, trade: &Trade, reason: String, desk: &Desk<'_>) -> Vec<Event> {
+    let trade_key = trade.key;
+    let mut events = if trade.attempt >= desk.execution.max_attempts_definite {
+        let attempts = trade.attempt;
+        vec![
+            Event::TradeNotExecuted { trade_key, reason: reason.clone(), retry_at: None },
+            Event::TradeRejected {
+                trade_key,
+                reason: format!("attempts_exhausted: {attempts} attempts, last: {reason}"),
+            },
+        ]
+    } else {
+        let waits = &desk.execution.retry_waits_seconds;
+        let index = (trade.attempt.max(1) - 1) as usize;
+        let wait = waits.get(index).or(waits.last()).copied().unwrap_or_default();
+        let retry_at = Some(desk.now.plus_ms(i64::from(wait) * 1_000));
+        vec![Event::TradeNotExecuted { trade_key, reason, retry_at }]
+    };
+    events.extend(order_error(state, desk));
+    events
+}
+
+/// Counts a technical error; enough of them in a row start a cooldown.
+fn order_error(state: &State, desk: &Desk<'_>) -> Vec<Event> {
+    let consecutive = state.risk.order_errors + 1;
+    let mut events = vec![Event::OrderErrorsChanged { consecutive }];
+    if consecutive >= desk.order_errors_max {
+        events.extend(positions::cooldown(state, CooldownCause::OrderErrors, desk.cooldown_minutes, desk.now));
+    }
+    events
+}
+
+fn errors_over(state: &State) -> Option<Event> {
+    (state.risk.order_errors > 0).then_some(Event::OrderErrorsChanged { consecutive: 0 })
+}
+
+/// The end of a resting order whose time is over.
+pub fn expired(trade: &Trade, now: Ts) -> Option<Event> {
+    let resting = matches!(trade.state, TradeState::Acked | TradeState::Partial)
+        && matches!(trade.body.order_type, OrderType::Limit { .. });
+    (resting && paper::is_expired(trade, now)).then(|| Event::TradeExpired {
+        trade_key: trade.key,
+        reason: format!("not filled within its time ({} of {} filled)", trade.filled, trade.body.quantity),
+    })
+}
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+use super::{super::testkit::*, *};
+use crate::{
+    execution::{
+        intent,
+        venue::{Fault, FaultyVenue},
+    },
+    model::{Decimal, TradeKey},
+    settings::EntryOrderType,
+};
+
+fn submitted() -> (Book, TradeKey) {
+    let mut book = Book::usdt(dec!(10_000));
+    let order = book.entry_order(btc(), dec!(1200), dec!(40_000));
+    let key = book.submit(&order);
+    book.now = book.now.plus_ms(100);
+    (book, key)
+}
+
+#[test]
+fn c4_filled_is_never_alone() {
+    let (mut book, key) = submitted();
+    let price = tick(btc(), dec!(39_990), book.now);
+    let events = book.venue(key, &price);
+    let kinds: Vec<&str> = events.iter().map(Event::kind).collect();
+    assert_eq!(kinds, ["TradeFill", "PositionOpened", "TradeSettled"]);
+    // A repeated execution of the same submission gives the identical events.
+    let (mut again, key) = submitted();
+    assert_eq!(again.venue(key, &price), events);
+}
+
+#[test]
+fn a183_e09_a_refusal_is_counted_once_and_moves_nothing() {
+    let (mut book, key) = submitted();
+    let stale = tick(btc(), dec!(40_000), T0.plus_ms(-120_000));
+    let events = book.venue(key, &stale);
+    assert!(matches!(events.as_slice(), [Event::TradeRejected { .. }]), "{events:?}");
+    assert_eq!((book.free("USDT"), book.locked("USDT")), (dec!(10_000), Decimal::ZERO));
+    assert_eq!(book.state.risk.order_errors, 0, "a business refusal is no order error");
+}
+
+#[test]
+fn a183_a_fill_beyond_the_lock_needs_free_funds() {
+    let mut book = Book::usdt(dec!(1250));
+    book.execution.entry_order_type = EntryOrderType::Market;
+    let order = book.entry_order(btc(), dec!(1200), dec!(40_000));
+    let key = book.submit(&order);
+    book.now = book.now.plus_ms(100);
+    let mut other = Book { state: book.state.clone(), now: book.now, ..Book::usdt(dec!(1)) };
+    // The price rose between the intent and the match: within the free funds they pay for it, beyond it is refused.
+    let dearer = tick(btc(), dec!(41_000), book.now);
+    book.venue(key, &dearer);
+    assert_eq!(book.trade_state(key), TradeState::Settled);
+    assert!(book.free("USDT") > Decimal::ZERO);
+    let too_dear = tick(btc(), dec!(42_000), other.now);
+    let events = other.venue(key, &too_dear);
+    let [Event::TradeRejected { reason, .. }] = events.as_slice() else { panic!("{events:?}") };
+    assert!(reason.starts_with("INSUFFICIENT_FUNDS"), "{reason}");
+    assert_eq!(other.free("USDT"), dec!(1250));
+}
+
+#[test]
+fn e05_an_unknown_outcome_is_never_sent_again_blindly() {
+    let (mut book, key) = submitted();
+    let mut venue = FaultyVenue { inner: venue(&book.execution), failures: 1, fault: Fault::Ambiguous, calls: 0 };
+    let price = tick(btc(), dec!(39_990), book.now);
+    book.venue_with(&mut venue, key, &price);
+    assert_eq!(book.trade_state(key), TradeState::Unknown);
+    assert!(book.locked("USDT") > Decimal::ZERO, "its funds stay held");
+    assert!(intent::is_blocked(&book.state, btc()));
+    let trade = book.state.trades[&key].clone();
+    let again = submitting(&trade, book.now);
+    assert!(book.try_commit(vec![again]).is_err(), "UNKNOWN does not go back to SUBMITTING");
+}
+
+#[test]
+fn an_overlarge_fill_is_a_broken_account() {
+    let (book, key) = submitted();
+    let trade = &book.state.trades[&key];
+    let fill = VenueFill {
+        quantity: dec!(1),
+        price: dec!(1),
+        value: dec!(1),
+        fee: dec!(0),
+        liquidity: crate::model::Liquidity::Taker,
+        price_id: "test:1".into(),
+        evidence: None,
+    };
+    assert!(answer(&book.state, trade, VenueAnswer::Filled(fill), &book.desk()).is_err());
+    let early = VenueAnswer::TooEarly { until: book.now };
+    assert_eq!(answer(&book.state, trade, early, &book.desk()), Ok(Vec::new()));
+}

@@ -1,0 +1,141 @@
+//! The venue seam: what execution asks of a venue, the paper venue, and a double that fails on demand.
+//!
+//! A definite failure means that the order cannot exist at the venue; an ambiguous one means that it may.
+
+use std::collections::BTreeMap;
+
+use super::paper::{self, PaperContext, VenueFill};
+use crate::{
+    model::{PriceTick, Symbol, SymbolRules, Trade, Ts},
+    settings::ExecutionSettings,
+};
+
+/// What a venue says about an order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum VenueAnswer {
+    /// A fill; of a part when its quantity is below what remained.
+    Filled(VenueFill),
+    /// The order rests, or keeps resting.
+    Resting {
+        /// When it ends by itself.
+        expires_at: Option<Ts>,
+    },
+    /// The order ended without filling what remained (IOC).
+    Cancelled {
+        /// Why.
+        reason: String,
+    },
+    /// A business refusal; counted once, never retried.
+    Rejected {
+        /// Code and facts.
+        reason: String,
+    },
+    /// A definite technical failure; another attempt may follow.
+    NotExecuted {
+        /// Why.
+        reason: String,
+    },
+    /// No answer or an ambiguous one.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+    /// Accepted, not matched yet: ask again at that instant.
+    TooEarly {
+        /// When latency has passed.
+        until: Ts,
+    },
+}
+
+/// A place orders are executed at.
+pub trait Venue {
+    /// Executes or matches one order at the newest price.
+    fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer;
+}
+
+/// The paper venue: matching against the program's own prices, nothing leaves the process.
+#[derive(Clone, Debug)]
+pub struct PaperVenue {
+    /// Latency, slippage, fees, expiry.
+    pub execution: ExecutionSettings,
+    /// Rounding and minimum by symbol.
+    pub rules: BTreeMap<Symbol, SymbolRules>,
+    /// Feed name, the first part of price ids.
+    pub feed: String,
+    /// Oldest usable price, milliseconds.
+    pub price_max_age_ms: i64,
+}
+
+impl Venue for PaperVenue {
+    fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer {
+        let Some(rules) = self.rules.get(&trade.body.symbol) else {
+            return VenueAnswer::Rejected { reason: format!("{} is not traded here", trade.body.symbol) };
+        };
+        let context = PaperContext {
+            execution: &self.execution,
+            rules,
+            feed: &self.feed,
+            price_max_age_ms: self.price_max_age_ms,
+        };
+        let own_price = price.filter(|tick| tick.symbol == trade.body.symbol);
+        paper::execute(trade, own_price, now, &context)
+    }
+}
+
+/// How [`FaultyVenue`] fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The order cannot exist.
+    Definite,
+    /// The order may exist.
+    Ambiguous,
+}
+
+/// A test double that fails the next `failures` executions and then passes them on.
+#[derive(Clone, Debug)]
+pub struct FaultyVenue<V> {
+    /// Executes what is not failed.
+    pub inner: V,
+    /// How many executions still fail.
+    pub failures: u32,
+    /// How they fail.
+    pub fault: Fault,
+    /// Executions asked for so far.
+    pub calls: u32,
+}
+
+impl<V: Venue> Venue for FaultyVenue<V> {
+    fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer {
+        self.calls += 1;
+        let Some(left) = self.failures.checked_sub(1) else { return self.inner.execute(trade, price, now) };
+        self.failures = left;
+        match self.fault {
+            Fault::Definite => VenueAnswer::NotExecuted { reason: "venue error: order not accepted".into() },
+            Fault::Ambiguous => VenueAnswer::Unknown { reason: "venue error: no answer".into() },
+        }
+    }
+}
+
+/// Paper is the only mode of this release.
+///
+/// # Errors
+/// What the mode must be, for the operator.
+pub fn check_mode(mode: &str) -> Result<(), String> {
+    if mode == "paper" {
+        return Ok(());
+    }
+    Err(format!("mode = `{mode}`: only `paper` can be run by this release; set mode = \"paper\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a193_live_is_refused() {
+        assert_eq!(check_mode("paper"), Ok(()));
+        for mode in ["live", "", "Paper"] {
+            assert!(check_mode(mode).unwrap_err().contains("only `paper`"));
+        }
+    }
+}
