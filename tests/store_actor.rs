@@ -29,6 +29,7 @@ impl Handler<CommittedBatch> for Observer {
 fn config(observers: Vec<actix::Recipient<CommittedBatch>>, grouping: bool, log: &Log) -> StoreActorConfig {
     let log = Arc::clone(log);
     StoreActorConfig {
+        log: Default::default(),
         observers,
         max_group_events: 100,
         aux_flush_ms: 0,

@@ -14,6 +14,7 @@ use super::{
     batch::{Batch, CommitResult},
     core::{Head, Store},
     error::Fatal,
+    view::CommitLog,
 };
 use crate::model::{Record, State};
 
@@ -64,6 +65,11 @@ pub struct JournalHead;
 #[rtype(result = "()")]
 pub struct Flush;
 
+/// From now on this observer is told of every committed batch, after those who came before it.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct Observe(pub Recipient<CommittedBatch>);
+
 /// Observers may stop from now on; nothing is announced any more. Part of an orderly end.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -83,6 +89,8 @@ struct CommitPending;
 pub struct StoreActorConfig {
     /// Told of every committed batch, in this order.
     pub observers: Vec<Recipient<CommittedBatch>>,
+    /// Read by every view of the state; a batch is in it before anyone is told or answered.
+    pub log: CommitLog,
     /// Events that end a group early.
     pub max_group_events: usize,
     /// Milliseconds between flushes of auxiliary data; 0 = only on [`Flush`] and [`Close`].
@@ -138,6 +146,7 @@ impl StoreActor {
                     if let Ok(committed) = &result
                         && !committed.records.is_empty()
                     {
+                        self.config.log.push(Arc::clone(&committed.records));
                         self.announce(&committed.records);
                     }
                     answer.give(result);
@@ -303,6 +312,14 @@ impl Handler<Flush> for StoreActor {
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
         self.commit_pending(ctx);
         self.flush_aux(ctx);
+    }
+}
+
+impl Handler<Observe> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, Observe(observer): Observe, _: &mut Self::Context) {
+        self.config.observers.push(observer);
     }
 }
 

@@ -19,9 +19,10 @@ mod recover;
 pub mod state_db;
 pub mod touched;
 pub mod verify;
+pub mod view;
 
 pub use actor::{
-    AuxPut, AuxRemove, Close, Commit, CommittedBatch, Detach, Flush, GetState, JournalHead, StoreActor,
+    AuxPut, AuxRemove, Close, Commit, CommittedBatch, Detach, Flush, GetState, JournalHead, Observe, StoreActor,
     StoreActorConfig,
 };
 pub use batch::{Batch, CommitResult, Committed, Expectation, Refused};
