@@ -1,4 +1,4 @@
-//! Figures of the store: a durable commit against its bare parts, group commit, journal in memory, start with 100 000
+//! Figures of the store: a durable commit against its bare parts, group commit, journal in memory, start with 109 900
 //! records. Run with `cargo bench --bench commit`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -10,10 +10,11 @@ use std::{
 };
 
 use triplegain::{
-    model::{Event, Ts},
+    model::*,
     settings::sections::{CheckpointSettings, FreeSpaceSettings, GroupSettings, StoreSettings},
     store::{Batch, OpenInfo, Store},
 };
+use uuid::Uuid;
 
 fn settings(checkpoint: u32) -> StoreSettings {
     StoreSettings {
@@ -38,19 +39,73 @@ fn info() -> OpenInfo {
     }
 }
 
-/// An event of the usual size that also changes a stored object.
-fn event(number: u64) -> Event {
-    let (code, reason) = ("busy".to_owned(), "x".repeat(200));
-    if number.is_multiple_of(2) {
-        Event::CommandRefused { key: format!("k{}", number % 16), code, reason }
-    } else {
-        Event::StreakChanged { losses: (number % 7) as u32, wins: 1 }
-    }
+/// One order from intent to settlement: four events that move money and change trade, index, account and totals.
+fn order(number: u64) -> Batch {
+    let (symbol, usdt): (Symbol, Asset) = ("BTC/USDT".parse().unwrap(), "USDT".parse().unwrap());
+    let ts = Ts(info().now.0 + number as i64);
+    let key = TradeKey::derive(Uuid::from_u128(1), TradeKind::Decision, &number.to_string(), "0", symbol, Side::Buy);
+    let value = Decimal::new(1_000, 2);
+    let body = OrderBody {
+        symbol,
+        side: Side::Buy,
+        quantity: Decimal::ONE,
+        order_type: OrderType::Market,
+        time_in_force: TimeInForce::Gtc,
+        stop: Some(Decimal::new(900, 2)),
+        target: Some(Decimal::new(1_200, 2)),
+        leverage: 1,
+        position: None,
+        exit_cause: None,
+    };
+    let trade = Trade {
+        key,
+        kind: TradeKind::Decision,
+        plan: number.to_string(),
+        leg: "0".into(),
+        decision: None,
+        body,
+        state: TradeState::Intent,
+        lock: Some(Lock { asset: usdt, amount: value }),
+        attempt: 0,
+        created_at: ts,
+        acked_at: None,
+        expires_at: None,
+        retry_at: None,
+        filled: Decimal::ZERO,
+        filled_value: Decimal::ZERO,
+        fees: Decimal::ZERO,
+        fills: 0,
+    };
+    let fill = Event::TradeFill {
+        trade_key: key,
+        fill_id: format!("{key}:0"),
+        symbol,
+        side: Side::Buy,
+        quantity: Decimal::ONE,
+        price: value,
+        value,
+        fee: Decimal::ZERO,
+        liquidity: Liquidity::Taker,
+        price_id: format!("sim:{number}"),
+        evidence: None,
+        postings: vec![
+            Posting { asset: usdt, account: LedgerAccount::Locked, amount: -value },
+            Posting { asset: symbol.base, account: LedgerAccount::Free, amount: Decimal::ONE },
+        ],
+    };
+    let events = vec![
+        Event::TradeIntent { trade: Box::new(trade) },
+        Event::TradeSubmitting { trade_key: key, attempt: 1, deadline: ts.plus_ms(10_000) },
+        fill,
+        Event::TradeSettled { trade_key: key },
+    ];
+    Batch::new("execution", format!("D1-{number}"), "signal", ts, events)
 }
 
-fn batch(number: u64, events: u64) -> Batch {
-    let events = (number..number + events).map(event).collect();
-    Batch::new("bench", "root-1", "cause-1", Ts(info().now.0 + number as i64), events)
+/// The same order as four batches of one event.
+fn steps(number: u64) -> impl Iterator<Item = Batch> {
+    let Batch { events, actor, corr, cause, ts, .. } = order(number);
+    events.into_iter().map(move |event| Batch::new(actor.clone(), corr.clone(), cause.clone(), ts, vec![event]))
 }
 
 fn print(what: &str, mut times: Vec<Duration>) -> Duration {
@@ -85,8 +140,7 @@ fn bare(count: u64, synced: bool) -> Duration {
 fn durable(count: u64) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &settings(1_000_000), &info()).unwrap();
-    let times = (0..count).map(|number| {
-        let one = batch(number, 1);
+    let times = (0..count / 4).flat_map(steps).map(|one| {
         let start = Instant::now();
         store.commit(one).unwrap().unwrap();
         start.elapsed()
@@ -98,7 +152,7 @@ fn grouped(groups: u64) {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &settings(1_000_000), &info()).unwrap();
     let work: Vec<Vec<Batch>> =
-        (0..groups).map(|group| (0..100).map(|number| batch(group * 100 + number, 1)).collect()).collect();
+        (0..groups).map(|group| (0..25).flat_map(|number| steps(group * 25 + number)).collect()).collect();
     let start = Instant::now();
     for group in work {
         store.commit_group(group).unwrap();
@@ -109,7 +163,7 @@ fn grouped(groups: u64) {
 
 fn memory(events: u64) {
     let (mut store, _) = Store::memory(&info(), None).unwrap();
-    let work: Vec<Batch> = (0..events).map(|number| batch(number, 1)).collect();
+    let work: Vec<Batch> = (0..events / 4).flat_map(steps).collect();
     let start = Instant::now();
     for one in work {
         store.commit(one).unwrap().unwrap();
@@ -122,9 +176,10 @@ fn start_with(records: u64) {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &settings(10_000), &info()).unwrap();
     for group in 0..records / 100 {
-        store.commit(batch(group * 100, 100)).unwrap().unwrap();
+        store.commit_group((0..25).map(|number| order(group * 25 + number)).collect()).unwrap();
     }
     drop(store);
+    println!("{:<44} {records}", "records written");
     let times = (0..5).map(|_| {
         let start = Instant::now();
         let opened = Store::open(dir.path(), &settings(10_000), &info()).unwrap();
@@ -132,7 +187,7 @@ fn start_with(records: u64) {
         assert!(opened.1.halt.is_none() && !opened.1.recovered.rebuilt);
         took
     });
-    print("start with 100 000 records, killed before", times.collect());
+    print("start after a kill, 9 900 past a checkpoint", times.collect());
     let start = Instant::now();
     let report = triplegain::store::verify::check(dir.path());
     println!("{:<44} {:.1?} (sound: {})", "verify of the whole chain", start.elapsed(), report.is_sound());
@@ -146,5 +201,6 @@ fn main() {
     println!("durable commit / bare: {:.2} without, {:.2} with data sync of the log", times(plain), times(synced));
     grouped(300);
     memory(300_000);
-    start_with(100_000);
+    // A checkpoint every 10 000 records: this many leave the longest tail a start ever reads.
+    start_with(109_900);
 }
