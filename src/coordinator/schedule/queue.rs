@@ -64,9 +64,4 @@ impl Queue {
         self.ageing.remove(&first);
         Some(first)
     }
-
-    /// All keys in the queue, in no special order of importance.
-    pub fn keys(&self) -> Vec<u32> {
-        self.buckets.iter().flatten().map(|(_, key)| *key).collect()
-    }
 }

@@ -95,7 +95,8 @@ impl Scheduler {
             }
         }
         let mut recovered = Vec::with_capacity(restored.markers.len());
-        for marker in restored.markers.into_iter().filter(|marker| marker.run_id.epoch < self.epoch) {
+        let epoch = self.epoch;
+        for marker in restored.markers.into_iter().filter(|marker| marker.run_id.epoch < epoch) {
             let policy = self.recover(&marker, now, effects);
             recovered.push(RecoveredRun { marker, policy: policy.to_owned() });
         }
