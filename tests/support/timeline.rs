@@ -4,11 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use triplegain::{
-    coordinator::schedule::*,
-    model::*,
-    settings::sections::*,
-};
+use triplegain::{coordinator::schedule::*, model::*, settings::sections::*};
 
 /// Day 2 of Unix time, so that slot numbers stay small: technical_analysis slot 1440 is 00:00.
 pub const DAY: Ts = Ts(86_400_000);
@@ -374,9 +370,7 @@ impl Scenario {
                     Effect::Cancel { key, run_id } if self.acknowledges(*key, now) => {
                         pending.retain(|(_, s)| !matches!(s, Stimulus::Finish(r) if r.run_id == *run_id));
                         let id = scheduler.key_id(*key).unwrap();
-                        let outcome = RunOutcome::TimedOut("cancelled".into());
-                        let report = RunReport { id, run_id: *run_id, outcome, as_of: now, degraded: false };
-                        pending.push((now, Stimulus::Finish(report)));
+                        pending.push((now, Stimulus::Input(Input::Cancelled { id, run_id: *run_id })));
                     }
                     _ => {}
                 }

@@ -103,9 +103,6 @@ impl Scheduler {
         let task = self.keys[key as usize].task;
         for place in 0..self.tasks[task].dependencies.len() {
             let freshness = self.freshness(key, place, now);
-            if let Freshness::Not(_) = freshness {
-                self.pull(key, place, now, effects);
-            }
             let dependency = &self.tasks[task].dependencies[place];
             let until = waited_from.plus_ms(dependency.wait_ms);
             match freshness {
@@ -117,10 +114,18 @@ impl Scheduler {
                     verdict.inputs.set(place, input);
                 }
                 Freshness::Not(reason) if dependency.required => {
-                    verdict.failed.get_or_insert((dependency.name, reason));
+                    // Nothing can save the slot: no pull is worth its cost.
+                    verdict.failed = Some((dependency.name, reason));
+                    return verdict;
                 }
                 // Not required and its wait is over: the run goes on without it.
                 Freshness::Not(_) => {}
+            }
+        }
+        for place in 0..self.tasks[task].dependencies.len() {
+            let waits = now < waited_from.plus_ms(self.tasks[task].dependencies[place].wait_ms);
+            if waits && matches!(self.freshness(key, place, now), Freshness::Not(_)) {
+                self.pull(key, place, now, effects);
             }
         }
         verdict

@@ -17,7 +17,7 @@ impl Scheduler {
         } else {
             if held.next_due == NEVER {
                 // Slots that passed while the key had none are not elapsed for it; its current one is missed (B3).
-                let before = held.grid.slot(now) - 1;
+                let before = held.grid.unspread_slot(now) - 1;
                 held.base_slot += (before - held.last_slot).max(0);
                 held.last_slot = held.last_slot.max(before);
                 held.alive_at = now;
@@ -92,7 +92,9 @@ impl Scheduler {
         let due = held.grid.due(n);
         let rules = &self.tasks[held.task];
         // A slot handled within one tick is on time, whatever catch-up is configured.
-        let too_late = now.since_ms(due) > rules.catch_up_ms.max(self.limits.tick_ms);
+        let late_ms = now.since_ms(due);
+        let is_over = late_ms > self.limits.tick_ms && held.grid.unspread_slot(now) > n;
+        let too_late = is_over || late_ms > rules.catch_up_ms.max(self.limits.tick_ms);
         let class = rules.class;
         let (phase, is_manual) = (held.phase, held.work.is_manual());
         self.claim(key, n, effects);

@@ -3,10 +3,10 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Effect, ForcedEnd, Inputs, Output, RunReport, Scheduler, key::Phase};
+use super::{Effect, ForcedEnd, Inputs, KeyId, Output, RunReport, Scheduler, key::Phase};
 use crate::{
     coordinator::quarantine::QuarantineChange,
-    model::{FailClass, RunOutcome, SlotId, Ts},
+    model::{FailClass, RunId, RunOutcome, SlotId, Ts},
 };
 
 impl Scheduler {
@@ -24,16 +24,23 @@ impl Scheduler {
                 self.released(key, now, effects);
             }
             Phase::Cancelling => {
-                // An agent that reports its cancellation is no late result, only the end of the grace.
-                if !matches!(report.outcome, RunOutcome::TimedOut(_)) {
-                    self.late(&report, effects);
-                }
+                self.late(&report, effects);
                 self.released(key, now, effects);
             }
             _ => self.late(&report, effects),
         }
         if phase != Phase::Idle {
             self.touch(key);
+        }
+    }
+
+    /// The agent's work is gone after a cancellation: the grace is over.
+    pub(super) fn cancelled(&mut self, key: KeyId, run_id: RunId, now: Ts, effects: &mut Vec<Effect>) {
+        self.abandoned.remove(&run_id);
+        let held = self.keys.get(key.0 as usize);
+        if held.is_some_and(|held| held.work.run_id == run_id && held.phase == Phase::Cancelling) {
+            self.released(key.0, now, effects);
+            self.touch(key.0);
         }
     }
 
@@ -137,8 +144,10 @@ impl Scheduler {
         if class.is_retryable() && self.retry(key, now, effects) {
             return;
         }
-        // Being halted is no fault of the key, and what an operator forces is class 0: never a reason for quarantine.
-        if class != FailClass::Halted && !self.keys[key as usize].work.is_manual() {
+        // Being halted is no fault of the key. Only slots count, and the run that decides about the return: dependents
+        // that pull a failing key must not multiply its failures, and what an operator forces is class 0.
+        let work = &self.keys[key as usize].work;
+        if class != FailClass::Halted && (matches!(work.slot, SlotId::Grid(_)) || work.tags.probe) {
             self.slot_failed(key, now, effects);
         }
         self.work_done(key, outcome.clone(), effects);
@@ -153,7 +162,11 @@ impl Scheduler {
         }
         let at = now.plus_ms(self.retry_delay_ms(key));
         let held = &mut self.keys[key as usize];
-        if at >= held.next_due {
+        let next = match held.work.slot {
+            SlotId::Grid(n) => held.grid.due(n + 1),
+            SlotId::Pull(_) | SlotId::Manual(_) => held.next_due,
+        };
+        if at >= next {
             return false;
         }
         held.phase = Phase::Retry;

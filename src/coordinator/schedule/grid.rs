@@ -6,6 +6,7 @@ use crate::model::{Ts, time::SECOND_MS};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     phase_ms: i64,
+    spread_ms: i64,
     interval_ms: i64,
 }
 
@@ -14,7 +15,13 @@ impl Grid {
     pub fn new(interval_seconds: u32, phase_seconds: u32, spread_ms: u32, position: usize) -> Grid {
         let interval_ms = (i64::from(interval_seconds) * SECOND_MS).max(1);
         let spread = i64::from(spread_ms).saturating_mul(i64::try_from(position).unwrap_or(i64::MAX));
-        Grid { phase_ms: i64::from(phase_seconds) * SECOND_MS + spread.min(interval_ms / 10), interval_ms }
+        let spread_ms = spread.min(interval_ms / 10);
+        Grid { phase_ms: i64::from(phase_seconds) * SECOND_MS + spread_ms, spread_ms, interval_ms }
+    }
+
+    /// The slot `now` would lie in without the spread: one more than [`Grid::slot`] while the spread delays it.
+    pub fn unspread_slot(&self, now: Ts) -> i64 {
+        self.slot(now.plus_ms(self.spread_ms))
     }
 
     /// The slot `now` lies in.

@@ -119,7 +119,8 @@ pub(super) struct Key {
 
 impl Key {
     pub fn new(place: KeyPlace, now: Ts) -> Key {
-        let slot = place.grid.slot(now);
+        // A key never seen has missed its current slot; the one before it is over even if the spread hides that.
+        let slot = place.grid.unspread_slot(now);
         Key {
             task: place.task,
             symbol: place.symbol,

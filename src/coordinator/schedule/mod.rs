@@ -115,6 +115,7 @@ impl Scheduler {
         match input {
             Input::Tick => {}
             Input::Finished(report) => self.finished(report, now, effects),
+            Input::Cancelled { id, run_id } => self.cancelled(id, run_id, now, effects),
             Input::Gates(gates) => self.set_gates(gates, now, effects),
             Input::Switch { task, enabled } => self.switch(task, enabled, now, effects),
             Input::Force { command_id, task, symbol } => self.force(command_id, &task, &symbol, now, effects),

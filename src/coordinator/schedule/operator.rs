@@ -7,7 +7,10 @@ use super::{
 use crate::model::{RunKey, SkipReason, SlotId, Symbol, TaskName, Ts};
 
 /// Below this similarity no name is suggested.
-const SIMILAR: f64 = 0.6;
+const SIMILAR: f64 = 0.5;
+/// Names of other programs for the same tasks.
+const OTHER_NAMES: [(&str, TaskName); 2] =
+    [("ta_analysis", TaskName::TechnicalAnalysis), ("portfolio_check", TaskName::PortfolioRebalance)];
 
 impl Scheduler {
     /// `run_task`: the same admission as a slot, outside the grid (D09).
@@ -109,7 +112,9 @@ impl Scheduler {
 }
 
 fn suggestion(text: &str) -> String {
+    let other = OTHER_NAMES.iter().find(|(name, _)| *name == text).map(|(_, task)| *task);
     let scored = TaskName::ALL.into_iter().map(|task| (strsim::sorensen_dice(text, task.name()), task));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score >= SIMILAR);
-    best.map(|(_, task)| format!("; did you mean {task}?")).unwrap_or_default()
+    let similar = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score >= SIMILAR);
+    let best = other.or(similar.map(|(_, task)| task));
+    best.map(|task| format!("; did you mean {task}?")).unwrap_or_default()
 }

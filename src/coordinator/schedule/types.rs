@@ -154,6 +154,13 @@ pub enum Input {
     Tick,
     /// A run ended.
     Finished(RunReport),
+    /// The work of a cancelled run is gone.
+    Cancelled {
+        /// From the request.
+        id: KeyId,
+        /// From the request.
+        run_id: RunId,
+    },
     /// State or level changed.
     Gates(Gates),
     /// The operator switched a task; absent = as configured.
