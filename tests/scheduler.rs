@@ -60,7 +60,13 @@ scenarios! {
     a029_authentication_is_not_retried
     a030_quarantine
     a033_starved_once
+    b2_interval_too_short
     b3_interrupted_runs_by_policy
+    b5_max_skew
+    b5_run_stale
+    b5_on_stale_fail
+    b5_quarantined_dependency
+    b6_start_deadline
     b5_order_given_up_after_the_wait
     b11_states_and_levels
     b12_drain

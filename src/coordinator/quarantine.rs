@@ -227,8 +227,8 @@ mod tests {
     fn two_successes_reset_the_time_and_one_does_not() {
         for (successes, minutes) in [(1, 10), (2, 5)] {
             let mut q = Quarantine::default();
-            (0..5).for_each(|m| drop(fail(&mut q, m)));
-            (0..successes).for_each(|_| drop(q.succeeded()));
+            (0..5).for_each(|m| assert_eq!(fail(&mut q, m).is_some(), m == 4));
+            (0..successes).for_each(|n| assert_eq!(q.succeeded().is_some(), n == 0));
             (0..4).for_each(|m| assert_eq!(fail(&mut q, 100 + m), None));
             assert_eq!(fail(&mut q, 104), Some((Some(104 + minutes), 2)));
         }
