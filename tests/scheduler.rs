@@ -1,5 +1,5 @@
 //! Acceptance §1 as readable timelines: `tests/scenarios/*.txt`, one test per id, plus properties over random plans.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/random_plans.rs"]
 mod random_plans;
@@ -87,4 +87,37 @@ fn d13_a_required_dependency_that_is_disabled_is_refused() {
     let mut plan = timeline::Plan::default();
     plan.task(TaskName::RegimeDetection).enabled = false;
     assert!(matches!(plan.build(timeline::DAY), Err(SetupError::Dependency { .. })));
+}
+
+#[test]
+fn a024_what_the_journal_knows_of_a_key_comes_back() {
+    use triplegain::{
+        coordinator::schedule::{Effect, Gates, Input, Restored},
+        model::{RunKey, RunOutcome, SlotId, Ts, state::CoordinatorView},
+    };
+    let key = RunKey { task: TaskName::TradingDecision, symbol: timeline::symbol("BTC/USDT") };
+    let consumed = [(TaskName::TechnicalAnalysis, Ts(5)), (TaskName::RegimeDetection, Ts(7))];
+    let view = CoordinatorView {
+        last_slot: [(key, 24)].into(),
+        consumed: [(key, consumed.into())].into(),
+        last_success: [(key, Ts(9))].into(),
+        task_switches: [(TaskName::PortfolioRebalance, false)].into(),
+        ..CoordinatorView::default()
+    };
+    let mut scheduler = timeline::Plan::default().build(timeline::DAY).unwrap();
+    let mut effects = vec![];
+    let recovered = scheduler.restore(timeline::DAY, Restored::from_view(&view, Gates::default()), &mut effects);
+    assert!(recovered.is_empty() && effects.is_empty());
+    let row = scheduler.row(key).unwrap();
+    assert_eq!((row.last_slot, row.last_success, row.consumed), (Some(24), Some(Ts(9)), consumed.to_vec()));
+    scheduler.step(timeline::DAY, Input::Tick, &mut effects);
+    scheduler.check().unwrap();
+    let touched = |effect: &Effect| match effect {
+        Effect::Start(request) => (request.key == key).then_some(request.slot.clone()),
+        Effect::Skip { key: skipped, slot, .. } => (*skipped == key).then_some(slot.clone()),
+        _ => None,
+    };
+    assert_eq!(effects.iter().filter_map(touched).collect::<Vec<SlotId>>(), [], "slot 24 is claimed already");
+    assert!(effects.iter().all(|e| !matches!(e, Effect::Ended { outcome: RunOutcome::Interrupted, .. })));
+    assert!(!scheduler.is_eligible(TaskName::PortfolioRebalance));
 }
