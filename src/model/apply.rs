@@ -493,10 +493,11 @@ impl RiskState {
             Event::BreakerRearmed { breaker, .. } => {
                 self.latched.remove(breaker);
             }
-            Event::CooldownSet { until, cause } if *until > self.cooldown_until => {
-                self.cooldown_until = *until;
-                self.cooldown_cause = Some(*cause);
-            }
+            Event::CooldownSet { until, cause }
+                if *until > self.cooldown_until => {
+                    self.cooldown_until = *until;
+                    self.cooldown_cause = Some(*cause);
+                }
             Event::StreakChanged { losses, wins } => {
                 self.losses = *losses;
                 self.wins = *wins;
