@@ -1,0 +1,160 @@
+//! Counters with exact meaning (§9). Counting only.
+
+use crate::model::{RunKey, RunOutcome, SkipReason, Ts};
+
+/// Number of skip reasons.
+pub const REASONS: usize = SkipReason::DataStale as usize + 1;
+/// Number of histogram buckets.
+pub const BUCKETS: usize = 24;
+
+/// Durations by power of two: bucket 0 is 0 ms, bucket n holds 2^(n−1) .. 2^n − 1 ms, the last one everything longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Histogram {
+    /// Counts.
+    pub buckets: [u64; BUCKETS],
+    /// Longest, milliseconds.
+    pub max_ms: i64,
+}
+
+impl Histogram {
+    /// Counts one duration; negative ones count as 0.
+    pub fn record(&mut self, ms: i64) {
+        let ms = ms.max(0);
+        let bucket = (i64::BITS - ms.leading_zeros()) as usize;
+        self.buckets[bucket.min(BUCKETS - 1)] += 1;
+        self.max_ms = self.max_ms.max(ms);
+    }
+}
+
+/// Counters of one key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KeyCounts {
+    /// Grid slots accounted one by one: run or skipped.
+    pub claimed: u64,
+    /// Grid slots that passed unseen.
+    pub missed: u64,
+    /// Attempts begun.
+    pub started: u64,
+    /// Accepted successes.
+    pub succeeded: u64,
+    /// No opinion.
+    pub abstained: u64,
+    /// Failures.
+    pub failed: u64,
+    /// Deadlines passed.
+    pub timed_out: u64,
+    /// Found at boot or cut off by shutdown.
+    pub interrupted: u64,
+    /// Failures that were panics.
+    pub panics: u64,
+    /// Slots and requests that ended without a run.
+    pub skipped: u64,
+}
+
+impl KeyCounts {
+    pub(super) fn count(&mut self, outcome: &RunOutcome) {
+        match outcome {
+            RunOutcome::Succeeded => self.succeeded += 1,
+            RunOutcome::Abstained(_) => self.abstained += 1,
+            RunOutcome::Failed(cause) => {
+                self.failed += 1;
+                self.panics += u64::from(cause.class == crate::model::FailClass::Panic);
+            }
+            RunOutcome::TimedOut(_) => self.timed_out += 1,
+            RunOutcome::Interrupted => self.interrupted += 1,
+        }
+    }
+
+    pub(super) fn ended(&self) -> u64 {
+        self.succeeded + self.abstained + self.failed + self.timed_out + self.interrupted
+    }
+}
+
+/// Counters of the whole scheduler that are no sums of the keys'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// By [`SkipReason`] as index.
+    pub skipped: [u64; REASONS],
+    /// Further attempts planned.
+    pub retries: u64,
+    /// Runs requested by waiting dependents.
+    pub pulls: u64,
+    /// Results of runs that were not running any more.
+    pub late_results: u64,
+    /// From admission to start.
+    pub queue_wait: Histogram,
+    /// From start to end.
+    pub run_duration: Histogram,
+    /// From due to start.
+    pub start_lateness: Histogram,
+    /// Most runs at once.
+    pub peak_running: u32,
+}
+
+/// One key in the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyStats {
+    /// Which.
+    pub key: RunKey,
+    /// Its counters.
+    pub counts: KeyCounts,
+    /// Running now (a cancelled run has ended).
+    pub running: bool,
+    /// Waiting for a permit now.
+    pub queued: bool,
+    /// Newest claimed slot.
+    pub last_slot: i64,
+    /// Absent while switched off in the settings.
+    pub next_due: Option<Ts>,
+    /// Newest start.
+    pub last_started: Option<Ts>,
+    /// Newest end.
+    pub last_finished: Option<Ts>,
+    /// Newest success.
+    pub last_succeeded: Option<Ts>,
+    /// Milliseconds since the newest success, or since boot without one.
+    pub starvation_ms: i64,
+    /// Out, probe included.
+    pub quarantined: bool,
+}
+
+/// One consistent answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stats {
+    /// Sums over all keys.
+    pub sums: KeyCounts,
+    /// The rest.
+    pub totals: Totals,
+    /// Runs holding a permit, cancelled ones included.
+    pub running: u32,
+    /// Entries of the queue.
+    pub queued: u32,
+    /// Oldest entry of the queue, milliseconds.
+    pub oldest_wait_ms: i64,
+    /// Runs that ignored their cancellation and have not been heard of since.
+    pub abandoned: u32,
+    /// Ordered by task (dependencies first) and symbol.
+    pub keys: Vec<KeyStats>,
+}
+
+impl Stats {
+    /// Skips for one reason.
+    pub fn skipped(&self, reason: SkipReason) -> u64 {
+        self.totals.skipped[reason as usize]
+    }
+}
+
+impl KeyCounts {
+    pub(super) fn add(&mut self, other: &KeyCounts) {
+        self.claimed += other.claimed;
+        self.missed += other.missed;
+        self.started += other.started;
+        self.succeeded += other.succeeded;
+        self.abstained += other.abstained;
+        self.failed += other.failed;
+        self.timed_out += other.timed_out;
+        self.interrupted += other.interrupted;
+        self.panics += other.panics;
+        self.skipped += other.skipped;
+    }
+}
