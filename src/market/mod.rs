@@ -1,1 +1,3 @@
 //! Feeds, aggregation, indicators and immutable snapshots.
+
+pub mod indicators;
