@@ -1,3 +1,11 @@
 //! Feeds, aggregation, indicators and immutable snapshots.
 
+pub mod aggregate;
+pub mod core;
 pub mod indicators;
+mod symbol_market;
+
+pub use self::{
+    aggregate::{ClosedFrame, Gap, Reject},
+    core::{CandleOutcome, FeedCounts, FeedStatus, Market, MarketError},
+};
