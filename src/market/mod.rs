@@ -2,10 +2,12 @@
 
 pub mod aggregate;
 pub mod core;
+pub mod feed;
 pub mod indicators;
 mod symbol_market;
 
 pub use self::{
     aggregate::{ClosedFrame, Gap, Reject},
     core::{CandleOutcome, FeedCounts, FeedStatus, Market, MarketError},
+    feed::{Feed, FeedError, FeedIssues, FeedItem, FeedKind},
 };
