@@ -1,1 +1,13 @@
 //! Feeds, aggregation, indicators and immutable snapshots.
+
+pub mod aggregate;
+pub mod core;
+pub mod feed;
+pub mod indicators;
+mod symbol_market;
+
+pub use self::{
+    aggregate::{ClosedFrame, Gap, Reject},
+    core::{CandleOutcome, FeedCounts, FeedStatus, Market, MarketError},
+    feed::{Feed, FeedError, FeedIssues, FeedItem, FeedKind},
+};

@@ -1,0 +1,243 @@
+//! The market core: ticks, snapshots, quality, gaps, no look-ahead.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    model::{Decimal, Quality, SymbolRules, time::{DAY_MS, HOUR_MS, MINUTE_MS}},
+    settings::{CsvSettings, MarketSource, SimulatedSettings},
+};
+
+pub(crate) fn market_settings() -> MarketSettings {
+    let rules = |min: i64, price_decimals, quantity_decimals| SymbolRules {
+        min_quantity: Decimal::new(min, 4),
+        price_decimals,
+        quantity_decimals,
+    };
+    let symbol = |name: &str| name.parse().unwrap();
+    MarketSettings {
+        source: MarketSource::Simulated,
+        csv: CsvSettings { dir: String::new(), speed: 0 },
+        simulated: SimulatedSettings {
+            start_prices: BTreeMap::from([(symbol("BTC/USDT"), 45_000.0), (symbol("XRP/USDT"), 0.60)]),
+            step_seconds: 1,
+        },
+        price_max_age_seconds: 60,
+        primary_timeframe: Timeframe::H1,
+        lookback: Timeframe::ALL.map(|f| (f, if f == Timeframe::H1 { 250 } else { 60 })).into_iter().collect(),
+        frame_max_age_factor: 1.5,
+        silence_seconds: 10,
+        symbol: BTreeMap::from([
+            (symbol("BTC/USDT"), rules(1, 2, 8)),
+            (symbol("XRP/USDT"), rules(100_000, 5, 0)),
+            (symbol("XRP/BTC"), rules(100_000, 8, 0)),
+        ]),
+    }
+}
+
+fn btc() -> Symbol {
+    "BTC/USDT".parse().unwrap()
+}
+
+fn market() -> Market {
+    Market::for_symbols(&market_settings(), &[btc()], Timeframe::M1).unwrap()
+}
+
+fn minute(m: i64) -> Candle {
+    let wave = 40_000.0 + 500.0 * (m as f64 / 97.0).sin() + ((m * 7919) % 101) as f64;
+    Candle {
+        open_time: Ts(m * MINUTE_MS),
+        open: wave,
+        high: wave + 20.25,
+        low: wave - 20.5,
+        close: wave + 5.125,
+        volume: 1.0 + (m % 7) as f64,
+    }
+}
+
+fn at(m: i64) -> Ts {
+    Ts(m * MINUTE_MS)
+}
+
+#[test]
+fn an_accepted_candle_is_a_price_with_its_range_at_its_close() {
+    let mut market = market();
+    let outcome = market.on_candle(btc(), Candle { open: 100.0, high: 101.239, low: 99.0, close: 100.5, ..minute(3) });
+    let tick = outcome.tick.unwrap();
+    assert_eq!((tick.price, tick.at, tick.price_id), (Decimal::new(10_050, 2), at(4), 1));
+    let range = tick.range.unwrap();
+    assert_eq!((range.from, range.high, range.low), (at(3), Decimal::new(10_124, 2), Decimal::new(9_900, 2)));
+    assert_eq!(outcome.closed.len(), 1);
+    assert_eq!(market.last_tick(btc()), Some(tick));
+}
+
+#[test]
+fn a102_a_price_is_good_at_60_seconds_and_stale_at_61_and_never_replaced() {
+    let mut market = market();
+    for m in 0..120 {
+        market.on_candle(btc(), minute(m));
+    }
+    let quality = |market: &mut Market, ms: i64| {
+        let snapshot = market.snapshot(btc(), at(120).plus_ms(ms)).unwrap();
+        (snapshot.quality, snapshot.price, snapshot.price_age_ms(snapshot.as_of))
+    };
+    let (good, price, _) = quality(&mut market, 60_000);
+    let (stale, old, age) = quality(&mut market, 61_000);
+    assert_eq!((good, stale, age), (Quality::Good, Quality::PriceStale, 61_000));
+    assert_eq!(price, old, "the old price stays the old price");
+}
+
+#[test]
+fn without_a_price_or_a_primary_candle_a_snapshot_says_so() {
+    let mut market = market();
+    assert_eq!(market.snapshot(btc(), at(0)).unwrap().quality, Quality::PriceStale);
+    for m in 0..59 {
+        market.on_candle(btc(), minute(m));
+    }
+    assert_eq!(market.snapshot(btc(), at(59)).unwrap().quality, Quality::PrimaryStale);
+    market.on_candle(btc(), minute(59));
+    let snapshot = market.snapshot(btc(), at(60)).unwrap();
+    assert_eq!(snapshot.quality, Quality::Good);
+    assert_eq!(snapshot.primary_view().unwrap().last.close_time(Timeframe::H1), at(60));
+}
+
+#[test]
+fn a_frame_is_stale_after_one_and_a_half_lengths_and_no_other_stands_in() {
+    let mut market = market();
+    for m in 0..60 {
+        market.on_candle(btc(), minute(m));
+    }
+    let last = market.last_tick(btc()).unwrap();
+    for (minutes, quality) in [(150, Quality::Good), (151, Quality::PrimaryStale)] {
+        market.on_price(btc(), 40_000.0, at(minutes)).unwrap();
+        let snapshot = market.snapshot(btc(), at(minutes)).unwrap();
+        assert_eq!(snapshot.quality, quality, "after {minutes} minutes");
+        assert!(snapshot.price_id > last.price_id);
+    }
+    assert!(market.snapshot(btc(), at(151)).unwrap().flagged_frames.contains(&Timeframe::H1));
+}
+
+#[test]
+fn a196_future_candles_changed_leave_every_earlier_snapshot_as_it_was() {
+    let (mut one, mut other) = (market(), market());
+    for m in 0..3000 {
+        // From minute 2000 on the second market sees another future.
+        let factor = if m >= 2000 { 1.5 } else { 1.0 };
+        let candle = minute(m);
+        let changed = Candle {
+            open: candle.open * factor,
+            high: candle.high * factor,
+            low: candle.low * factor,
+            close: candle.close * factor,
+            ..candle
+        };
+        one.on_candle(btc(), candle);
+        other.on_candle(btc(), changed);
+        let same = format!("{:?}", one.snapshot(btc(), at(m + 1))) == format!("{:?}", other.snapshot(btc(), at(m + 1)));
+        assert_eq!(same, m < 2000, "minute {m}");
+    }
+}
+
+#[test]
+fn a_snapshot_of_the_past_is_refused_instead_of_holding_the_future() {
+    let mut market = market();
+    market.on_candle(btc(), minute(10));
+    assert!(market.snapshot(btc(), at(11).plus_ms(-1)).is_none());
+    assert_eq!(market.feed_status(at(11))[0].counts.look_aheads, 1);
+}
+
+#[test]
+fn a_view_is_shared_until_its_frame_closes_again() {
+    let mut market = market();
+    (0..60).for_each(|m| drop(market.on_candle(btc(), minute(m))));
+    let first = market.snapshot(btc(), at(60)).unwrap();
+    market.on_candle(btc(), minute(60));
+    let second = market.snapshot(btc(), at(61)).unwrap();
+    let same = |f: Timeframe| match (&first.frames[f.index()], &second.frames[f.index()]) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    assert!(same(Timeframe::H1) && same(Timeframe::M15) && !same(Timeframe::M1));
+}
+
+#[test]
+fn change_and_volume_of_a_day_appear_after_a_day() {
+    let mut market = market();
+    let flat = |m: i64, price: f64| Candle { open: price, high: price, low: price, close: price, volume: 2.0, ..minute(m) };
+    for m in 0..1440 {
+        market.on_candle(btc(), flat(m, 100.0));
+    }
+    assert_eq!(market.snapshot(btc(), at(1440)).unwrap().change_24h_pct, None);
+    for m in 1440..1455 {
+        market.on_candle(btc(), flat(m, 110.0));
+    }
+    let snapshot = market.snapshot(btc(), at(1455)).unwrap();
+    assert!((snapshot.change_24h_pct.unwrap() - 10.0).abs() < 1e-9);
+    assert!((snapshot.volume_24h.unwrap() - 2880.0).abs() < 1e-9);
+}
+
+#[test]
+fn rejects_are_counted_by_reason_and_change_nothing() {
+    let mut market = market();
+    market.on_candle(btc(), minute(1));
+    let before = market.last_tick(btc());
+    assert_eq!(market.on_candle(btc(), minute(1)).rejected, Some(Reject::Duplicate));
+    assert_eq!(market.on_candle(btc(), minute(0)).rejected, Some(Reject::Late));
+    assert!(market.on_candle(btc(), Candle { close: f64::NAN, ..minute(2) }).rejected.is_some());
+    assert!(market.on_candle(btc(), Candle { low: 1e-9, ..minute(2) }).rejected.is_some(), "0.00 is no price");
+    assert!(market.on_price(btc(), f64::INFINITY, at(9)).is_err());
+    assert_eq!(market.on_price(btc(), 5.0, at(1)), Err(Reject::Late));
+    let stranger = "DOGE/USDT".parse().unwrap();
+    assert_eq!(market.on_candle(stranger, minute(1)).rejected, Some(Reject::UnknownSymbol));
+    let counts = market.feed_status(at(2))[0].counts;
+    assert_eq!((counts.accepted, counts.duplicates, counts.late, counts.defects), (1, 1, 2, 3));
+    assert_eq!((market.unknown_symbols(), market.last_tick(btc())), (1, before));
+}
+
+#[test]
+fn a_feed_is_healthy_only_while_data_advances() {
+    let mut market = market();
+    assert!(!market.feed_status(at(0))[0].healthy, "no data yet");
+    market.on_candle(btc(), minute(0));
+    let healthy = |market: &Market, ms: i64| market.feed_status(at(1).plus_ms(ms))[0].healthy;
+    assert!(healthy(&market, 70_000) && !healthy(&market, 70_001), "one candle and the silence limit");
+    market.on_price(btc(), 40_000.0, at(1).plus_ms(1000)).unwrap();
+    assert!(healthy(&market, 11_000) && !healthy(&market, 11_001), "a feed of prices has only the silence limit");
+}
+
+#[test]
+fn a_short_gap_flags_the_frame_and_a_long_one_starts_its_indicators_over() {
+    let mut market = market();
+    for m in (0..600).chain(610..900).chain(960..1000) {
+        market.on_candle(btc(), minute(m));
+        let flagged = market.snapshot(btc(), at(m + 1)).unwrap().flagged_frames.contains(&Timeframe::M1);
+        let expected = (610..669).contains(&m) || m >= 960;
+        assert_eq!(flagged, expected, "minute {m}");
+    }
+    let snapshot = market.snapshot(btc(), at(1000)).unwrap();
+    let minute = snapshot.view(Timeframe::M1).unwrap();
+    assert_eq!((minute.closed_candles, minute.indicators.ema50), (40, None), "60 missing minutes start it over");
+    assert!(minute.indicators.ema21.is_some());
+    assert!(snapshot.view(Timeframe::H1).unwrap().closed_candles == 15, "one missing hour does not");
+    let counts = market.feed_status(at(1000))[0].counts;
+    assert_eq!((counts.gaps, counts.missing_candles), (2, 70));
+}
+
+#[test]
+fn prices_inside_a_candle_have_shown_its_extremes() {
+    let mut market = market();
+    market.on_price(btc(), 40_000.0, at(0).plus_ms(1000)).unwrap();
+    assert!(market.on_candle(btc(), minute(0)).tick.unwrap().range.is_none());
+    assert!(market.on_candle(btc(), minute(1)).tick.unwrap().range.is_some());
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_with_what_to_do() {
+    let settings = market_settings();
+    let doge: Symbol = "DOGE/USDT".parse().unwrap();
+    let error = Market::for_symbols(&settings, &[doge], Timeframe::M1).unwrap_err().to_string();
+    assert!(error.contains("DOGE/USDT") && error.contains("add"), "{error}");
+    assert!(Market::for_symbols(&settings, &[btc()], Timeframe::D1).is_err());
+    assert_eq!(Market::history_ms(&settings, Timeframe::M1), 61 * DAY_MS);
+    assert!(Market::history_ms(&settings, Timeframe::M1) > 250 * HOUR_MS);
+}
