@@ -36,25 +36,25 @@ use crate::{
 
 /// The newest accepted answer of one opinion agent.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub enum Opinion<'a, T> {
+pub enum Opinion<T> {
     /// It never answered, or not for this symbol.
     #[default]
     Missing,
     /// Its newest run had no opinion.
     Abstained,
     /// It answered.
-    Given(&'a T),
+    Given(T),
 }
 
 /// The opinions the coordinator holds for the symbol of a signal.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Opinions<'a> {
     /// `technical_analysis`
-    pub ta: Opinion<'a, TaOutput>,
+    pub ta: Opinion<&'a TaOutput>,
     /// `regime_detection`
-    pub regime: Opinion<'a, RegimeOutput>,
+    pub regime: Opinion<&'a RegimeOutput>,
     /// `sentiment_analysis`
-    pub sentiment: Opinion<'a, SentimentOutput>,
+    pub sentiment: Opinion<&'a SentimentOutput>,
 }
 
 /// Which opinion agents are enabled and not switched off by degradation.
@@ -143,7 +143,7 @@ pub fn multiplier_raw(settings: &ConsensusSettings, r: f64) -> f64 {
 
 /// Why an opinion does not count, or the opinion.
 fn count<'a, T>(
-    opinion: Opinion<'a, T>,
+    opinion: Opinion<&'a T>,
     head: impl Fn(&T) -> &OutputHead,
     symbol: Symbol,
     max_age_ms: i64,
