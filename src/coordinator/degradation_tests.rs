@@ -1,0 +1,254 @@
+use super::*;
+use crate::risk::fixtures::{dec, degradation};
+
+use DegradationLevel::{Emergency, Limited, Normal, Reduced};
+
+/// A capability alone, with a clock.
+struct Bench {
+    tracker: Tracker,
+    settings: DegradationSettings,
+    now: Ts,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let settings = degradation();
+        Bench { tracker: Tracker::new(Normal, &settings, Ts(0)), settings, now: Ts(0) }
+    }
+
+    /// One outcome `step` seconds after the last.
+    fn see(&mut self, ok: bool, step: i64) -> DegradationLevel {
+        self.now = self.now.plus_ms(step * 1000);
+        if ok {
+            self.tracker.success(&self.settings, Emergency, self.now);
+        } else {
+            self.tracker.failure("provider/timeout", &self.settings, Emergency, self.now);
+        }
+        self.tracker.level()
+    }
+
+    fn fail(&mut self, count: u32) -> Vec<DegradationLevel> {
+        (0..count).map(|_| self.see(false, 10)).collect()
+    }
+
+    /// Numbers of the successes at which the level changed, with the level.
+    fn recover(&mut self, count: u32, step: i64) -> Vec<(u32, DegradationLevel)> {
+        let mut changes = Vec::new();
+        for n in 1..=count {
+            let before = self.tracker.level();
+            let after = self.see(true, step);
+            if after != before {
+                changes.push((n, after));
+            }
+        }
+        changes
+    }
+}
+
+#[test]
+fn a118_f04_d41_reference_sequences() {
+    let mut bench = Bench::new();
+    let up = [Normal, Normal, Reduced, Reduced, Reduced, Limited, Limited, Limited, Emergency];
+    assert_eq!(bench.fail(9), up);
+    assert_eq!(bench.recover(60, 10), [(20, Limited), (32, Reduced), (44, Normal)], "9 failures");
+
+    let mut bench = Bench::new();
+    bench.fail(100);
+    assert_eq!(bench.recover(60, 10), [(20, Limited), (32, Reduced), (44, Normal)], "no unbounded debt");
+
+    let mut bench = Bench::new();
+    bench.fail(3);
+    assert_eq!(bench.recover(40, 10), [(20, Normal)], "3 failures");
+
+    let mut bench = Bench::new();
+    bench.fail(9);
+    assert_eq!(bench.recover(19, 10), []);
+    assert_eq!(bench.fail(1), [Emergency]);
+    assert_eq!(bench.recover(30, 10)[0], (20, Limited), "20 successes after the last failure");
+
+    let mut bench = Bench::new();
+    bench.fail(3);
+    assert_eq!(bench.recover(40, 10), [(20, Normal)]);
+    bench.fail(3);
+    assert_eq!(bench.recover(40, 10), [(24, Normal)], "doubled dwell");
+}
+
+#[test]
+fn a118_a123_probes_every_30_seconds_leave_emergency_without_anybody() {
+    let mut bench = Bench::new();
+    bench.fail(9);
+    assert_eq!(bench.recover(40, 30), [(20, Limited), (24, Reduced), (28, Normal)]);
+}
+
+#[test]
+fn one_success_between_failures_does_not_clear_the_count_of_the_window() {
+    let mut bench = Bench::new();
+    for n in 0..40 {
+        bench.see(n % 2 == 0, 10);
+    }
+    assert_eq!(bench.tracker.level(), Limited, "half of the outcomes fail");
+}
+
+#[test]
+fn a120_windows_and_dwell_survive_a_restart() {
+    let mut bench = Bench::new();
+    bench.fail(7);
+    let stored = serde_json::to_string(&bench.tracker).unwrap();
+    let mut again = Bench { tracker: serde_json::from_str(&stored).unwrap(), ..Bench::new() };
+    again.now = bench.now;
+    assert_eq!(again.tracker.level(), Limited);
+    assert_eq!(again.fail(2), [Limited, Emergency]);
+    let by_event = Tracker::new(Limited, &degradation(), Ts(0));
+    assert_eq!(by_event.level(), Limited, "the level alone is enough to be no more permissive");
+}
+
+fn both() -> Degradation {
+    Degradation::new(&[Capability::Llm, Capability::MarketData], &BTreeMap::new(), &degradation(), Ts(0))
+}
+
+#[test]
+fn a121_d42_each_capability_has_its_own_counters() {
+    let (mut all, settings) = (both(), degradation());
+    for n in 1..=3 {
+        all.failure(Capability::MarketData, "feed/timeout", &settings, Ts(n * 10_000));
+    }
+    for n in 4..=303 {
+        all.success(Capability::Llm, &settings, Ts(n * 10_000));
+    }
+    assert_eq!((all.level(Capability::MarketData), all.global()), (Reduced, Reduced));
+    let mut events = Vec::new();
+    for n in 304..=323 {
+        events.extend(all.success(Capability::MarketData, &settings, Ts(n * 10_000)));
+    }
+    let down = Event::DegradationChanged { capability: Capability::MarketData, from: Reduced, to: Normal };
+    assert_eq!((events, all.global()), (vec![down], Normal));
+}
+
+#[test]
+fn a122_d43_failures_of_one_cause_within_a_second_are_one_incident() {
+    let (mut all, settings) = (both(), degradation());
+    for ms in [0, 400, 1000] {
+        assert_eq!(all.failure(Capability::Llm, "local/timeout", &settings, Ts(ms)), None);
+    }
+    assert_eq!(all.global(), Normal);
+    all.failure(Capability::Llm, "local/timeout", &settings, Ts(1001));
+    assert!(all.failure(Capability::Llm, "local/refused", &settings, Ts(1002)).is_some(), "another cause counts");
+}
+
+#[test]
+fn a124_an_open_breaker_with_a_working_chain_is_reduced_and_not_more() {
+    let mut all = both();
+    assert!(all.strained(Capability::Llm, true).is_some());
+    assert_eq!(all.global(), Reduced);
+    assert!(all.strained(Capability::Llm, false).is_some());
+    assert_eq!(all.global(), Normal);
+}
+
+#[test]
+fn a125_d38_d44_nothing_is_looser_when_degraded() {
+    let settings = degradation();
+    assert_eq!(size_factor(Reduced, &settings), dec("0.5"));
+    assert!(!allows_sentiment(Reduced) && !allows_plans(Reduced) && allows_decisions(Reduced) && allows_entries(Reduced));
+    assert!(!allows_entries(Limited) && !allows_resolver(Limited) && allows_decisions(Limited));
+    assert!(allows_model_voters(Limited, true) && !allows_model_voters(Limited, false));
+    assert!(!allows_decisions(Emergency) && !allows_model_opinions(Emergency) && !allows_model_voters(Emergency, true));
+    for pair in LEVELS.windows(2) {
+        let (better, worse) = (pair[0], pair[1]);
+        for allowed in [allows_entries, allows_plans, allows_sentiment, allows_decisions, allows_resolver] {
+            assert!(allowed(better) || !allowed(worse), "{better:?} -> {worse:?}");
+        }
+        assert!(size_factor(better, &settings) >= size_factor(worse, &settings));
+    }
+}
+
+#[test]
+fn a127_d45_direction_is_compared() {
+    assert_eq!((direction(Limited, Reduced), direction(Normal, Emergency)), ("down", "up"));
+}
+
+#[test]
+fn a133_sentiment_never_makes_more_than_reduced() {
+    let settings = degradation();
+    let mut all = Degradation::new(&[Capability::Sentiment], &BTreeMap::new(), &settings, Ts(0));
+    for n in 0..100 {
+        all.failure(Capability::Sentiment, "news/timeout", &settings, Ts(n * 1_800_000));
+    }
+    assert_eq!(all.global(), Reduced);
+    all.set_floor(Limited);
+    assert_eq!(all.global(), Limited, "abandoned work");
+}
+
+/// What one simulated day did.
+#[derive(Default)]
+struct Day {
+    transitions: u32,
+    occupancy: u64,
+}
+
+/// 8640 outcomes, 10 s apart.
+fn day(mut fails: impl FnMut(u32) -> bool) -> Day {
+    let mut bench = Bench::new();
+    let mut result = Day::default();
+    let mut last = None;
+    for n in 0..8640 {
+        let before = bench.tracker.level();
+        let after = bench.see(!fails(n), 10);
+        if after != before {
+            result.transitions += 1;
+            if after < before {
+                assert!(last.is_none_or(|at| bench.now.since_ms(at) >= 120_000), "a step down within the dwell");
+            }
+            last = Some(bench.now);
+        }
+        result.occupancy += after as u64;
+    }
+    result
+}
+
+fn random(p: f64, seed: u64) -> impl FnMut(u32) -> bool {
+    let mut word = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678_9ABC_DEF1;
+    move |_| {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        ((word.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64) / (1u64 << 53) as f64 <= p && p > 0.0
+    }
+}
+
+#[test]
+fn a119_f04_transitions_per_day_stay_within_the_table() {
+    // Failure probability, mean of the reference table, allowed distance of our mean.
+    for (p, mean, spread) in
+        [(0.02, 0.1, 0.5), (0.05, 2.4, 1.5), (0.10, 15.8, 3.0), (0.20, 23.4, 3.0), (0.30, 11.1, 3.0), (0.50, 3.8, 2.0),
+            (0.80, 2.5, 1.0)]
+    {
+        let days: Vec<u32> = (1..=20).map(|seed| day(random(p, seed)).transitions).collect();
+        let ours = days.iter().sum::<u32>() as f64 / 20.0;
+        assert!((ours - mean).abs() <= spread, "p = {p}: mean {ours}, reference {mean}, days of seeds 1..=20: {days:?}");
+    }
+    assert_eq!(day(|n| n % 2 == 0).transitions, 1, "alternating");
+    assert_eq!(day(|n| n % 8 < 4).transitions, 2, "bursts of 4");
+    assert_eq!(day(|n| n % 24 < 12).transitions, 3, "bursts of 12");
+}
+
+#[test]
+fn a119_limits_hold_for_every_failure_rate() {
+    let mut occupancy = Vec::new();
+    for step in 0..=20 {
+        let p = f64::from(step) / 20.0;
+        let days: Vec<Day> = (1..=6).map(|seed| day(random(p, seed))).collect();
+        assert!(days.iter().all(|day| day.transitions <= 30), "p = {p}, seeds 1..=6");
+        if step == 10 {
+            assert!(days.iter().all(|day| day.transitions <= 10), "p = 0.5, seeds 1..=6");
+        }
+        occupancy.push(days.iter().map(|day| day.occupancy).sum::<u64>());
+    }
+    assert!(occupancy.windows(2).all(|pair| pair[0] <= pair[1] + pair[1] / 50), "{occupancy:?}");
+}
+
+#[test]
+fn a119_recovery_after_a_long_outage_is_bounded() {
+    let mut bench = Bench::new();
+    bench.fail(60);
+    assert_eq!(bench.recover(60, 10).last(), Some(&(44, Normal)), "440 s");
+}

@@ -1,0 +1,238 @@
+//! What to do about conflicts: the configured fallback, and the bounds of what a resolver may change (domain §10).
+//!
+//! This release has no resolver model; its answer is a value here, so that its bounds hold before one exists. A
+//! resolution can only lower risk: a bolder answer is cut back, an unclear one becomes a more cautious action.
+
+use crate::{
+    model::{
+        Conflict, Decimal, Levels, Modifications, Money, Price, Resolution, ResolutionAction, Score, Side, SymbolRules,
+    },
+    settings::ConflictSettings,
+};
+
+/// The fallback actions of all conflicts; the most cautious wins (abort > wait > modify > proceed).
+///
+/// A kind without a configured action waits, and so does `modify`, which has no changes to make without a resolver.
+pub fn fallback(conflicts: &[Conflict], settings: &ConflictSettings, errors: Vec<String>) -> Resolution {
+    let of = |conflict: &Conflict| match settings.fallback.get(&conflict.kind) {
+        Some(ResolutionAction::Modify) | None => ResolutionAction::Wait,
+        Some(action) => *action,
+    };
+    let action = conflicts.iter().map(of).max().unwrap_or(ResolutionAction::Proceed);
+    Resolution { action, by: "fallback".to_owned(), errors, confidence: None, modifications: None }
+}
+
+/// A resolver's parsed answer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ResolverAnswer {
+    /// Who answered.
+    pub by: String,
+    /// What it says.
+    pub action: ResolutionAction,
+    /// 0..1
+    pub confidence: Score,
+    /// Required for modify, forbidden otherwise.
+    pub modifications: Option<Modifications>,
+}
+
+/// Bounds an answer: below the minimum confidence → wait; a size reduction of 100 % → abort; leverage never above
+/// `leverage_cap`; the entry adjustment clamped.
+///
+/// # Errors
+/// The answer contradicts its schema (confidence outside 0..1, modify without modifications or the other way round, a
+/// leverage below 1, a reduction outside 0..=100). The caller takes the fallback and counts one failure (D36).
+pub fn bounded(
+    answer: ResolverAnswer,
+    leverage_cap: u32,
+    settings: &ConflictSettings,
+) -> Result<Resolution, String> {
+    if answer.confidence < Score::ZERO || answer.confidence > Score::ONE {
+        return Err(format!("resolver confidence {} must be 0..1", answer.confidence));
+    }
+    if (answer.action == ResolutionAction::Modify) != answer.modifications.is_some() {
+        return Err("modifications belong to `modify` and to nothing else".to_owned());
+    }
+    let mut action = answer.action;
+    let mut modifications = answer.modifications;
+    if let Some(changes) = &mut modifications {
+        let all = Score::from_f64(100.0);
+        if changes.size_reduction_pct.is_some_and(|cut| cut < Score::ZERO || cut > all) {
+            return Err("size_reduction_pct must be 0..100".to_owned());
+        }
+        if changes.leverage == Some(0) {
+            return Err("leverage must be a whole number of at least 1".to_owned());
+        }
+        changes.leverage = changes.leverage.map(|asked| asked.min(leverage_cap.max(1)));
+        changes.entry_adjustment_pct = changes.entry_adjustment_pct.map(|move_pct| clamp_entry(move_pct, settings));
+        if changes.size_reduction_pct == Some(all) {
+            action = ResolutionAction::Abort;
+        }
+    }
+    if answer.confidence < settings.min_resolution_confidence && action < ResolutionAction::Wait {
+        action = ResolutionAction::Wait;
+    }
+    if action != ResolutionAction::Modify {
+        modifications = None;
+    }
+    Ok(Resolution { action, by: answer.by, errors: Vec::new(), confidence: Some(answer.confidence), modifications })
+}
+
+fn clamp_entry(move_pct: Score, settings: &ConflictSettings) -> Score {
+    let limit = (settings.max_entry_adjustment_pct * Decimal::from(10_000)).trunc();
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX).abs();
+    move_pct.clamp_to(Score(-limit), Score(limit))
+}
+
+/// An entry after modification.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Modified {
+    /// Stop and target are those of the signal.
+    pub levels: Levels,
+    /// ≤ the original.
+    pub leverage: u32,
+    /// ≤ the original, account currency.
+    pub notional: Money,
+}
+
+/// Applies bounded changes to an entry. Stop and target stay; an entry that would leave the stop on the wrong side or
+/// give less reward than `min_reward_risk` is refused.
+///
+/// # Errors
+/// What no longer fits, with both numbers.
+pub fn modify(
+    levels: Levels,
+    side: Side,
+    leverage: u32,
+    notional: Money,
+    changes: &Modifications,
+    rules: &SymbolRules,
+    min_reward_risk: Decimal,
+) -> Result<Modified, String> {
+    let hundred = Decimal::ONE_HUNDRED;
+    let pct = |score: Option<Score>| score.unwrap_or_default().as_decimal();
+    let cut = pct(changes.size_reduction_pct).clamp(Decimal::ZERO, hundred);
+    let factor = Decimal::ONE + pct(changes.entry_adjustment_pct) / hundred;
+    let entry: Price = match side {
+        Side::Buy => rules.price_down(levels.entry * factor),
+        Side::Sell => rules.price_up(levels.entry * factor),
+    };
+    let (risk, reward) = match side {
+        Side::Buy => (entry - levels.stop, levels.target - entry),
+        Side::Sell => (levels.stop - entry, entry - levels.target),
+    };
+    if risk <= Decimal::ZERO {
+        return Err(format!("stop {} is not on the losing side of the adjusted entry {entry}", levels.stop));
+    }
+    if reward < min_reward_risk * risk {
+        return Err(format!("reward:risk {} of the adjusted entry is below {min_reward_risk}", (reward / risk).round_dp(4)));
+    }
+    Ok(Modified {
+        levels: Levels { entry, ..levels },
+        leverage: changes.leverage.unwrap_or(leverage).clamp(1, leverage.max(1)),
+        notional: notional * (hundred - cut) / hundred,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        model::ConflictKind,
+        risk::fixtures::{conflicts, dec, score, sym, symbols},
+    };
+
+    fn conflict(kind: ConflictKind) -> Conflict {
+        Conflict { kind, facts: String::new() }
+    }
+
+    fn answer(action: ResolutionAction, confidence: &str, modifications: Option<Modifications>) -> ResolverAnswer {
+        ResolverAnswer { by: "model".into(), action, confidence: score(confidence), modifications }
+    }
+
+    fn levels() -> Levels {
+        Levels { entry: dec("100"), stop: dec("97"), target: dec("106") }
+    }
+
+    #[test]
+    fn a058_f14_the_most_cautious_fallback_wins_and_errors_are_kept() {
+        let both = [conflict(ConflictKind::TaSentimentConflict), conflict(ConflictKind::RegimeConflict)];
+        let errors = vec!["primary: timeout".to_owned(), "second: refused".to_owned()];
+        let resolution = fallback(&both, &conflicts(), errors.clone());
+        assert_eq!((resolution.action, resolution.errors), (ResolutionAction::Abort, errors));
+        assert_eq!(fallback(&both[..1], &conflicts(), vec![]).action, ResolutionAction::Wait);
+        let leg = [conflict(ConflictKind::RebalanceConflict)];
+        assert_eq!(fallback(&leg, &conflicts(), vec![]).action, ResolutionAction::Proceed);
+    }
+
+    #[test]
+    fn a062_d34_a_reduction_of_everything_is_an_abort() {
+        let all = Modifications { size_reduction_pct: Some(Score::from_f64(100.0)), ..Modifications::default() };
+        let resolution = bounded(answer(ResolutionAction::Modify, "0.9", Some(all)), 1, &conflicts()).unwrap();
+        assert_eq!((resolution.action, resolution.modifications), (ResolutionAction::Abort, None));
+    }
+
+    #[test]
+    fn a063_d35_the_entry_moves_two_percent_at_most_and_is_checked_again() {
+        let far = Modifications { entry_adjustment_pct: Some(Score::from_f64(-3.0)), ..Modifications::default() };
+        let resolution = bounded(answer(ResolutionAction::Modify, "0.9", Some(far)), 1, &conflicts()).unwrap();
+        let changes = resolution.modifications.unwrap();
+        assert_eq!(changes.entry_adjustment_pct, Some(Score::from_f64(-2.0)));
+        let rules = symbols()[&sym("BTC/USDT")];
+        let moved = modify(levels(), Side::Buy, 1, dec("1000"), &changes, &rules, dec("1.5")).unwrap();
+        assert_eq!(moved.levels, Levels { entry: dec("98"), ..levels() });
+        let up = Modifications { entry_adjustment_pct: Some(Score::from_f64(2.0)), ..Modifications::default() };
+        let refused = modify(levels(), Side::Buy, 1, dec("1000"), &up, &rules, dec("1.5")).unwrap_err();
+        assert!(refused.contains("0.8"), "{refused}");
+    }
+
+    #[test]
+    fn a064_low_confidence_waits_but_an_abort_stays() {
+        for (action, confidence, expected) in [
+            (ResolutionAction::Proceed, "0.29", ResolutionAction::Wait),
+            (ResolutionAction::Proceed, "0.30", ResolutionAction::Proceed),
+            (ResolutionAction::Abort, "0.10", ResolutionAction::Abort),
+        ] {
+            assert_eq!(bounded(answer(action, confidence, None), 1, &conflicts()).unwrap().action, expected);
+        }
+    }
+
+    #[test]
+    fn a061_d36_answers_against_the_schema_are_failures() {
+        let none = Some(Modifications::default());
+        let zero = Some(Modifications { leverage: Some(0), ..Modifications::default() });
+        for bad in [
+            answer(ResolutionAction::Proceed, "7", None),
+            answer(ResolutionAction::Modify, "0.9", None),
+            answer(ResolutionAction::Wait, "0.9", none),
+            answer(ResolutionAction::Modify, "0.9", zero),
+        ] {
+            assert!(bounded(bad, 1, &conflicts()).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_modification_only_ever_lowers_risk(
+            asked in 1u32..9, original in 1u32..6, cap in 1u32..6, cut in 0i32..1_000_000, shift in -90_000i32..90_000,
+        ) {
+            let changes = Modifications {
+                leverage: Some(asked),
+                size_reduction_pct: Some(Score(cut)),
+                entry_adjustment_pct: Some(Score(shift)),
+            };
+            let cap = cap.min(original);
+            let resolution = bounded(answer(ResolutionAction::Modify, "0.9", Some(changes)), cap, &conflicts()).unwrap();
+            let changes = resolution.modifications.unwrap();
+            prop_assert!(changes.entry_adjustment_pct.unwrap().0.abs() <= 20_000);
+            let rules = symbols()[&sym("BTC/USDT")];
+            if let Ok(done) = modify(levels(), Side::Buy, original, dec("1000"), &changes, &rules, dec("1.5")) {
+                prop_assert!(done.leverage <= cap && done.leverage >= 1);
+                prop_assert!(done.notional <= dec("1000"));
+                prop_assert!(done.levels.stop == levels().stop && done.levels.target == levels().target);
+                prop_assert!(done.levels.entry > done.levels.stop);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Soft alerts (domain §11.6): notifications once per UTC day, without any effect on what is allowed.
+//!
+//! What was said today is kept in memory only; after a restart an alert that still holds is said once more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{PriceBook, RiskRules, RiskView};
+use crate::model::{Decimal, Event, PositionId, State, Ts};
+
+/// Remembers which alerts of the current day were given.
+#[derive(Clone, Debug, Default)]
+pub struct SoftAlerts {
+    day: i64,
+    given: BTreeSet<(&'static str, PositionId)>,
+}
+
+impl SoftAlerts {
+    /// Alerts that begin to hold at this mark, as `Noted` events.
+    pub fn on_mark(
+        &mut self,
+        state: &State,
+        view: &RiskView,
+        prices: &PriceBook,
+        rules: &RiskRules,
+        now: Ts,
+    ) -> Vec<Event> {
+        if now.day() != self.day {
+            self.day = now.day();
+            self.given.clear();
+        }
+        let mut events = Vec::new();
+        if view.equity_at.is_none() {
+            return events;
+        }
+        let limits = rules.soft_alerts();
+        let (start, equity) = (state.risk.day_start_equity, view.equity);
+        let whole = PositionId(0);
+        self.give(&mut events, "daily_loss_near", whole, start - equity, start, limits.daily_loss_pct);
+        self.give(&mut events, "daily_profit", whole, equity - start, start, limits.daily_profit_pct);
+        if state.positions.is_empty() && view.held.is_empty() {
+            return events;
+        }
+        let exposure: Decimal = view.held.iter().map(|held| held.notional_usd).sum();
+        if exposure * Decimal::ONE_HUNDRED > limits.exposure_pct * equity {
+            self.give(&mut events, "exposure_high", whole, exposure, equity, limits.exposure_pct);
+        }
+        for position in state.positions.values() {
+            let (Some(price), Some(quote)) = (prices.get(position.symbol), prices.usd(position.symbol.quote)) else {
+                continue;
+            };
+            let loss = -position.unrealised(price.price) * quote.price;
+            self.give(&mut events, "position_loss", position.id, loss, equity, limits.position_loss_pct);
+            if let Some(stop) = position.stop {
+                let near = (price.price - stop).abs();
+                if near * Decimal::ONE_HUNDRED <= limits.stop_proximity_pct * price.price {
+                    self.give(&mut events, "stop_near", position.id, near, price.price, Decimal::ZERO);
+                }
+            }
+        }
+        events
+    }
+
+    /// Gives an alert when `part` is at least `limit` percent of `whole` and it was not given today.
+    fn give(
+        &mut self,
+        events: &mut Vec<Event>,
+        what: &'static str,
+        position: PositionId,
+        part: Decimal,
+        whole: Decimal,
+        limit: Decimal,
+    ) {
+        if whole <= Decimal::ZERO || part * Decimal::ONE_HUNDRED < limit * whole || !self.given.insert((what, position))
+        {
+            return;
+        }
+        let measured = (part * Decimal::ONE_HUNDRED / whole).round_dp(2).normalize();
+        let mut facts = BTreeMap::from([("measured_pct".to_owned(), measured.to_string())]);
+        if position != PositionId(0) {
+            facts.insert("position".to_owned(), position.to_string());
+        }
+        events.push(Event::Noted { what: what.to_owned(), facts });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::risk::fixtures::{self, dec, position, sym, usdt};
+
+    fn said(events: &[Event]) -> Vec<&str> {
+        events.iter().filter_map(|event| if let Event::Noted { what, .. } = event { Some(&**what) } else { None }).collect()
+    }
+
+    #[test]
+    fn soft_alerts_are_given_once_per_day() {
+        let mut alerts = SoftAlerts::default();
+        let mut state = State::default();
+        state.risk.day_start_equity = dec("10000");
+        let mut held = position(1, "BTC/USDT", "0.1", "5000");
+        held.stop = Some(dec("47000"));
+        state.positions.insert(held.id, held);
+        let mut prices = PriceBook::new(usdt());
+        let now = Ts(86_400_000 * 20_000);
+        prices.set(sym("BTC/USDT"), dec("47200"), now);
+        let mut view = fixtures::view(now);
+        view.equity = dec("9700");
+        let rules = fixtures::rules();
+        let first = alerts.on_mark(&state, &view, &prices, &rules, now);
+        assert_eq!(said(&first), ["daily_loss_near", "position_loss", "stop_near"]);
+        assert!(alerts.on_mark(&state, &view, &prices, &rules, now.plus_ms(5_000)).is_empty());
+        assert_eq!(alerts.on_mark(&state, &view, &prices, &rules, now.plus_ms(86_400_000)).len(), 3);
+    }
+}

@@ -1,0 +1,141 @@
+use super::*;
+use crate::{
+    model::*,
+    risk::fixtures::{self, apply, dec, key, position, sym, usdt},
+};
+
+fn prices() -> PriceBook {
+    let mut book = PriceBook::new(usdt());
+    book.set(sym("BTC/USDT"), dec("50000"), Ts(1_000));
+    book.set(sym("XRP/USDT"), dec("0.5"), Ts(2_000));
+    book
+}
+
+fn funded() -> State {
+    let mut state = State::default();
+    let deposits = [("USDT", "10000"), ("BTC", "0.1")];
+    for (asset, amount) in deposits {
+        apply(&mut state, Ts(0), &[Event::Deposit { asset: asset.parse().unwrap(), amount: dec(amount) }]);
+    }
+    state
+}
+
+fn reservation(n: u8, symbol: &str, usd: &str, funds: &str) -> Reservation {
+    Reservation { key: key(n), symbol: sym(symbol), notional_usd: dec(usd), funds: dec(funds), leverage: 1 }
+}
+
+fn look(state: &State, now: i64) -> RiskView {
+    RiskView::from_state(state, &prices(), &fixtures::rules(), Money::ZERO, Ts(now))
+}
+
+#[test]
+fn d02_r01_equity_comes_from_balances_and_is_as_old_as_its_oldest_price() {
+    let view = look(&funded(), 3_000);
+    assert_eq!((view.equity, view.equity_at), (dec("15000.0"), Some(Ts(1_000))));
+}
+
+#[test]
+fn a101_an_asset_without_a_price_leaves_no_account_view() {
+    let mut state = funded();
+    apply(&mut state, Ts(0), &[Event::Deposit { asset: "ETH".parse().unwrap(), amount: dec("1") }]);
+    assert_eq!(look(&state, 3_000).equity_at, None);
+}
+
+#[test]
+fn r02_r03_inventory_is_equity_but_no_exposure_and_positions_own_their_base() {
+    let mut state = funded();
+    state.positions.insert(PositionId(1), position(1, "BTC/USDT", "0.04", "1900"));
+    let view = look(&state, 3_000);
+    assert_eq!(view.held.len(), 1);
+    assert_eq!(view.held[0].notional_usd, dec("2000"));
+    assert_eq!(view.free_of("BTC".parse().unwrap()), dec("0.06"), "only inventory may fund XRP/BTC");
+}
+
+#[test]
+fn r03_reservations_hold_exposure_funds_and_a_slot_until_released() {
+    let mut view = look(&funded(), 3_000);
+    let reserved = reservation(1, "BTC/USDT", "2000", "2005.2");
+    view.reserve(&reserved);
+    view.reserve(&reserved);
+    assert_eq!((view.held.len(), view.free_of(usdt())), (1, dec("7994.8")));
+    view.release(key(1));
+    assert_eq!((view.held.len(), view.free_of(usdt())), (0, dec("10000")));
+}
+
+#[test]
+fn a_stored_reservation_survives_a_restart_and_is_not_counted_twice_once_locked() {
+    let mut state = funded();
+    let reserved = reservation(1, "BTC/USDT", "2000", "2005.2");
+    let approved = Event::RiskApproved {
+        decision: DecisionId::default(),
+        reservation: reserved,
+        notional_usd: dec("2000"),
+        notes: vec![],
+    };
+    apply(&mut state, Ts(0), &[approved]);
+    assert_eq!(look(&state, 3_000).free_of(usdt()), dec("7994.8"));
+    let trade = entry_trade(1, "0.04", "2005.2");
+    apply(&mut state, Ts(0), &[Event::TradeIntent { trade: Box::new(trade) }]);
+    assert_eq!(look(&state, 3_000).free_of(usdt()), dec("7994.8"));
+
+    // Half filled: half is a position, half is still reserved, one slot in all.
+    let trade = state.trades.get_mut(&key(1)).unwrap();
+    trade.state = TradeState::Partial;
+    trade.filled = dec("0.02");
+    let mut half = position(1, "BTC/USDT", "0.02", "1000");
+    half.trades.push(key(1));
+    state.positions.insert(half.id, half);
+    let view = look(&state, 3_000);
+    let exposure: Decimal = view.held.iter().map(|held| held.notional_usd).sum();
+    assert_eq!((exposure, view.held.iter().filter(|held| held.slot).count()), (dec("2000"), 1));
+}
+
+#[test]
+fn a_trade_of_unknown_outcome_blocks_its_symbol() {
+    let mut state = funded();
+    apply(&mut state, Ts(0), &[Event::TradeIntent { trade: Box::new(entry_trade(1, "0.04", "2005.2")) }]);
+    state.trades.get_mut(&key(1)).unwrap().state = TradeState::Unknown;
+    assert_eq!(look(&state, 3_000).blocked, [sym("BTC/USDT")]);
+}
+
+#[test]
+fn drawdown_is_from_the_higher_of_both_peaks_and_total_loss_is_100() {
+    let mut view = fixtures::view(Ts(0));
+    view.equity = dec("9000");
+    assert_eq!(view.drawdown_pct(), dec("10"));
+    view.equity = dec("0");
+    assert_eq!(view.drawdown_pct(), dec("100"));
+}
+
+fn entry_trade(n: u8, quantity: &str, lock: &str) -> Trade {
+    Trade {
+        key: key(n),
+        kind: TradeKind::Decision,
+        plan: String::new(),
+        leg: "0".into(),
+        decision: None,
+        body: OrderBody {
+            symbol: sym("BTC/USDT"),
+            side: Side::Buy,
+            quantity: dec(quantity),
+            order_type: OrderType::Limit { limit: dec("50000") },
+            time_in_force: TimeInForce::Gtc,
+            stop: None,
+            target: None,
+            leverage: 1,
+            position: None,
+            exit_cause: None,
+        },
+        state: TradeState::Intent,
+        lock: Some(Lock { asset: usdt(), amount: dec(lock) }),
+        attempt: 0,
+        created_at: Ts(0),
+        acked_at: None,
+        expires_at: None,
+        retry_at: None,
+        filled: Decimal::ZERO,
+        filled_value: Decimal::ZERO,
+        fees: Decimal::ZERO,
+        fills: 0,
+    }
+}
