@@ -131,7 +131,8 @@ fn the_shortest_length_every_symbol_has_is_the_base() {
 
 #[test]
 fn a_damaged_gzip_gives_its_whole_rows_and_then_an_error() {
-    let text: String = (0..50_000).map(|m| format!("{},100,{}.5,99,100,{}.25,1\n", m * 60, 101 + m % 7, m % 991)).collect();
+    let text: String =
+        (0..50_000).map(|m| format!("{},100,{}.5,99,100,{}.25,1\n", m * 60, 101 + m % 7, m % 991)).collect();
     let whole = gzip(&text);
     let mut damaged = whole.clone();
     let middle = whole.len() / 2;
@@ -179,7 +180,8 @@ fn the_outage_of_april_2021_is_declared_and_nothing_is_invented() {
     let long: Vec<_> = gaps.iter().filter(|gap| gap.frame == Timeframe::M1 && gap.candles() > 200).collect();
     assert_eq!(long.len(), 1, "{gaps:?}");
     assert!((280..=290).contains(&long[0].candles()), "{:?}", long[0]);
-    let missing_hours: i64 = gaps.iter().filter(|gap| gap.frame == Timeframe::H1).map(super::super::super::Gap::candles).sum();
+    let missing_hours: i64 =
+        gaps.iter().filter(|gap| gap.frame == Timeframe::H1).map(super::super::super::Gap::candles).sum();
     assert_eq!(hours.len() as i64 + missing_hours, 48, "every hour is there or declared missing");
     assert!(missing_hours >= 3);
     assert!(hours.iter().any(|hour| hour.partial && hour.candle.open_time.since_ms(long[0].to) > -HOUR_MS));
