@@ -197,7 +197,7 @@ fn agreements(seed: u64) -> (usize, f64, f64) {
 #[test]
 fn the_market_trends_clusters_and_gives_the_rules_something_to_agree_on() {
     let (mut entries, mut clustering) = (0, 0.0);
-    for seed in 1..=4 {
+    for seed in 1..=2 {
         let (found, deviation, cluster) = agreements(seed);
         println!(
             "seed {seed}: {found} agreements in 80 days, hourly deviation {deviation:.5}, clustering {cluster:.3}"
@@ -205,8 +205,8 @@ fn the_market_trends_clusters_and_gives_the_rules_something_to_agree_on() {
         assert!(found >= 10, "seed {seed}: {found} agreements in 80 days");
         assert!((0.003..0.012).contains(&deviation), "seed {seed}: {deviation}");
         entries += found;
-        clustering += cluster / 4.0;
+        clustering += cluster / 2.0;
     }
-    assert!(entries < 4 * 400, "not an hourly event");
+    assert!(entries < 2 * 400, "not an hourly event");
     assert!(clustering > 0.08, "large moves follow large moves: {clustering}");
 }
