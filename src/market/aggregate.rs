@@ -116,12 +116,7 @@ impl Aggregator {
     ///
     /// # Errors
     /// As [`Aggregator::check`]; nothing changed then.
-    pub fn push(
-        &mut self,
-        candle: &Candle,
-        closed: &mut Vec<ClosedFrame>,
-        gaps: &mut Vec<Gap>,
-    ) -> Result<(), Reject> {
+    pub fn push(&mut self, candle: &Candle, closed: &mut Vec<ClosedFrame>, gaps: &mut Vec<Gap>) -> Result<(), Reject> {
         self.check(candle)?;
         let open = candle.open_time;
         self.close_ended(open, closed);

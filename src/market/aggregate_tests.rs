@@ -56,11 +56,9 @@ fn a_hole_is_declared_and_nothing_is_invented() {
     for m in (0..70).chain(150..240) {
         run.push(&minute(m, 100.0)).unwrap();
     }
-    let gap = |frame, from: i64, to: i64| Gap { symbol: btc(), frame, from: Ts(from * MINUTE_MS), to: Ts(to * MINUTE_MS) };
-    assert_eq!(
-        run.gaps,
-        [gap(Timeframe::M1, 70, 150), gap(Timeframe::M5, 70, 150), gap(Timeframe::M15, 75, 150)]
-    );
+    let gap =
+        |frame, from: i64, to: i64| Gap { symbol: btc(), frame, from: Ts(from * MINUTE_MS), to: Ts(to * MINUTE_MS) };
+    assert_eq!(run.gaps, [gap(Timeframe::M1, 70, 150), gap(Timeframe::M5, 70, 150), gap(Timeframe::M15, 75, 150)]);
     assert_eq!(run.gaps[0].candles(), 80);
     let hours = run.of(Timeframe::H1);
     let facts: Vec<(i64, f64, bool)> =
@@ -117,4 +115,30 @@ fn duplicates_late_defective_and_crooked_candles_change_nothing() {
     assert!(matches!(run.push(&Candle { open_time: Ts(7 * MINUTE_MS + 1), ..minute(7, 2.0) }), Err(Reject::Defect(_))));
     assert_eq!(run.closed, before);
     assert!(run.gaps.is_empty());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever minutes are missing: every traded minute is in exactly its hour, and every hour is closed or declared.
+    #[test]
+    fn any_pattern_of_outages_loses_and_invents_nothing(traded in proptest::collection::vec(proptest::bool::weighted(0.6), 600)) {
+        let mut run = Run::new();
+        let minutes: Vec<i64> = (0..600).filter(|m| *m == 0 || *m == 599 || (traded[*m as usize] && !(200..400).contains(m))).collect();
+        for m in &minutes {
+            run.push(&minute(*m, 100.0 + *m as f64)).unwrap();
+        }
+        let hours = run.of(Timeframe::H1);
+        let mut expected = std::collections::BTreeMap::<i64, (f64, f64, f64)>::new();
+        for m in &minutes {
+            let price = 100.0 + *m as f64;
+            expected.entry(m / 60).and_modify(|e| { e.1 = price; e.2 += 2.0; }).or_insert((price, price, 2.0));
+        }
+        let built: Vec<_> = hours.iter().map(|c| (c.candle.open_time.0 / HOUR_MS, (c.candle.open, c.candle.close, c.candle.volume))).collect();
+        proptest::prop_assert_eq!(built, expected.into_iter().collect::<Vec<_>>());
+        let missing: i64 = run.gaps.iter().filter(|g| g.frame == Timeframe::H1).map(Gap::candles).sum();
+        proptest::prop_assert_eq!(hours.len() as i64 + missing, 10);
+        let missing: i64 = run.gaps.iter().filter(|g| g.frame == Timeframe::M1).map(Gap::candles).sum();
+        proptest::prop_assert_eq!(minutes.len() as i64 + missing, 600);
+    }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    model::{Decimal, Quality, SymbolRules, time::{DAY_MS, HOUR_MS, MINUTE_MS}},
+    model::{
+        Decimal, Quality, SymbolRules,
+        time::{DAY_MS, HOUR_MS, MINUTE_MS},
+    },
     settings::{CsvSettings, MarketSource, SimulatedSettings},
 };
 
@@ -149,7 +152,9 @@ fn a_snapshot_of_the_past_is_refused_instead_of_holding_the_future() {
 #[test]
 fn a_view_is_shared_until_its_frame_closes_again() {
     let mut market = market();
-    (0..60).for_each(|m| drop(market.on_candle(btc(), minute(m))));
+    for m in 0..60 {
+        market.on_candle(btc(), minute(m));
+    }
     let first = market.snapshot(btc(), at(60)).unwrap();
     market.on_candle(btc(), minute(60));
     let second = market.snapshot(btc(), at(61)).unwrap();
@@ -163,7 +168,8 @@ fn a_view_is_shared_until_its_frame_closes_again() {
 #[test]
 fn change_and_volume_of_a_day_appear_after_a_day() {
     let mut market = market();
-    let flat = |m: i64, price: f64| Candle { open: price, high: price, low: price, close: price, volume: 2.0, ..minute(m) };
+    let flat =
+        |m: i64, price: f64| Candle { open: price, high: price, low: price, close: price, volume: 2.0, ..minute(m) };
     for m in 0..1440 {
         market.on_candle(btc(), flat(m, 100.0));
     }

@@ -8,8 +8,8 @@ use super::{
     indicators::IndicatorEngine,
 };
 use crate::model::{
-    Book, Candle, FrameView, Price, PriceRange, PriceTick, Quality, Snapshot, SnapshotParts, Symbol, SymbolRules, Timeframe,
-    Ts, time::DAY_MS,
+    Book, Candle, FrameView, Price, PriceRange, PriceTick, Quality, Snapshot, SnapshotParts, Symbol, SymbolRules,
+    Timeframe, Ts, time::DAY_MS,
 };
 
 /// A gap longer than this share of the look-back (and than [`GAP_CANDLES_MIN`]) makes a frame's indicators start over.
@@ -178,7 +178,11 @@ impl SymbolMarket {
         }
         let quality = match self.tick {
             Some(tick) if now.since_ms(tick.at) <= limits.price_max_age_ms => {
-                if primary_fresh { Quality::Good } else { Quality::PrimaryStale }
+                if primary_fresh {
+                    Quality::Good
+                } else {
+                    Quality::PrimaryStale
+                }
             }
             _ => Quality::PriceStale,
         };
@@ -240,12 +244,7 @@ impl SymbolMarket {
     fn take_closed(&mut self, closed: &ClosedFrame) {
         let i = closed.frame.index();
         let state = self.frames[i].get_or_insert_with(|| {
-            Box::new(FrameState {
-                engine: IndicatorEngine::new(),
-                last: closed.candle,
-                disturbed_at: None,
-                view: None,
-            })
+            Box::new(FrameState { engine: IndicatorEngine::new(), last: closed.candle, disturbed_at: None, view: None })
         });
         state.engine.update(&closed.candle);
         state.last = closed.candle;

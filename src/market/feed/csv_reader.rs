@@ -100,7 +100,7 @@ impl CsvReader {
 
     /// Holds `candle` back and gives the one held before it, unless one of the two has an impossible time.
     fn order(&mut self, candle: Candle, line: u64) -> Option<Candle> {
-        let Some((held, held_line)) = self.held.replace((candle, line)) else { return None };
+        let (held, held_line) = self.held.replace((candle, line))?;
         if candle.open_time > held.open_time {
             self.given = Some(held.open_time);
             return Some(held);
@@ -176,17 +176,10 @@ fn parse(record: &ByteRecord, frame: Timeframe, from: Ts) -> Result<Option<Candl
     if open_time < from {
         return Ok(None);
     }
-    let value = |i: usize| {
-        decimal(column(i)).ok_or_else(|| format!("`{}` is no number", String::from_utf8_lossy(column(i))))
-    };
-    let candle = Candle {
-        open_time,
-        open: value(1)?,
-        high: value(2)?,
-        low: value(3)?,
-        close: value(4)?,
-        volume: value(5)?,
-    };
+    let value =
+        |i: usize| decimal(column(i)).ok_or_else(|| format!("`{}` is no number", String::from_utf8_lossy(column(i))));
+    let candle =
+        Candle { open_time, open: value(1)?, high: value(2)?, low: value(3)?, close: value(4)?, volume: value(5)? };
     if open_time != open_time.floor_to(frame.ms()) {
         return Err(format!("its time {open_time} is not on a {frame} boundary"));
     }
@@ -230,7 +223,20 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_standard_parser() {
-        for text in ["0.00002208", "56738.76", "1555104.2", "7140.0", "1e5", "-3.5", "0", ".5", "5.", "9007199254740993", "12345678901234567.8", "NaN"] {
+        for text in [
+            "0.00002208",
+            "56738.76",
+            "1555104.2",
+            "7140.0",
+            "1e5",
+            "-3.5",
+            "0",
+            ".5",
+            "5.",
+            "9007199254740993",
+            "12345678901234567.8",
+            "NaN",
+        ] {
             let expected: f64 = text.parse().unwrap();
             assert_eq!(decimal(text.as_bytes()).unwrap().to_bits(), expected.to_bits(), "{text}");
         }

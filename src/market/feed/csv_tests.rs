@@ -131,7 +131,8 @@ fn the_shortest_length_every_symbol_has_is_the_base() {
 
 #[test]
 fn a_damaged_gzip_gives_its_whole_rows_and_then_an_error() {
-    let text: String = (0..50_000).map(|m| format!("{},100,{}.5,99,100,{}.25,1\n", m * 60, 101 + m % 7, m % 991)).collect();
+    let text: String =
+        (0..50_000).map(|m| format!("{},100,{}.5,99,100,{}.25,1\n", m * 60, 101 + m % 7, m % 991)).collect();
     let whole = gzip(&text);
     let mut damaged = whole.clone();
     let middle = whole.len() / 2;
@@ -148,15 +149,46 @@ fn a_damaged_gzip_gives_its_whole_rows_and_then_an_error() {
     }
 }
 
-#[test]
-fn the_outage_of_april_2021_is_declared_and_nothing_is_invented() {
+fn shared(folder: &str) -> Option<PathBuf> {
     let shared = std::env::var("TRIPLEGAIN_SHARED")
         .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let dir = shared.join("data/candles/binance_2021_may");
-    if !dir.is_dir() {
-        println!("skipped: shared data absent");
-        return;
+    let dir = shared.join("data/candles").join(folder);
+    if dir.is_dir() {
+        return Some(dir);
     }
+    println!("skipped: shared data absent");
+    None
+}
+
+#[test]
+fn every_hour_absent_from_krakens_own_file_is_declared() {
+    let Some(dir) = shared("kraken") else { return };
+    let names = symbols(&["BTC/USDT"]);
+    let mut feed = CsvFeed::open(&dir, &names, CsvWindow::default()).unwrap();
+    let settings = crate::market::core::tests::market_settings();
+    let mut market = Market::for_symbols(&settings, &names, feed.base()).unwrap();
+    let (mut first, mut last, mut missing) = (None, Ts(0), 0);
+    for item in all(&mut feed) {
+        let FeedKind::Candle(candle) = item.kind else { panic!("a candle") };
+        let outcome = market.on_candle(item.symbol, candle);
+        assert_eq!(outcome.rejected, None);
+        missing +=
+            outcome.gaps.iter().filter(|g| g.frame == Timeframe::H1).map(crate::market::Gap::candles).sum::<i64>();
+        first.get_or_insert(candle.open_time);
+        last = candle.open_time;
+    }
+    let counts = market.feed_status(last)[0].counts;
+    let hours = last.since_ms(first.unwrap()) / HOUR_MS + 1;
+    assert_eq!((feed.base(), counts.accepted, missing), (Timeframe::H1, 41_379, 555));
+    assert_eq!(hours, 41_379 + 555, "there or declared");
+    assert_eq!(counts.missing_candles, 555);
+    let snapshot = market.snapshot(names[0], last.plus_ms(HOUR_MS)).unwrap();
+    assert!(snapshot.primary_view().unwrap().indicators.ema200.is_some(), "single silent hours reset nothing");
+}
+
+#[test]
+fn the_outage_of_april_2021_is_declared_and_nothing_is_invented() {
+    let Some(dir) = shared("binance_2021_may") else { return };
     let names = symbols(&["BTC/USDT", "XRP/USDT"]);
     let from = Ts::parse("2021-04-24T00:00").unwrap();
     let to = Ts::parse("2021-04-26T00:00").unwrap();
@@ -179,7 +211,8 @@ fn the_outage_of_april_2021_is_declared_and_nothing_is_invented() {
     let long: Vec<_> = gaps.iter().filter(|gap| gap.frame == Timeframe::M1 && gap.candles() > 200).collect();
     assert_eq!(long.len(), 1, "{gaps:?}");
     assert!((280..=290).contains(&long[0].candles()), "{:?}", long[0]);
-    let missing_hours: i64 = gaps.iter().filter(|gap| gap.frame == Timeframe::H1).map(super::super::super::Gap::candles).sum();
+    let missing_hours: i64 =
+        gaps.iter().filter(|gap| gap.frame == Timeframe::H1).map(crate::market::Gap::candles).sum();
     assert_eq!(hours.len() as i64 + missing_hours, 48, "every hour is there or declared missing");
     assert!(missing_hours >= 3);
     assert!(hours.iter().any(|hour| hour.partial && hour.candle.open_time.since_ms(long[0].to) > -HOUR_MS));

@@ -282,8 +282,7 @@ impl IndicatorEngine {
         let out = &mut self.values;
         let ema20 = self.emas.ema20.push(candle.close);
         if let (Some(upper), Some(lower)) = (out.bollinger_upper, out.bollinger_lower) {
-            out.bollinger_position =
-                Some(if upper > lower { (candle.close - lower) / (upper - lower) } else { 0.5 });
+            out.bollinger_position = Some(if upper > lower { (candle.close - lower) / (upper - lower) } else { 0.5 });
             if let (Some(ema20), Some(atr10), Some(atr20)) = (ema20, out.atr10, out.atr20) {
                 out.keltner_upper = Some(ema20 + 2.0 * atr10);
                 out.keltner_lower = Some(ema20 - 2.0 * atr10);
@@ -299,9 +298,7 @@ impl Momentum {
     fn push(&mut self, change: f64, out: &mut Indicators) {
         let gain = self.gain.push(change.max(0.0));
         let loss = self.loss.push((-change).max(0.0));
-        out.rsi14 = gain.zip(loss).map(|(gain, loss)| {
-            if loss > 0.0 { 100.0 * gain / (gain + loss) } else { 100.0 }
-        });
+        out.rsi14 = gain.zip(loss).map(|(gain, loss)| if loss > 0.0 { 100.0 * gain / (gain + loss) } else { 100.0 });
         let Some(rsi) = out.rsi14 else { return };
         let (Some(high), Some(low)) = (self.rsi_high.push(rsi), self.rsi_low.push(-rsi)) else { return };
         let low = -low;

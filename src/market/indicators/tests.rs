@@ -57,7 +57,10 @@ fn value(v: &Indicators, name: &str) -> Option<f64> {
     }
 }
 
-fn reference() -> (Vec<&'static str>, Vec<(Candle, Vec<Option<f64>>)>) {
+/// A candle and the reference value of every named indicator at it.
+type Row = (Candle, Vec<Option<f64>>);
+
+fn reference() -> (Vec<&'static str>, Vec<Row>) {
     let mut lines = REFERENCE.lines();
     let names: Vec<&str> = lines.next().unwrap().split(',').skip(6).collect();
     let rows = lines.map(|line| {
@@ -100,11 +103,32 @@ fn every_value_equals_the_reference_within_1e_9() {
 fn first_valid_indices_are_those_of_the_table() {
     let (_, rows) = reference();
     let table = [
-        ("ema9", 8), ("ema21", 20), ("ema50", 49), ("ema200", 199), ("sma20", 19), ("sma200", 199), ("rsi14", 14),
-        ("macd_line", 25), ("macd_signal", 33), ("atr14", 14), ("adx14", 27), ("bollinger_position", 19),
-        ("keltner_upper", 20), ("squeeze", 20), ("choppiness14", 14), ("supertrend_line", 10), ("stoch_rsi_k", 29),
-        ("stoch_rsi_d", 31), ("roc10", 10), ("obv", 0), ("vwap", 0), ("volume_sma20", 19), ("donchian_high", 20),
-        ("atr14_mean50_before", 64), ("atr14_mean20", 33), ("macd_histogram_previous", 34),
+        ("ema9", 8),
+        ("ema21", 20),
+        ("ema50", 49),
+        ("ema200", 199),
+        ("sma20", 19),
+        ("sma200", 199),
+        ("rsi14", 14),
+        ("macd_line", 25),
+        ("macd_signal", 33),
+        ("atr14", 14),
+        ("adx14", 27),
+        ("bollinger_position", 19),
+        ("keltner_upper", 20),
+        ("squeeze", 20),
+        ("choppiness14", 14),
+        ("supertrend_line", 10),
+        ("stoch_rsi_k", 29),
+        ("stoch_rsi_d", 31),
+        ("roc10", 10),
+        ("obv", 0),
+        ("vwap", 0),
+        ("volume_sma20", 19),
+        ("donchian_high", 20),
+        ("atr14_mean50_before", 64),
+        ("atr14_mean20", 33),
+        ("macd_histogram_previous", 34),
     ];
     for (name, first) in table {
         let mut engine = IndicatorEngine::new();
