@@ -425,7 +425,8 @@ impl CoordinatorView {
         match event {
             Event::StateChanged { to, halt, .. } => {
                 self.state = *to;
-                self.halts += u64::from(halt.is_some() && self.halt.is_none());
+                // A halt while HALTED counts too: it has an id of its own, so that an older reset cannot match it.
+                self.halts += u64::from(halt.is_some());
                 self.halt = if *to == CoordinatorState::Halted { halt.clone() } else { None };
             }
             Event::PauseReasonAdded { reason } => {
@@ -493,11 +494,10 @@ impl RiskState {
             Event::BreakerRearmed { breaker, .. } => {
                 self.latched.remove(breaker);
             }
-            Event::CooldownSet { until, cause }
-                if *until > self.cooldown_until => {
-                    self.cooldown_until = *until;
-                    self.cooldown_cause = Some(*cause);
-                }
+            Event::CooldownSet { until, cause } if *until > self.cooldown_until => {
+                self.cooldown_until = *until;
+                self.cooldown_cause = Some(*cause);
+            }
             Event::StreakChanged { losses, wins } => {
                 self.losses = *losses;
                 self.wins = *wins;
