@@ -142,13 +142,13 @@ pub fn multiplier_raw(settings: &ConsensusSettings, r: f64) -> f64 {
 }
 
 /// Why an opinion does not count, or the opinion.
-fn count<'a, T>(
-    opinion: Opinion<&'a T>,
+fn count<T>(
+    opinion: Opinion<&T>,
     head: impl Fn(&T) -> &OutputHead,
     symbol: Symbol,
     max_age_ms: i64,
     now: Ts,
-) -> Result<&'a T, (&'static str, Option<&'a T>)> {
+) -> Result<&T, (&'static str, Option<&T>)> {
     let given = match opinion {
         Opinion::Missing => return Err(("missing", None)),
         Opinion::Abstained => return Err(("abstained", None)),

@@ -32,8 +32,7 @@ fn a038_f11_f16_stepped_curve() {
 #[test]
 fn a039_f11_continuous_curve_is_monotone_and_has_no_jump() {
     let settings = continuous();
-    let expected =
-        [(0.66, 1.0), (2.0 / 3.0, 1.005_882_353), (0.75, 1.079_411_765), (0.8, 1.123_529_412), (1.0, 1.3)];
+    let expected = [(0.66, 1.0), (2.0 / 3.0, 1.005_882_353), (0.75, 1.079_411_765), (0.8, 1.123_529_412), (1.0, 1.3)];
     for (r, m) in expected {
         assert!((multiplier_raw(&settings, r) - m).abs() < 1e-9, "r = {r}");
     }

@@ -19,7 +19,9 @@ use crate::{
         Score, Side, Signal, Symbol, TradeKey, Ts,
     },
     risk::{self, AccountMode, Approved, RiskRequest, RiskRules, RiskView, SizeInputs, prices::PriceAt},
-    settings::{ConflictSettings, ConsensusSettings, DecisionSettings, DegradationSettings, RegimeSettings, SellCloses},
+    settings::{
+        ConflictSettings, ConsensusSettings, DecisionSettings, DegradationSettings, RegimeSettings, SellCloses,
+    },
 };
 
 /// The settings a decision reads.
@@ -252,9 +254,9 @@ fn exit(inputs: &DecisionInputs<'_>, position: &Position, price: Price) -> ExitO
 
 /// `sell_closes = "sized"`: the share of equity the signal names, without the factors that make entries smaller.
 fn sized_exit(inputs: &DecisionInputs<'_>, price: Price) -> Qty {
-    let unit = price * inputs.quote_usd.unwrap_or_default();
     let share = inputs.view.equity * inputs.signal.position_size_pct.as_decimal() / Decimal::ONE_HUNDRED;
-    share.checked_div(unit).unwrap_or(Decimal::MAX)
+    let unit = price.checked_mul(inputs.quote_usd.unwrap_or_default());
+    unit.and_then(|unit| share.checked_div(unit)).unwrap_or(Decimal::MAX)
 }
 
 fn enter(inputs: &DecisionInputs<'_>, side: Side, mut events: Vec<Event>) -> Progress {
@@ -300,7 +302,9 @@ fn enter(inputs: &DecisionInputs<'_>, side: Side, mut events: Vec<Event>) -> Pro
         events.push(Event::ResolutionDone { decision: id, resolution: settled });
         match action {
             ResolutionAction::Proceed => {}
-            ResolutionAction::Modify | ResolutionAction::Wait => return stop_here(id, events, DecisionEnd::Waited(why)),
+            ResolutionAction::Modify | ResolutionAction::Wait => {
+                return stop_here(id, events, DecisionEnd::Waited(why));
+            }
             ResolutionAction::Abort => return stop_here(id, events, DecisionEnd::Aborted(why)),
         }
     }
@@ -367,7 +371,8 @@ fn dry_run(inputs: &DecisionInputs<'_>, request: &RiskRequest) -> Option<(Money,
 }
 
 fn below_minimum(rules: &RiskRules, request: &RiskRequest) -> bool {
-    let quantity = request.notional_usd.checked_div(request.entry * request.quote_usd);
+    let unit = request.entry.checked_mul(request.quote_usd);
+    let quantity = unit.and_then(|unit| request.notional_usd.checked_div(unit));
     match (rules.symbol(request.symbol), quantity) {
         (Some(rule), Some(quantity)) => rule.floor_quantity(quantity) < rule.min_quantity,
         // Not sizeable at all: risk refuses it with the field that is wrong.

@@ -158,7 +158,14 @@ fn a056_choppy_without_a_resolver_aborts() {
     assert!(matches!(&progress.next, Next::Ended(DecisionEnd::Aborted(why)) if why == "regime_conflict"));
     assert_eq!(
         kinds(&progress),
-        ["SignalReceived", "DecisionClassified", "ConsensusComputed", "ConflictsFound", "ResolutionDone", "DecisionEnded"]
+        [
+            "SignalReceived",
+            "DecisionClassified",
+            "ConsensusComputed",
+            "ConflictsFound",
+            "ResolutionDone",
+            "DecisionEnded"
+        ]
     );
 }
 

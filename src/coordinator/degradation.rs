@@ -8,19 +8,15 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Capability, DegradationLevel, Decimal, Event, Ts, time::MINUTE_MS},
+    model::{Capability, Decimal, DegradationLevel, Event, Ts, time::MINUTE_MS},
     settings::DegradationSettings,
 };
 
 /// Outcomes kept in one word; windows are at most this long.
 const BITS: u32 = 64;
 /// Levels from the best to the worst.
-const LEVELS: [DegradationLevel; 4] = [
-    DegradationLevel::Normal,
-    DegradationLevel::Reduced,
-    DegradationLevel::Limited,
-    DegradationLevel::Emergency,
-];
+const LEVELS: [DegradationLevel; 4] =
+    [DegradationLevel::Normal, DegradationLevel::Reduced, DegradationLevel::Limited, DegradationLevel::Emergency];
 
 /// Windows, level and dwell of one capability. Serialisable: it is persisted and a boot goes on with it (A120).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -118,6 +114,7 @@ impl Tracker {
             self.change(target, now);
         } else if self.may_step_down(settings, now) {
             self.last_down = Some(now);
+            // A level's number is its index; one below it is in range.
             self.change(LEVELS[(self.level as usize).saturating_sub(1)], now);
         }
     }
@@ -131,13 +128,13 @@ impl Tracker {
     /// Highest level whose rate or run of failures is reached.
     fn target(&self, settings: &DegradationSettings) -> DegradationLevel {
         let (samples, failed) = self.newest(settings.escalate_window);
-        let rate =
-            if samples >= settings.min_samples.max(1) { f64::from(failed) / f64::from(samples) } else { 0.0 };
+        let rate = if samples >= settings.min_samples.max(1) { f64::from(failed) / f64::from(samples) } else { 0.0 };
         let reached = |i: &usize| {
             let by_rate = settings.escalate_rates.get(*i).is_some_and(|limit| rate >= *limit && rate > 0.0);
             let by_run = settings.escalate_consecutive.get(*i).is_some_and(|run| self.in_a_row_failed >= *run);
             by_rate || by_run
         };
+        // i is at most 2, so i + 1 is in range.
         (0..3usize).rev().find(reached).map_or(DegradationLevel::Normal, |i| LEVELS[i + 1])
     }
 

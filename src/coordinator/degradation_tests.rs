@@ -148,7 +148,9 @@ fn a124_an_open_breaker_with_a_working_chain_is_reduced_and_not_more() {
 fn a125_d38_d44_nothing_is_looser_when_degraded() {
     let settings = degradation();
     assert_eq!(size_factor(Reduced, &settings), dec("0.5"));
-    assert!(!allows_sentiment(Reduced) && !allows_plans(Reduced) && allows_decisions(Reduced) && allows_entries(Reduced));
+    assert!(
+        !allows_sentiment(Reduced) && !allows_plans(Reduced) && allows_decisions(Reduced) && allows_entries(Reduced)
+    );
     assert!(!allows_entries(Limited) && !allows_resolver(Limited) && allows_decisions(Limited));
     assert!(allows_model_voters(Limited, true) && !allows_model_voters(Limited, false));
     assert!(!allows_decisions(Emergency) && !allows_model_opinions(Emergency) && !allows_model_voters(Emergency, true));
@@ -218,13 +220,21 @@ fn random(p: f64, seed: u64) -> impl FnMut(u32) -> bool {
 #[test]
 fn a119_f04_transitions_per_day_stay_within_the_table() {
     // Failure probability, mean of the reference table, allowed distance of our mean.
-    for (p, mean, spread) in
-        [(0.02, 0.1, 0.5), (0.05, 2.4, 1.5), (0.10, 15.8, 3.0), (0.20, 23.4, 3.0), (0.30, 11.1, 3.0), (0.50, 3.8, 2.0),
-            (0.80, 2.5, 1.0)]
-    {
+    for (p, mean, spread) in [
+        (0.02, 0.1, 0.5),
+        (0.05, 2.4, 1.5),
+        (0.10, 15.8, 3.0),
+        (0.20, 23.4, 3.0),
+        (0.30, 11.1, 3.0),
+        (0.50, 3.8, 2.0),
+        (0.80, 2.5, 1.0),
+    ] {
         let days: Vec<u32> = (1..=20).map(|seed| day(random(p, seed)).transitions).collect();
         let ours = days.iter().sum::<u32>() as f64 / 20.0;
-        assert!((ours - mean).abs() <= spread, "p = {p}: mean {ours}, reference {mean}, days of seeds 1..=20: {days:?}");
+        assert!(
+            (ours - mean).abs() <= spread,
+            "p = {p}: mean {ours}, reference {mean}, days of seeds 1..=20: {days:?}"
+        );
     }
     assert_eq!(day(|n| n % 2 == 0).transitions, 1, "alternating");
     assert_eq!(day(|n| n % 8 < 4).transitions, 2, "bursts of 4");

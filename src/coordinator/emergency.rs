@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     model::{
-        BreakerKind, Decimal, Emergency, EmergencyAction, EmergencyKey, Event, Latch, PositionId,
-        PositionSide, Qty, Side, State, Symbol, SymbolRules, TradeKey, TradeKind, Ts,
+        BreakerKind, Decimal, Emergency, EmergencyAction, EmergencyKey, Event, Latch, PositionId, PositionSide, Qty,
+        Side, State, Symbol, SymbolRules, TradeKey, TradeKind, Ts,
     },
     settings::EmergencySettings,
 };
@@ -119,8 +119,7 @@ pub fn start_close_all(state: &State, command_key: &str, now: Ts) -> Vec<Event> 
 }
 
 fn started(key: EmergencyKey, targets: BTreeMap<PositionId, Qty>, now: Ts) -> Event {
-    let emergency =
-        Emergency { key, started_at: now, targets, attempts: BTreeMap::new(), retry_at: None, done: false };
+    let emergency = Emergency { key, started_at: now, targets, attempts: BTreeMap::new(), retry_at: None, done: false };
     Event::EmergencyStarted { emergency }
 }
 
@@ -192,7 +191,15 @@ fn open_step(
     };
     let plan = emergency.key.to_string();
     let leg = free_leg(state, emergency, &plan, id, position.symbol, side);
-    Some(ReduceOrder { emergency: emergency.key.clone(), position: id, symbol: position.symbol, side, quantity, plan, leg })
+    Some(ReduceOrder {
+        emergency: emergency.key.clone(),
+        position: id,
+        symbol: position.symbol,
+        side,
+        quantity,
+        plan,
+        leg,
+    })
 }
 
 /// The first leg from the attempts made on whose key no terminal trade used: a crash between a failed trade and its

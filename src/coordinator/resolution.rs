@@ -41,11 +41,7 @@ pub struct ResolverAnswer {
 /// # Errors
 /// The answer contradicts its schema (confidence outside 0..1, modify without modifications or the other way round, a
 /// leverage below 1, a reduction outside 0..=100). The caller takes the fallback and counts one failure (D36).
-pub fn bounded(
-    answer: ResolverAnswer,
-    leverage_cap: u32,
-    settings: &ConflictSettings,
-) -> Result<Resolution, String> {
+pub fn bounded(answer: ResolverAnswer, leverage_cap: u32, settings: &ConflictSettings) -> Result<Resolution, String> {
     if answer.confidence < Score::ZERO || answer.confidence > Score::ONE {
         return Err(format!("resolver confidence {} must be 0..1", answer.confidence));
     }
@@ -124,7 +120,10 @@ pub fn modify(
         return Err(format!("stop {} is not on the losing side of the adjusted entry {entry}", levels.stop));
     }
     if reward < min_reward_risk * risk {
-        return Err(format!("reward:risk {} of the adjusted entry is below {min_reward_risk}", (reward / risk).round_dp(4)));
+        return Err(format!(
+            "reward:risk {} of the adjusted entry is below {min_reward_risk}",
+            (reward / risk).round_dp(4)
+        ));
     }
     Ok(Modified {
         levels: Levels { entry, ..levels },

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{
-    BreakerKind, CoordinatorState, DegradationLevel, Event, Halt, Latch, Ts, state::CoordinatorView,
-};
+use crate::model::{BreakerKind, CoordinatorState, DegradationLevel, Event, Halt, Latch, Ts, state::CoordinatorView};
 
 /// Pause reason of the operator.
 pub const OPERATOR: &str = "operator";
@@ -72,23 +70,11 @@ fn moved(from: CoordinatorState, to: CoordinatorState, reason: &str) -> Event {
 }
 
 /// HALTED with a new halt id, also while HALTED already, so that a reset that races this halt names an old id and is
-/// refused. The id is the number of the halt and its instant: it never repeats.
+/// refused. The id is the number of the halt: it never repeats.
 pub fn halt(view: &CoordinatorView, reason: &str, actor: &str, now: Ts) -> Event {
-    let id = next_halt_id(view, now);
+    let id = format!("H{}", view.halts + 1);
     let halt = Halt { id, reason: reason.to_owned(), actor: actor.to_owned(), at: now };
     Event::StateChanged { from: view.state, to: CoordinatorState::Halted, reason: reason.to_owned(), halt: Some(halt) }
-}
-
-fn next_halt_id(view: &CoordinatorView, now: Ts) -> String {
-    let id = format!("H{}-{}", view.halts + 1, now.0);
-    match &view.halt {
-        // Halted again within one millisecond: still another id.
-        Some(current) if current.id == id || current.id.starts_with(&format!("{id}.")) => {
-            let again = current.id.rsplit_once('.').and_then(|(_, n)| n.parse::<u32>().ok()).unwrap_or(0) + 1;
-            format!("{id}.{again}")
-        }
-        _ => id,
-    }
 }
 
 /// HALTED → PAUSED(operator) when `halt_id` is the current one.

@@ -212,7 +212,8 @@ impl CoordinatorView {
         match event {
             Event::StateChanged { to, halt, .. } => {
                 self.state = *to;
-                self.halts += u64::from(halt.is_some() && self.halt.is_none());
+                // A halt while HALTED counts too: it has an id of its own, so that an older reset cannot match it.
+                self.halts += u64::from(halt.is_some());
                 self.halt = if *to == CoordinatorState::Halted { halt.clone() } else { None };
             }
             Event::PauseReasonAdded { reason } => {

@@ -89,7 +89,10 @@ mod tests {
     use crate::risk::fixtures::{self, dec, position, sym, usdt};
 
     fn said(events: &[Event]) -> Vec<&str> {
-        events.iter().filter_map(|event| if let Event::Noted { what, .. } = event { Some(&**what) } else { None }).collect()
+        events
+            .iter()
+            .filter_map(|event| if let Event::Noted { what, .. } = event { Some(&**what) } else { None })
+            .collect()
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::model::{
 };
 
 /// The event that starts a cooldown at `now`, when it ends later than the one in force.
+///
+/// For `VolatilitySpike` it is recorded after the verdict on the decision that saw the spike: that one trades at half
+/// size (check 4), the next ones wait.
 pub fn cooldown(state: &RiskState, rules: &RiskRules, cause: CooldownCause, now: Ts) -> Option<Event> {
     let until = now.plus_ms(rules.cooldown_ms(cause));
     (until > now && until > state.cooldown_until).then_some(Event::CooldownSet { until, cause })
@@ -55,10 +58,8 @@ pub fn on_close(state: &RiskState, rules: &RiskRules, net_usd: Money, now: Ts) -
 /// A technical order error: one `order_error` each, and at the configured count a cooldown and one alert (D55).
 pub fn on_order_error(state: &RiskState, rules: &RiskRules, what: &str, now: Ts) -> Vec<Event> {
     let consecutive = state.order_errors.saturating_add(1);
-    let facts = BTreeMap::from([
-        ("consecutive".to_owned(), consecutive.to_string()),
-        ("error".to_owned(), what.to_owned()),
-    ]);
+    let facts =
+        BTreeMap::from([("consecutive".to_owned(), consecutive.to_string()), ("error".to_owned(), what.to_owned())]);
     let mut events = vec![
         Event::OrderErrorsChanged { consecutive },
         Event::Noted { what: "order_error".to_owned(), facts: facts.clone() },

@@ -115,3 +115,13 @@ fn restricted_hours_may_cross_midnight() {
         assert_eq!(restricted_until(&rules, at(now)), end.map(at), "{now}");
     }
 }
+
+#[test]
+fn a_volatility_spike_waits_15_minutes_and_never_shortens_a_longer_wait() {
+    let mut state = State::default();
+    let until = START.plus_ms(15 * MINUTE_MS);
+    let event = cooldown(&state.risk, &rules(), CooldownCause::VolatilitySpike, START).unwrap();
+    assert_eq!(event, Event::CooldownSet { until, cause: CooldownCause::VolatilitySpike });
+    state.risk.cooldown_until = until;
+    assert_eq!(cooldown(&state.risk, &rules(), CooldownCause::VolatilitySpike, START), None);
+}

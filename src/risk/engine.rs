@@ -271,9 +271,11 @@ impl Order<'_> {
     fn funds(&self) -> Result<Money, RiskRefusal> {
         let fee = self.notional * self.rules.taker_fee_pct / Decimal::ONE_HUNDRED;
         let margin = self.notional / Decimal::from(self.leverage.max(1));
-        let in_quote = (margin + fee) / self.request.quote_usd;
-        let in_quote = in_quote
-            .round_dp_with_strategy(FUNDS_DECIMALS, rust_decimal::RoundingStrategy::ToPositiveInfinity);
+        let Some(in_quote) = (margin + fee).checked_div(self.request.quote_usd) else {
+            return Err(invalid(format!("quote price {}", self.request.quote_usd), "a price that can be divided by"));
+        };
+        let in_quote =
+            in_quote.round_dp_with_strategy(FUNDS_DECIMALS, rust_decimal::RoundingStrategy::ToPositiveInfinity);
         if self.rules.mode == AccountMode::Spot {
             let quote = self.request.symbol.quote;
             let free = self.view.free_of(quote);

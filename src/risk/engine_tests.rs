@@ -130,9 +130,12 @@ fn risk_per_trade_shrinks_to_the_allowed_loss() {
     assert_eq!(judge(&fixtures::view(NOW), &rules, &asked).unwrap().notional_usd, dec("1250"));
 }
 
+/// Symbol asked for, symbols and USD held, refusal, warned.
+type Correlated = (&'static str, &'static [(&'static str, &'static str)], Option<RiskCode>, bool);
+
 #[test]
 fn a094_correlation_examples() {
-    let cases: [(&str, &[(&str, &str)], Option<RiskCode>, bool); 5] = [
+    let cases: [Correlated; 5] = [
         ("XRP/USDT", &[("BTC/USDT", "2000")], None, true),
         ("BTC/USDT", &[("XRP/BTC", "2000")], None, false),
         ("BTC/USDT", &[("BTC/USDT", "2000")], None, true),
@@ -303,6 +306,9 @@ fn a_proposal_that_is_none_names_its_field() {
         (RiskRequest { entry: dec("0"), ..good.clone() }, "entry"),
         (RiskRequest { notional_usd: dec("0"), ..good.clone() }, "notional"),
         (RiskRequest { symbol: sym("ETH/USDT"), ..good.clone() }, "symbol"),
+        (RiskRequest { entry: Decimal::MAX, ..good.clone() }, "entry"),
+        (RiskRequest { quote_usd: Decimal::MAX, ..good.clone() }, "quote price"),
+        (RiskRequest { target: Some(Decimal::MAX), ..good.clone() }, "level"),
     ];
     for (asked, field) in cases {
         let refusal = check(&fixtures::view(NOW), &rules(), &asked, NOW).unwrap_err();

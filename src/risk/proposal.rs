@@ -40,6 +40,9 @@ pub struct RiskRequest {
     pub sentiment_confidence: Option<Score>,
 }
 
+/// Largest amount or price of a proposal. Anything above is a mistake, and products of two such numbers still fit.
+const LARGEST: Price = Price::from_parts(0xD4A5_1000, 0xE8, 0, false, 0);
+
 impl RiskRequest {
     /// Distance from entry to stop, quote units; negative when the stop is on the winning side.
     pub fn stop_distance(&self) -> Option<Price> {
@@ -69,14 +72,14 @@ impl RiskRequest {
         if rules.symbol(self.symbol).is_none() {
             return bad(format!("symbol {}", self.symbol), "a traded symbol");
         }
-        if self.notional_usd <= zero {
-            return bad(format!("notional {}", self.notional_usd), "> 0");
+        for (field, value) in [("notional", self.notional_usd), ("entry", self.entry), ("quote price", self.quote_usd)]
+        {
+            if value <= zero || value > LARGEST {
+                return bad(format!("{field} {value}"), "> 0 and at most 10^12");
+            }
         }
-        if self.entry <= zero {
-            return bad(format!("entry {}", self.entry), "> 0");
-        }
-        if self.quote_usd <= zero {
-            return bad(format!("quote price {}", self.quote_usd), "> 0");
+        if let Some(level) = [self.stop, self.target].into_iter().flatten().find(|level| *level > LARGEST) {
+            return bad(format!("level {level}"), "at most 10^12");
         }
         if let Some(stop) = self.stop
             && (stop <= zero || self.losing(stop) <= zero)

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    model::{BreakerKind, CooldownCause, Decimal, EmergencyAction, Regime, Score, Symbol, SymbolRules, time::MINUTE_MS},
+    model::{
+        BreakerKind, CooldownCause, Decimal, EmergencyAction, Regime, Score, Symbol, SymbolRules, time::MINUTE_MS,
+    },
     settings::{
         BreachSettings, EmergencySettings, RegimeSettings, RiskSettings, SoftAlertSettings, Strictness,
         StrictnessSettings,
@@ -132,10 +134,10 @@ impl RiskRules {
 
     /// Limit and action of a breaker.
     pub fn breaker(&self, kind: BreakerKind) -> BreakerRule {
-        self.breakers.get(kind as usize).copied().unwrap_or(BreakerRule {
-            limit: Decimal::MAX,
-            action: EmergencyAction::PauseTrading,
-        })
+        self.breakers
+            .get(kind as usize)
+            .copied()
+            .unwrap_or(BreakerRule { limit: Decimal::MAX, action: EmergencyAction::PauseTrading })
     }
 
     /// Smallest confidence of an entry: min(1, max(regime minimum + strictness, loss floor)) (domain §11.3).
@@ -251,9 +253,9 @@ fn window(text: &str) -> Result<(i64, i64), String> {
         valid.then_some(hours * 60 + minutes)
     };
     let parsed = text.split_once('-').and_then(|(from, to)| Some((minute(from)?, minute(to)?)));
-    parsed
-        .filter(|(from, to)| from != to)
-        .ok_or_else(|| format!("`risk.restricted_hours`: `{text}` must look like 22:00-02:00 (UTC, two different ends)"))
+    parsed.filter(|(from, to)| from != to).ok_or_else(|| {
+        format!("`risk.restricted_hours`: `{text}` must look like 22:00-02:00 (UTC, two different ends)")
+    })
 }
 
 #[cfg(test)]
