@@ -5,6 +5,7 @@
 //! clock, supervision and shutdown in [`runtime`].
 
 pub mod agents;
+pub mod api;
 pub mod bus;
 pub mod cli;
 pub mod coordinator;

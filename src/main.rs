@@ -1,3 +1,7 @@
-//! The `triplegain` binary.
+//! The `triplegain` binary: parse, dispatch, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    triplegain::cli::main()
+}

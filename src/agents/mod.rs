@@ -3,6 +3,7 @@
 //! Each agent is a pure function. It reads no clock, draws no random number and keeps nothing between runs: what it
 //! must remember (the regime's hysteresis) travels inside its last accepted output. [`contract`] holds what all share.
 
+pub mod actor;
 pub mod contract;
 pub mod leaderboard;
 pub mod poll;

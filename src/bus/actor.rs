@@ -11,13 +11,14 @@ use actix::{
 
 use super::{
     core::{Bus, Filter, SubscriberId, Ticket},
-    envelope::Envelope,
+    envelope::{Draft, Envelope, EnvelopeFactory},
+    payload::Payload,
     stats::BusStats,
     topic::{BusLimits, Topic},
 };
 use crate::{
     model::{Clock, Symbol},
-    runtime::clock::LogicalClock,
+    runtime::{clock::LogicalClock, post::post},
 };
 
 /// A message for a subscriber. Answering it, at once or by a future, asks for the next one.
@@ -215,5 +216,28 @@ impl Handler<Stats> for BusActor {
 
     fn handle(&mut self, _: Stats, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.bus.stats())
+    }
+}
+
+/// The publishing end: builds the envelope and sends it on, without waiting.
+#[derive(Clone)]
+pub struct Publisher {
+    bus: actix::Addr<BusActor>,
+    factory: std::rc::Rc<EnvelopeFactory>,
+    clock: LogicalClock,
+}
+
+impl Publisher {
+    /// Publishers of one process share the factory, so that ids are unique and ordered.
+    pub fn new(bus: actix::Addr<BusActor>, factory: EnvelopeFactory, clock: LogicalClock) -> Publisher {
+        Publisher { bus, factory: std::rc::Rc::new(factory), clock }
+    }
+
+    /// Publishes `payload`; one that cannot be a message is a programming error and is logged.
+    pub fn publish(&self, source: &'static str, symbol: Option<Symbol>, payload: Payload) {
+        match self.factory.build(Draft::new(source, payload).symbol(symbol), self.clock.now()) {
+            Ok(envelope) => drop(post("bus", &self.bus, Publish(envelope))),
+            Err(error) => tracing::error!(%error, source, "a message could not be built"),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::runtime::failure::Exit;
 use crate::settings::{
     Loaded, Sources, docs, load,
     tree::{Node, Origin, Raw, dotted},
@@ -120,4 +121,42 @@ pub fn explain(key: &str) -> Answer {
 /// `config docs`: the text of docs/configuration.md.
 pub fn docs() -> Answer {
     Answer::done(docs::render_docs())
+}
+
+/// Subcommands of `config`.
+#[derive(clap::Subcommand, Debug, Clone)]
+pub enum ConfigCommand {
+    /// Validate: every problem at once
+    Check,
+    /// The effective values with their sources
+    Show,
+    /// JSON schema of all keys
+    Schema,
+    /// One key, or all keys of a section
+    Explain {
+        /// Dotted, for example risk.max_position_pct
+        key: String,
+    },
+    /// The text of docs/configuration.md
+    Docs,
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// Never; problems are part of the answer.
+pub fn config(sources: &Sources, command: &ConfigCommand, json: bool) -> anyhow::Result<Exit> {
+    let answer = match command {
+        ConfigCommand::Check => check(sources),
+        ConfigCommand::Show => show(sources, json),
+        ConfigCommand::Schema => schema(),
+        ConfigCommand::Explain { key } => explain(key),
+        ConfigCommand::Docs => docs(),
+    };
+    if answer.code == 0 {
+        print!("{}", answer.text);
+    } else {
+        eprint!("{}", answer.text);
+    }
+    Ok(Exit::from_code(answer.code))
 }

@@ -2,6 +2,7 @@
 
 use std::{io::Write, path::Path};
 
+use crate::runtime::failure::{Exit, Failure};
 use crate::{
     model::{Record, Ts},
     store::{
@@ -159,4 +160,69 @@ fn row(table: &mut csv::Writer<Vec<u8>>, out: &mut dyn Write, cells: [String; 8]
     let finished = std::mem::replace(table, csv::Writer::from_writer(Vec::new()));
     let bytes = finished.into_inner().map_err(|error| std::io::Error::other(error.to_string()))?;
     out.write_all(&bytes)
+}
+
+/// Subcommands of `journal`.
+#[derive(clap::Subcommand, Debug, Clone)]
+pub enum JournalCommand {
+    /// The newest records
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+        /// Only records after this sequence number
+        #[arg(long)]
+        after: Option<u64>,
+    },
+    /// Chain, checksums, order, fold, and equality with the embedded store
+    Verify,
+    /// All records, or those of a window
+    Export {
+        /// jsonl or csv
+        #[arg(long, default_value = "jsonl")]
+        format: String,
+        /// Not before this instant
+        #[arg(long, value_parser = super::parse_instant)]
+        from: Option<Ts>,
+        /// Before this instant
+        #[arg(long, value_parser = super::parse_instant)]
+        to: Option<Ts>,
+        /// Only records of this kind; may be repeated
+        #[arg(long)]
+        kind: Vec<String>,
+        /// Only records of this decision, plan, command or run
+        #[arg(long)]
+        corr: Option<String>,
+    },
+}
+
+/// Runs a subcommand on the store in `data`.
+///
+/// # Errors
+/// A format that does not exist.
+pub fn journal(data: &str, command: &JournalCommand) -> anyhow::Result<Exit> {
+    let data = Path::new(data);
+    let answer = match command {
+        JournalCommand::Tail { lines, after } => tail(data, *lines, *after),
+        JournalCommand::Verify => verify(data),
+        JournalCommand::Export { format, from, to, kind, corr } => {
+            let format = match format.as_str() {
+                "jsonl" => Format::Jsonl,
+                "csv" => Format::Csv,
+                other => {
+                    let text = format!("--format {other}: it is jsonl or csv");
+                    return Err(Failure::new(Exit::Usage, text).into());
+                }
+            };
+            let selection = Selection { from: *from, to: *to, kinds: kind.clone(), corr: corr.clone() };
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            export(data, format, &selection, &mut out)
+        }
+    };
+    if answer.code == 0 {
+        print!("{}", answer.text);
+    } else {
+        eprint!("{}", answer.text);
+    }
+    Ok(Exit::from_code(answer.code))
 }

@@ -1,4 +1,220 @@
 //! The command line: one file per family of subcommands.
 
+pub mod backtest;
+pub mod client;
 pub mod config;
 pub mod journal;
+pub mod logging;
+pub mod run;
+pub mod system;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    model::{Command, CommandAnswer, Ts},
+    runtime::failure::{Exit, Failure},
+    settings::{Loaded, Sources},
+};
+
+/// Model-assisted agents that watch crypto markets, argue, and trade on paper. Without a command it runs.
+#[derive(Parser, Debug)]
+#[command(name = "triplegain", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+/// Flags every command takes.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// Settings file (TOML); without it the embedded defaults hold
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Store directory [default: ./data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Address of the HTTP surface [default: 127.0.0.1:8710]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Print facts as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Subcommands {
+    /// The long-running process (the default): recover, ingest, schedule, decide, trade on paper
+    Run {
+        /// Program clock against real time; a live source requires 1 [default: 60 with the simulated market]
+        #[arg(long, value_name = "N")]
+        speed: Option<u32>,
+    },
+    /// The same actors over historic candles in virtual time
+    Backtest(backtest::BacktestArgs),
+    /// State, schedule, account, positions, orders of the running process
+    Status,
+    /// No new entries until `resume`; exits and supervision go on
+    Pause {
+        /// Why, for the journal
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Take operator, breaker and boot pauses back
+    Resume,
+    /// Stop trading until `reset`; cancels resting entries, supervision of positions goes on
+    Halt {
+        /// Why, for the journal
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// HALTED to PAUSED; name the halt id that `status` shows
+    Reset {
+        /// As shown by `status`
+        halt_id: String,
+    },
+    /// Run one task for one symbol now, through normal admission
+    RunTask {
+        /// For example technical_analysis
+        task: String,
+        /// For example BTC/USDT
+        symbol: String,
+    },
+    /// Close every position at the market
+    CloseAll {
+        /// Why, for the journal
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Switch a task on
+    Enable {
+        /// Task name
+        task: String,
+    },
+    /// Switch a task off
+    Disable {
+        /// Task name
+        task: String,
+    },
+    /// Cancel planned legs
+    CancelScheduled {
+        /// Plan id or leg key
+        id: String,
+    },
+    /// Read-only work on the journal, also while the process is down
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Check, show and explain settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Parses the command line, does what it says, and turns an error into one message and an exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = !error.use_stderr();
+            // A closed pipe behind --help is nobody's problem.
+            drop(error.print());
+            return if help { Exit::Done.into() } else { Exit::Usage.into() };
+        }
+    };
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            error.downcast_ref::<Failure>().map_or(Exit::Failed, |failure| failure.exit).into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit> {
+    let Cli { global, command } = cli;
+    match command.unwrap_or(Subcommands::Run { speed: None }) {
+        Subcommands::Run { speed } => run::run(&global, speed),
+        Subcommands::Backtest(args) => backtest::backtest(&global, &args),
+        Subcommands::Status => status(&global),
+        Subcommands::Pause { reason } => command_to_peer(&global, &Command::Pause { reason }),
+        Subcommands::Resume => command_to_peer(&global, &Command::Resume {}),
+        Subcommands::Halt { reason } => command_to_peer(&global, &Command::Halt { reason }),
+        Subcommands::Reset { halt_id } => command_to_peer(&global, &Command::Reset { halt_id }),
+        Subcommands::RunTask { task, symbol } => command_to_peer(&global, &Command::RunTask { task, symbol }),
+        Subcommands::CloseAll { reason } => command_to_peer(&global, &Command::CloseAll { reason }),
+        Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
+        Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
+        Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
+        Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings.data_dir, &command),
+        Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
+    }
+}
+
+/// Where settings come from, with the flags on top.
+pub fn sources(global: &Global, more: &[(&str, String)]) -> Sources {
+    let mut overrides: Vec<(String, String)> = Vec::new();
+    if let Some(dir) = &global.store {
+        overrides.push(("data_dir".to_owned(), dir.display().to_string()));
+    }
+    if let Some(address) = &global.listen {
+        overrides.push(("api.bind".to_owned(), address.clone()));
+    }
+    overrides.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    Sources { file: global.config.clone(), env: std::env::vars().collect(), overrides }
+}
+
+/// Loads the settings.
+///
+/// # Errors
+/// All problems in one report, as wrong usage (exit 2).
+pub fn load(global: &Global, more: &[(&str, String)]) -> Result<Loaded> {
+    crate::settings::load(&sources(global, more))
+        .map_err(|problems| Failure::new(Exit::Usage, problems.to_string()).into())
+}
+
+fn peer(global: &Global) -> Result<client::Peer> {
+    let settings = load(global, &[])?.settings;
+    client::Peer::new(&settings.api.bind, &run::token_file(&settings))
+}
+
+fn status(global: &Global) -> Result<Exit> {
+    let status = peer(global)?.status()?;
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", client::render(&status));
+    }
+    Ok(Exit::Done)
+}
+
+fn command_to_peer(global: &Global, command: &Command) -> Result<Exit> {
+    let answer = peer(global)?.command(command)?;
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    }
+    match answer {
+        CommandAnswer::Ok { result } => {
+            if !global.json {
+                println!("{}: done", command.name());
+                for (name, value) in result.as_object().into_iter().flatten() {
+                    println!("  {name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                }
+            }
+            Ok(Exit::Done)
+        }
+        CommandAnswer::Refused { code, reason } => {
+            if !global.json {
+                eprintln!("{}: refused ({code}): {reason}", command.name());
+            }
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+/// An instant on the command line.
+fn parse_instant(text: &str) -> Result<Ts, String> {
+    Ts::parse(text).ok_or_else(|| format!("`{text}` is no date; write 2021-04-21 or 2021-04-21T08:00:00Z"))
+}

@@ -12,7 +12,7 @@ use crate::{
     settings::{EntryOrderType, ExecutionSettings},
 };
 
-/// An entry as decided: the shrunk notional and prices in quote units.
+/// An entry as decided: the quantity risk approved and prices in quote units.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EntryOrder {
     /// The decision it comes from.
@@ -25,8 +25,8 @@ pub struct EntryOrder {
     pub symbol: Symbol,
     /// Buy, or sell where the account can be short.
     pub side: Side,
-    /// Value to trade, quote units.
-    pub notional: Money,
+    /// Base units; floored to the symbol's step.
+    pub quantity: Qty,
     /// The signal's entry price.
     pub entry: Price,
     /// Newest price: what a market order's lock is computed from.
@@ -77,7 +77,7 @@ pub fn entry(
         },
         EntryOrderType::Market => order.market,
     };
-    let quantity = quantity_for(order.notional, reference, rules)?;
+    let quantity = rules.floor_quantity(order.quantity);
     let order_type = match execution.entry_order_type {
         EntryOrderType::Limit => OrderType::Limit { limit: reference },
         EntryOrderType::Market => OrderType::Market,

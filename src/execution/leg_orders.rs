@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Violation, intent, ledger};
 use crate::{
     model::{
-        CooldownCause, Decimal, Event, Leg, Money, OrderBody, OrderType, Plan, PriceTick, Side, State, Symbol,
-        SymbolRules, TimeInForce, Trade, TradeKey, TradeKind, TradeState, Ts,
+        Decimal, Event, Leg, Money, OrderBody, OrderType, Plan, PriceTick, Side, State, Symbol, SymbolRules,
+        TimeInForce, Trade, TradeKey, TradeKind, TradeState, Ts,
     },
     settings::ExecutionSettings,
 };
@@ -107,13 +107,10 @@ fn amount_of(leg: &Leg, share: Decimal) -> Money {
     }
 }
 
-/// The end of a plan of which every leg is terminal, with the cooldown that follows a rebalance.
-pub fn completion(state: &State, plan: &Plan, cooldown_minutes: &BTreeMap<CooldownCause, u32>, now: Ts) -> Vec<Event> {
-    let mut events = vec![Event::PlanCompleted { plan: plan.id }];
-    if plan.last_executed_at.is_some() {
-        events.extend(super::positions::cooldown(state, CooldownCause::Rebalance, cooldown_minutes, now));
-    }
-    events
+/// The end of a plan of which every leg is terminal. What entries have to wait for afterwards is derived from the plan
+/// by risk, asset by asset.
+pub fn completion(plan: &Plan) -> Event {
+    Event::PlanCompleted { plan: plan.id }
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ fn buys_wait_for_the_proceeds_and_shrink_pro_rata() {
     // Everything but the slippage reserve was spent, nothing overdrawn.
     assert!(book.free("USDT") < dec!(2), "{}", book.free("USDT"));
     assert_eq!(book.leg_action(), LegAction::Complete);
-    let events = completion(&book.state, &book.plan(), &book.cooldowns, book.now);
+    let events = vec![completion(&book.plan())];
     book.commit(events);
     assert_eq!(book.plan().state, PlanState::Completed);
     assert_eq!(book.state.risk.cooldown_cause, Some(CooldownCause::Rebalance));

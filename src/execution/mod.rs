@@ -2,6 +2,7 @@
 //!
 //! A step is a function from the state to the events of ONE commit; nothing here changes the state itself.
 
+pub mod actor;
 pub mod gap;
 pub mod intent;
 pub mod ledger;
@@ -15,6 +16,7 @@ pub mod supervise;
 #[cfg(test)]
 pub(crate) mod testkit;
 pub mod venue;
+pub mod work;
 
 /// The account or a trade contradicts itself: a bug, never a business refusal. It ends the process.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

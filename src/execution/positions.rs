@@ -1,12 +1,10 @@
 //! What a fill does to positions: open, add, reduce, close. A position is known by its symbol and side, so that all
 //! fills of an entry, and later entries of the same side, build one position; the opposite side reduces first.
 
-use std::collections::BTreeMap;
-
 use super::{Violation, ledger, paper::VenueFill};
 use crate::model::{
-    ClosedPart, ClosedPosition, CooldownCause, Event, ExitCause, Money, Position, PositionId, PositionSide, Side,
-    State, Symbol, Trade, TradeKey, Trailing, Ts, time::MINUTE_MS,
+    ClosedPart, ClosedPosition, Event, ExitCause, Money, Position, PositionId, PositionSide, Side, State, Symbol,
+    Trade, TradeKey, Trailing, Ts,
 };
 
 /// What a fill means for positions and cost.
@@ -153,37 +151,6 @@ fn result(position: &Position, cause: ExitCause, quote_rate: Money, now: Ts) -> 
         closed_at: now,
         cause,
     }
-}
-
-/// Streak and cooldown after a close; nothing when it was flat. The later end wins, so an earlier one is not written.
-pub fn after_close(
-    state: &State,
-    closed: &ClosedPosition,
-    cooldown_minutes: &BTreeMap<CooldownCause, u32>,
-    now: Ts,
-) -> Vec<Event> {
-    let (losses, wins, cause) = match closed.net.cmp(&Money::ZERO) {
-        std::cmp::Ordering::Equal => return Vec::new(),
-        std::cmp::Ordering::Greater => (0, state.risk.wins + 1, CooldownCause::AfterWin),
-        std::cmp::Ordering::Less => {
-            let losses = state.risk.losses + 1;
-            let cause = match losses {
-                0..=2 => CooldownCause::AfterLoss,
-                3..=4 => CooldownCause::AfterThreeLosses,
-                _ => CooldownCause::AfterFiveLosses,
-            };
-            (losses, 0, cause)
-        }
-    };
-    let mut events = vec![Event::StreakChanged { losses, wins }];
-    events.extend(cooldown(state, cause, cooldown_minutes, now));
-    events
-}
-
-/// A cooldown from now on, unless the present one ends later.
-pub fn cooldown(state: &State, cause: CooldownCause, minutes: &BTreeMap<CooldownCause, u32>, now: Ts) -> Option<Event> {
-    let until = now.plus_ms(i64::from(minutes.get(&cause).copied().unwrap_or_default()) * MINUTE_MS);
-    (until > now && until > state.risk.cooldown_until).then_some(Event::CooldownSet { until, cause })
 }
 
 /// Living orders that lose their purpose with the position: its other exits, and the resting rest of its entries.

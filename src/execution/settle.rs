@@ -2,8 +2,6 @@
 //!
 //! FILLED is never alone on disk (C4). A definite failure waits 5, 10, 20 s and ends after the configured attempts.
 
-use std::collections::BTreeMap;
-
 use super::{
     Violation, ledger,
     paper::{self, VenueFill},
@@ -11,7 +9,8 @@ use super::{
     venue::{Venue, VenueAnswer},
 };
 use crate::{
-    model::{CooldownCause, Event, Money, OrderType, PriceTick, Side, State, TimeInForce, Trade, TradeState, Ts},
+    model::{Event, Money, OrderType, PriceTick, Side, State, TimeInForce, Trade, TradeState, Ts},
+    risk::{RiskRules, cooldown},
     settings::ExecutionSettings,
 };
 
@@ -23,10 +22,8 @@ pub const VENUE_DEADLINE_MS: i64 = 10_000;
 pub struct Desk<'a> {
     /// Attempts and waits.
     pub execution: &'a ExecutionSettings,
-    /// `risk.cooldown_minutes`.
-    pub cooldown_minutes: &'a BTreeMap<CooldownCause, u32>,
-    /// `emergency.order_errors_max_consecutive`.
-    pub order_errors_max: u32,
+    /// Streaks, cooldowns and order errors.
+    pub rules: &'a RiskRules,
     /// One quote unit of the trade's symbol in the account currency.
     pub quote_rate: Money,
     /// The instant of the step.
@@ -77,7 +74,7 @@ pub fn answer(state: &State, trade: &Trade, answer: VenueAnswer, desk: &Desk<'_>
         VenueAnswer::Resting { .. } if matches!(trade.state, TradeState::Acked | TradeState::Partial) => Vec::new(),
         VenueAnswer::Resting { expires_at } => {
             let mut events = vec![Event::TradeAcked { trade_key, expires_at }];
-            events.extend(errors_over(state));
+            events.extend(cooldown::on_order_success(&state.risk));
             events
         }
         VenueAnswer::Cancelled { reason } => vec![Event::TradeCancelled { trade_key, reason }],
@@ -88,8 +85,9 @@ pub fn answer(state: &State, trade: &Trade, answer: VenueAnswer, desk: &Desk<'_>
         VenueAnswer::Rejected { reason } => vec![Event::TradeRejected { trade_key, reason }],
         VenueAnswer::NotExecuted { reason } => not_executed(state, trade, reason, desk),
         VenueAnswer::Unknown { reason } => {
+            let why = reason.clone();
             let mut events = vec![Event::TradeUnknown { trade_key, reason }];
-            events.extend(order_error(state, desk));
+            events.extend(cooldown::on_order_error(&state.risk, desk.rules, &why, desk.now));
             events
         }
     };
@@ -149,14 +147,15 @@ fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Res
     }
     if let Some(closed) = &booked.closed {
         events.extend(positions::siblings(state, closed.id, trade_key));
-        events.extend(positions::after_close(state, closed, desk.cooldown_minutes, desk.now));
+        events.extend(cooldown::on_close(&state.risk, desk.rules, closed.net_usd, desk.now));
     }
-    events.extend(errors_over(state));
+    events.extend(cooldown::on_order_success(&state.risk));
     Ok(events)
 }
 
 /// NOT_EXECUTED with the instant of the next attempt, or REJECTED(attempts_exhausted) after the last one.
 fn not_executed(state: &State, trade: &Trade, reason: String, desk: &Desk<'_>) -> Vec<Event> {
+    let why = reason.clone();
     let trade_key = trade.key;
     let mut events = if trade.attempt >= desk.execution.max_attempts_definite {
         let attempts = trade.attempt;
@@ -174,22 +173,8 @@ fn not_executed(state: &State, trade: &Trade, reason: String, desk: &Desk<'_>) -
         let retry_at = Some(desk.now.plus_ms(i64::from(wait) * 1_000));
         vec![Event::TradeNotExecuted { trade_key, reason, retry_at }]
     };
-    events.extend(order_error(state, desk));
+    events.extend(cooldown::on_order_error(&state.risk, desk.rules, &why, desk.now));
     events
-}
-
-/// Counts a technical error; enough of them in a row start a cooldown.
-fn order_error(state: &State, desk: &Desk<'_>) -> Vec<Event> {
-    let consecutive = state.risk.order_errors + 1;
-    let mut events = vec![Event::OrderErrorsChanged { consecutive }];
-    if consecutive >= desk.order_errors_max {
-        events.extend(positions::cooldown(state, CooldownCause::OrderErrors, desk.cooldown_minutes, desk.now));
-    }
-    events
-}
-
-fn errors_over(state: &State) -> Option<Event> {
-    (state.risk.order_errors > 0).then_some(Event::OrderErrorsChanged { consecutive: 0 })
 }
 
 /// The end of a resting order whose time is over.

@@ -65,15 +65,19 @@ pub(crate) fn leg_settings() -> LegSettings {
     LegSettings { max_lateness_seconds: 900, min_spacing_ratio: dec!(0.5), late_policy: LatePolicy::Respread }
 }
 
-pub(crate) fn cooldowns() -> BTreeMap<CooldownCause, u32> {
-    BTreeMap::from([
-        (CooldownCause::AfterWin, 5),
-        (CooldownCause::AfterLoss, 10),
-        (CooldownCause::AfterThreeLosses, 30),
-        (CooldownCause::AfterFiveLosses, 60),
-        (CooldownCause::Rebalance, 30),
-        (CooldownCause::OrderErrors, 15),
-    ])
+pub(crate) fn risk_rules() -> RiskRules {
+    let settings = crate::settings::Settings::defaults();
+    let input = RulesInput {
+        risk: &settings.risk,
+        regimes: &settings.regimes,
+        strictness: &settings.strictness,
+        emergency: &settings.emergency,
+        symbols: &settings.market.symbol,
+        taker_fee_pct: settings.execution.paper.taker_fee_pct,
+        price_max_age_seconds: settings.market.price_max_age_seconds,
+        mode: AccountMode::Spot,
+    };
+    RiskRules::new(input).unwrap()
 }
 
 pub(crate) fn venue(execution: &ExecutionSettings) -> PaperVenue {
@@ -95,14 +99,13 @@ pub(crate) struct Book {
     pub state: State,
     pub now: Ts,
     pub execution: ExecutionSettings,
-    pub cooldowns: BTreeMap<CooldownCause, u32>,
+    pub risk: RiskRules,
     pub slots: u32,
 }
 
 impl Book {
     pub(crate) fn new(deposits: &[(&str, Decimal)]) -> Book {
-        let mut book =
-            Book { state: State::default(), now: T0, execution: execution(), cooldowns: cooldowns(), slots: 0 };
+        let mut book = Book { state: State::default(), now: T0, execution: execution(), risk: risk_rules(), slots: 0 };
         book.commit(vec![Event::StoreCreated { store: Uuid::from_u128(1), seed: 1, data_kind: "simulated".into() }]);
         for (asset, amount) in deposits {
             book.commit(vec![Event::Deposit { asset: asset.parse().unwrap(), amount: *amount }]);
@@ -154,7 +157,7 @@ impl Book {
             replacement: 0,
             symbol,
             side: Side::Buy,
-            notional,
+            quantity: notional / price,
             entry: price,
             market: price,
             stop: None,
@@ -179,13 +182,7 @@ impl Book {
     }
 
     pub(crate) fn desk(&self) -> settle::Desk<'_> {
-        settle::Desk {
-            execution: &self.execution,
-            cooldown_minutes: &self.cooldowns,
-            order_errors_max: 3,
-            quote_rate: Decimal::ONE,
-            now: self.now,
-        }
+        settle::Desk { execution: &self.execution, rules: &self.risk, quote_rate: Decimal::ONE, now: self.now }
     }
 
     /// Asks the paper venue about a living trade and commits what follows.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     aggregate::{ClosedFrame, Gap, Reject},
+    feed::{FeedItem, FeedKind},
     symbol_market::SymbolMarket,
 };
 use crate::{
@@ -180,6 +181,18 @@ impl Market {
             None => {
                 self.unknown_symbols += 1;
                 Err(Reject::UnknownSymbol)
+            }
+        }
+    }
+
+    /// Takes one delivery of a feed; answers the price it brought. What is refused is counted.
+    pub fn take(&mut self, item: FeedItem) -> Option<PriceTick> {
+        match item.kind {
+            FeedKind::Candle(candle) => self.on_candle(item.symbol, candle).tick,
+            FeedKind::Price(price) => self.on_price(item.symbol, price, item.available_at).ok(),
+            FeedKind::Book(book) => {
+                self.on_book(item.symbol, book);
+                None
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Feeds, aggregation, indicators and immutable snapshots.
 
+pub mod actor;
 pub mod aggregate;
 pub mod core;
 pub mod feed;

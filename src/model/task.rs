@@ -220,6 +220,28 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
+    /// All reasons, in the order of the specification.
+    pub const ALL: [SkipReason; 18] = [
+        SkipReason::Running,
+        SkipReason::Missed,
+        SkipReason::StatePaused,
+        SkipReason::StateHalted,
+        SkipReason::Disabled,
+        SkipReason::Degraded,
+        SkipReason::Quarantined,
+        SkipReason::DepNeverRan,
+        SkipReason::DepStale,
+        SkipReason::DepNotNew,
+        SkipReason::DepRunning,
+        SkipReason::DepUnavailable,
+        SkipReason::DepSkew,
+        SkipReason::StartDeadline,
+        SkipReason::Replaced,
+        SkipReason::Budget,
+        SkipReason::Clock,
+        SkipReason::DataStale,
+    ];
+
     /// The name as written in events and reports.
     pub const fn name(self) -> &'static str {
         match self {

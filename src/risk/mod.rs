@@ -3,7 +3,9 @@
 //! It never asks a model anything, reads no clock and no disk, and trusts no size it was handed: every limit is judged
 //! on the shrunk notional and the lowered leverage.
 
+pub mod actor;
 pub mod alerts;
+pub mod board;
 pub mod breakers;
 pub mod cooldown;
 pub mod engine;

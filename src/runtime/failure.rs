@@ -44,6 +44,37 @@ impl process::Termination for Exit {
     }
 }
 
+/// An error that ends the process with a code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// For people.
+    pub text: String,
+}
+
+impl Failure {
+    /// An error with its exit code.
+    pub fn new(exit: Exit, text: impl Into<String>) -> Failure {
+        Failure { exit, text: text.into() }
+    }
+}
+
+impl Exit {
+    /// The exit of a number the service manager knows; anything else is a plain failure.
+    pub const fn from_code(code: u8) -> Exit {
+        match code {
+            0 => Exit::Done,
+            2 => Exit::Usage,
+            70 => Exit::Internal,
+            73 => Exit::StoreInUse,
+            75 => Exit::TryAgain,
+            _ => Exit::Failed,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Exit;

@@ -24,6 +24,21 @@ impl Histogram {
         self.buckets[bucket.min(BUCKETS - 1)] += 1;
         self.max_ms = self.max_ms.max(ms);
     }
+
+    /// The duration that a share of 0..=1 of all records do not exceed, to the resolution of the buckets, ms.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let total: u64 = self.buckets.iter().sum();
+        let wanted = (share * total as f64).ceil() as u64;
+        let mut seen = 0;
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if *count > 0 && seen >= wanted {
+                let longest = if bucket == 0 { 0 } else { (1_i64 << bucket) - 1 };
+                return longest.min(self.max_ms) as f64;
+            }
+        }
+        0.0
+    }
 }
 
 /// Counters of one key.

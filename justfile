@@ -1,0 +1,21 @@
+# Recipes; every one is a plain command you can also type.
+
+# What CI runs.
+ci:
+    bash .ci/run
+
+# The README's test command.
+test:
+    cargo test --release
+
+# All figures of docs/benchmarks.md.
+bench:
+    cargo bench
+
+# Line coverage of the modules with money in them (installs cargo-llvm-cov).
+coverage:
+    bash .ci/coverage
+
+# docs/configuration.md from the key table.
+docs:
+    cargo run --release --quiet -- config docs > docs/configuration.md

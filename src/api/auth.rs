@@ -1,0 +1,109 @@
+//! The access token: 256 random bits made at first start, kept in a 0600 file, compared in constant time.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// SHA-256 of the token; the token itself is not kept in the process.
+#[derive(Clone)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// Whether `offered` is the token; takes the same time for every wrong one.
+    pub fn admits(&self, offered: &str) -> bool {
+        let digest: [u8; 32] = Sha256::digest(offered.as_bytes()).into();
+        digest.ct_eq(&self.0).into()
+    }
+}
+
+/// Reads the token file, or makes it with a fresh token.
+///
+/// # Errors
+/// When the file is readable by group or others, is not a token, or cannot be read or written.
+pub fn load_or_create(path: &Path) -> Result<TokenDigest> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => {
+            let mode = meta.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                bail!("token file {} has mode {mode:04o}; others could read it. Run: chmod 600 {0}", path.display());
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
+        Err(error) => return Err(error).with_context(|| format!("cannot look at the token file {}", path.display())),
+    }
+    Ok(TokenDigest(Sha256::digest(read(path)?.as_bytes()).into()))
+}
+
+/// The token in the file, for the command line of the same user.
+///
+/// # Errors
+/// When the file cannot be read or holds no token.
+pub fn read(path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| {
+        format!("cannot read the token file {}; is the program running with this --store?", path.display())
+    })?;
+    let token = text.trim();
+    if token.len() != 64 || !token.bytes().all(|b| b.is_ascii_hexdigit()) {
+        bail!("token file {} holds no token (64 hex digits); remove it and restart to make a new one", path.display());
+    }
+    Ok(token.to_owned())
+}
+
+fn create(path: &Path) -> Result<()> {
+    let mut bytes = [0u8; 32];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .context("cannot draw a token")?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot make the token file {}", path.display()))?;
+    writeln!(file, "{}", hex::encode(bytes))?;
+    file.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_token_is_private_and_admits_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let digest = load_or_create(&path).unwrap();
+        let token = read(&path).unwrap();
+        assert!(digest.admits(&token));
+        assert!(!digest.admits("0000"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(load_or_create(&path).unwrap().admits(&token), "a second start keeps the token");
+    }
+
+    #[test]
+    fn a175_world_readable_token_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        load_or_create(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = load_or_create(&path).err().unwrap().to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_token_file_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, "hello").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(load_or_create(&path).err().unwrap().to_string().contains("remove it"));
+    }
+}

@@ -1,0 +1,405 @@
+//! `backtest`: the same actors over historic candles in virtual time.
+
+pub mod picture;
+pub mod report;
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, Context as ActorContext, Handler};
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rust_decimal::prelude::ToPrimitive;
+
+use super::{
+    Global, load, parse_instant, run,
+    system::{self, Ingredients},
+};
+use crate::{
+    coordinator::messages::GetStats,
+    execution::ledger,
+    market::{
+        Feed, FeedIssues, Market,
+        actor::{FeedEnded, ReadIssues},
+        feed::csv::{CsvFeed, CsvWindow},
+    },
+    model::{Clock, ClosedPosition, Event, Money, SkipReason, Symbol, TaskName, Timeframe, Ts},
+    risk::actor::EquityCurve,
+    runtime::{
+        failure::{Exit, Failure},
+        placement::{Place, run_virtual},
+    },
+    settings::Loaded,
+    store::{Close, CommittedBatch, Detach, JournalHead, Observe, OpenInfo, Store},
+};
+use report::{Report, VoterRow};
+
+/// Flags of `backtest`.
+#[derive(Args, Debug, Clone)]
+pub struct BacktestArgs {
+    /// Folder of candle files (Kraken OHLCVT, plain or gz)
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// First day or instant [default: the first candle]
+    #[arg(long, value_parser = parse_instant, value_name = "DATE")]
+    pub from: Option<Ts>,
+    /// Last day (inclusive) or instant [default: the last candle]
+    #[arg(long, value_parser = parse_end, value_name = "DATE")]
+    pub to: Option<Ts>,
+    /// Only these, comma separated, for example BTC/USDT,XRP/USDT [default: every configured symbol that has a file]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub symbols: Vec<Symbol>,
+    /// Drives every random draw
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for report.json, equity.svg, trades.csv, equity.csv and journal.jsonl
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+}
+
+/// The end of a window: a date means its whole day.
+fn parse_end(text: &str) -> Result<Ts, String> {
+    let at = parse_instant(text)?;
+    Ok(if text.len() == "2021-05-20".len() { at.plus_ms(crate::model::time::DAY_MS) } else { at })
+}
+
+/// Runs the backtest and prints its summary; with `--report` also writes the files.
+///
+/// # Errors
+/// Settings or flags that do not fit (exit 2), candle files that cannot be used, a report folder that cannot be written.
+pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
+    let symbols = symbols_with_files(global, args)?;
+    let list = symbols.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let more = [
+        ("market.source", "csv".to_owned()),
+        ("market.csv.dir", args.data.display().to_string()),
+        ("seed", args.seed.to_string()),
+        ("symbols", list),
+        ("runtime.speed", "1".to_owned()),
+    ];
+    let loaded = load(global, &more)?;
+    if let Some(folder) = &args.report {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the report folder {}", folder.display()))?;
+    }
+    let outcome = simulate(loaded, args)?;
+    if let Some(folder) = &args.report {
+        write_report(folder, &outcome)?;
+    }
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&outcome.report)?);
+    } else {
+        println!("{}", report::summary(&outcome.report));
+        for issue in &outcome.issues.first {
+            eprintln!("skipped {issue}");
+        }
+        if let Some(folder) = &args.report {
+            println!("report in {}", folder.display());
+        }
+    }
+    Ok(if outcome.report.invariant_violations.is_empty() { Exit::Done } else { Exit::Internal })
+}
+
+/// The symbols asked for, or every configured one that has a file in the folder.
+fn symbols_with_files(global: &Global, args: &BacktestArgs) -> Result<Vec<Symbol>> {
+    if !args.symbols.is_empty() {
+        return Ok(args.symbols.clone());
+    }
+    let configured = load(global, &[])?.settings.symbols;
+    let window = || CsvWindow { from: args.from, to: args.to, warm_up_ms: 0 };
+    let mut found = Vec::new();
+    let mut first_error = None;
+    for symbol in &configured {
+        match CsvFeed::open(&args.data, &[*symbol], window()) {
+            Ok(_) => found.push(*symbol),
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    match (found.is_empty(), first_error) {
+        (true, Some(error)) => Err(Failure::new(Exit::Usage, error.to_string()).into()),
+        _ => Ok(found),
+    }
+}
+
+/// What a simulation leaves.
+struct Outcome {
+    report: Report,
+    curve: Vec<(Ts, f64)>,
+    closed: Vec<ClosedPosition>,
+    issues: FeedIssues,
+}
+
+fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
+    let settings = &loaded.settings;
+    let base =
+        CsvFeed::open(&args.data, &settings.symbols, CsvWindow { from: args.from, to: args.to, warm_up_ms: 0 })?.base();
+    let warm_up_ms = Market::history_ms(&settings.market, base);
+    let window = CsvWindow { from: args.from, to: args.to, warm_up_ms };
+    let mut feed = CsvFeed::open(&args.data, &settings.symbols, window)?;
+    let first = feed.peek_at().unwrap_or_default();
+    let start = args.from.unwrap_or(first);
+    if args.to.is_some_and(|to| to <= start) {
+        let text = format!("--to {} is not after {start}", args.to.unwrap_or_default());
+        return Err(Failure::new(Exit::Usage, text).into());
+    }
+    let info = OpenInfo {
+        seed: args.seed,
+        data_kind: "csv".to_owned(),
+        config_hash: loaded.hash.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: start,
+        deposits: system::deposits(settings),
+        store_id: None,
+    };
+    let out: Option<Box<dyn std::io::Write + Send>> = match &args.report {
+        Some(folder) => {
+            let path = folder.join("journal.jsonl");
+            let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            Some(Box::new(BufWriter::with_capacity(1 << 20, file)))
+        }
+        None => None,
+    };
+    let (store, opened) = Store::memory(&info, out)?;
+    let began = Instant::now();
+    let to = args.to;
+    run_virtual(start, |place| async move {
+        let drive = Drive { start, to, began, base };
+        drive.run(place, loaded, store, opened, Box::new(feed)).await
+    })?
+}
+
+/// Counts the end of the feed and what closed on the way.
+#[derive(Default)]
+struct Owner {
+    seen: Rc<RefCell<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    ended: bool,
+    error: Option<String>,
+    closed: Vec<ClosedPosition>,
+}
+
+impl Actor for Owner {
+    type Context = ActorContext<Self>;
+}
+
+impl Handler<FeedEnded> for Owner {
+    type Result = ();
+    fn handle(&mut self, ended: FeedEnded, _: &mut ActorContext<Self>) {
+        let mut seen = self.seen.borrow_mut();
+        seen.ended = true;
+        seen.error = ended.error;
+    }
+}
+
+impl Handler<CommittedBatch> for Owner {
+    type Result = ();
+    fn handle(&mut self, CommittedBatch(records): CommittedBatch, _: &mut ActorContext<Self>) {
+        for record in records.iter() {
+            if let Event::PositionClosed { closed } = &record.event {
+                self.seen.borrow_mut().closed.push((**closed).clone());
+            }
+        }
+    }
+}
+
+/// One simulation under way.
+struct Drive {
+    start: Ts,
+    to: Option<Ts>,
+    began: Instant,
+    base: Timeframe,
+}
+
+/// The progress bar is looked at after so much simulated time.
+const STRIDE_MS: i64 = 6 * 3_600_000;
+
+impl Drive {
+    async fn run(
+        self,
+        place: Place,
+        loaded: Loaded,
+        store: Store,
+        opened: crate::store::Opened,
+        feed: Box<dyn Feed>,
+    ) -> Result<Outcome> {
+        let clock = place.clock.clone();
+        let seen = Rc::new(RefCell::new(Seen::default()));
+        let owner: Addr<Owner> = Owner { seen: Rc::clone(&seen) }.start();
+        let settings = Rc::new(loaded.settings);
+        let ingredients = Ingredients {
+            settings: Rc::clone(&settings),
+            config_hash: loaded.hash,
+            place,
+            store,
+            opened,
+            feed,
+            volatile: true,
+            on_end: owner.clone().recipient(),
+            on_fatal: run::fatal,
+        };
+        let system = system::assemble(ingredients).await?;
+        system.links.store.send(Observe(owner.recipient())).await?;
+        let start_equity = self.equity_of_deposits(&system);
+
+        let bar = progress_bar(self.start, self.to);
+        let mut next = self.start;
+        loop {
+            next = next.plus_ms(STRIDE_MS);
+            let target = self.to.map_or(next, |to| to.min(next));
+            clock.sleep_until(target).await;
+            bar.set_position(target.since_ms(self.start).max(0) as u64 / 1_000);
+            bar.set_message(target.utc().format("%Y-%m-%d").to_string());
+            let ended = seen.borrow().ended;
+            if ended || self.to.is_some_and(|to| target >= to) {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        if let Some(error) = seen.borrow().error.clone() {
+            return Err(Failure::new(Exit::Failed, error).into());
+        }
+        self.gather(&system, start_equity, seen, clock.now()).await
+    }
+
+    /// Deposits at the first prices; deposits in the account currency need none.
+    fn equity_of_deposits(&self, system: &system::System) -> Option<Money> {
+        let (state, board) = (system.view.read(), system.prices.read());
+        crate::risk::view::equity(&state, &board.book, crate::risk::AccountMode::Spot).map(|(equity, _)| equity)
+    }
+
+    async fn gather(
+        &self,
+        system: &system::System,
+        start_equity: Option<Money>,
+        seen: Rc<RefCell<Seen>>,
+        end: Ts,
+    ) -> Result<Outcome> {
+        let stats = system.coordinator.send(GetStats).await?;
+        let (issues, candles) = system.links.market.send(ReadIssues).await?;
+        let curve = system.links.risk.send(EquityCurve).await?;
+        let head = system.links.store.send(JournalHead).await?;
+        system.links.store.send(Detach).await?;
+        let journal_sha256 = system.links.store.send(Close).await?.unwrap_or_default();
+        let elapsed = self.began.elapsed().as_secs_f64();
+
+        let state = system.view.read();
+        let curve: Vec<(Ts, f64)> = curve.iter().filter_map(|(at, equity)| Some((*at, equity.to_f64()?))).collect();
+        let start_equity = start_equity.unwrap_or_default();
+        let final_equity = curve.last().map_or_else(|| start_equity.to_f64().unwrap_or_default(), |point| point.1);
+        let start_value = start_equity.to_f64().unwrap_or_default();
+        let mut violations = Vec::new();
+        if let Err(violation) = ledger::check_conservation(&state) {
+            violations.push(violation.to_string());
+        }
+        if let Err(text) = stats.checked {
+            violations.push(text);
+        }
+        let counted = |name: &str, count: u64| (count > 0).then(|| (name.to_owned(), count));
+        let runs = TaskName::ALL.iter().filter_map(|task| {
+            let started =
+                stats.stats.keys.iter().filter(|key| key.key.task == *task).map(|key| key.counts.started).sum();
+            counted(task.name(), started)
+        });
+        let skips = SkipReason::ALL.iter().filter_map(|reason| counted(reason.name(), stats.stats.skipped(*reason)));
+        let data_issues = [
+            ("defective_rows", issues.defective),
+            ("duplicate_rows", issues.duplicates),
+            ("out_of_order_rows", issues.out_of_order),
+        ];
+        let report = Report {
+            from: self.start,
+            to: end,
+            base_timeframe: self.base,
+            candles,
+            elapsed_seconds: elapsed,
+            candles_per_second: candles as f64 / elapsed.max(1e-9),
+            peak_rss_bytes: peak_rss_bytes(),
+            runs: runs.collect(),
+            skips: skips.collect(),
+            signals: state.totals.signals,
+            decisions: state.totals.decisions.clone(),
+            orders: state.totals.orders,
+            fills: state.totals.fills,
+            closed_trades: state.totals.closed_trades,
+            winning_trades: state.totals.winning_trades,
+            fees: state
+                .totals
+                .fees
+                .iter()
+                .map(|(asset, fee)| (asset.to_string(), fee.normalize().to_string()))
+                .collect(),
+            start_equity: start_equity.normalize().to_string(),
+            final_equity: format!("{final_equity:.2}"),
+            return_pct: if start_value > 0.0 { (final_equity / start_value - 1.0) * 100.0 } else { 0.0 },
+            max_drawdown_pct: report::max_drawdown_pct(&curve),
+            sharpe: report::sharpe(&curve),
+            journal_sha256,
+            journal_records: head.seq,
+            invariant_violations: violations,
+            data_issues: data_issues.iter().filter_map(|(name, count)| counted(name, *count)).collect(),
+            per_voter: state.leaderboard.tallies.iter().map(|(name, tally)| VoterRow::new(name, tally)).collect(),
+        };
+        let closed = std::mem::take(&mut seen.borrow_mut().closed);
+        Ok(Outcome { report, curve, closed, issues })
+    }
+}
+
+fn progress_bar(start: Ts, to: Option<Ts>) -> ProgressBar {
+    let bar = match to {
+        Some(to) => ProgressBar::new(to.since_ms(start).max(0) as u64 / 1_000),
+        None => ProgressBar::new_spinner(),
+    };
+    // The template is a constant that parses; a wrong one would only cost the looks.
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% eta {eta} ({per_sec} simulated s/s)")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Highest resident memory of this process so far, from the kernel's own account.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1_024)
+}
+
+fn write_report(folder: &Path, outcome: &Outcome) -> Result<()> {
+    let write = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("report.json", serde_json::to_string_pretty(&outcome.report)? + "\n")?;
+    let curve: String = outcome.curve.iter().map(|(at, equity)| format!("{at},{equity:.4}\n")).collect();
+    write("equity.csv", format!("time,equity\n{curve}"))?;
+    let mut trades = String::from("position,symbol,quantity,entry,exit,gross,fees,net,opened_at,closed_at,cause\n");
+    for c in &outcome.closed {
+        let cause = crate::execution::intent::cause_name(c.cause);
+        trades += &format!(
+            "{},{},{},{},{},{},{},{},{},{},{cause}\n",
+            c.id, c.symbol, c.quantity, c.entry, c.exit, c.gross, c.fees, c.net, c.opened_at, c.closed_at
+        );
+    }
+    write("trades.csv", trades)?;
+    if outcome.curve.is_empty() {
+        return Ok(());
+    }
+    let marks: Vec<picture::Mark> = outcome
+        .closed
+        .iter()
+        .map(|c| picture::Mark { at: c.closed_at, net: c.net_usd.to_f64().unwrap_or_default() })
+        .collect();
+    let title = format!("equity {:+.2} %, {} closed trades", outcome.report.return_pct, outcome.report.closed_trades);
+    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks)
+}

@@ -1,0 +1,247 @@
+//! What a backtest says afterwards: figures for machines, a table for people.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model::{Score, Ts, state::VoterTally, time::DAY_MS};
+
+/// The facts a backtest ends with; field names are those of `report.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Start of the simulated window.
+    pub from: Ts,
+    /// End of the simulated window.
+    pub to: Ts,
+    /// Length of the candles in the files.
+    pub base_timeframe: crate::model::Timeframe,
+    /// Base candles delivered inside the window.
+    pub candles: u64,
+    /// Wall time of the simulation, warm-up included.
+    pub elapsed_seconds: f64,
+    /// candles / elapsed_seconds.
+    pub candles_per_second: f64,
+    /// Peak resident memory of this process; absent where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
+    /// Runs started, by task.
+    pub runs: BTreeMap<String, u64>,
+    /// Slots skipped, by reason.
+    pub skips: BTreeMap<String, u64>,
+    /// Accepted signals.
+    pub signals: u64,
+    /// Ended decisions, by end.
+    pub decisions: BTreeMap<String, u64>,
+    /// Intents made.
+    pub orders: u64,
+    /// Fills booked.
+    pub fills: u64,
+    /// Positions closed.
+    pub closed_trades: u64,
+    /// Of these with a net gain.
+    pub winning_trades: u64,
+    /// Fees by asset.
+    pub fees: BTreeMap<String, String>,
+    /// Account currency.
+    pub start_equity: String,
+    /// Account currency.
+    pub final_equity: String,
+    /// Percent.
+    pub return_pct: f64,
+    /// Percent of the peak, positive.
+    pub max_drawdown_pct: f64,
+    /// Annualised over daily returns (365 days, no risk-free rate); absent below 2 days or without variance.
+    pub sharpe: Option<f64>,
+    /// SHA-256 over all journal bytes.
+    pub journal_sha256: String,
+    /// Journal records.
+    pub journal_records: u64,
+    /// Violated invariants in words; empty when all held.
+    pub invariant_violations: Vec<String>,
+    /// Rows of the input that were not used, by reason.
+    pub data_issues: BTreeMap<String, u64>,
+    /// Voters by name.
+    pub per_voter: Vec<VoterRow>,
+}
+
+/// One voter's record.
+#[derive(Clone, Debug, Serialize)]
+pub struct VoterRow {
+    /// As configured.
+    pub voter: String,
+    /// Valid votes.
+    pub votes: u64,
+    /// By action.
+    pub by_action: BTreeMap<String, u64>,
+    /// Abstentions.
+    pub abstentions: u64,
+    /// Failures.
+    pub failures: u64,
+    /// Marked votes.
+    pub marked: u64,
+    /// correct / marked; absent when none is marked.
+    pub share_correct: Option<f64>,
+    /// Mean of BUY and SELL votes, basis points.
+    pub mean_signed_return_bp: Option<f64>,
+    /// 0..1
+    pub mean_confidence: Option<f64>,
+}
+
+impl VoterRow {
+    /// From the state's tally.
+    pub fn new(voter: &str, tally: &VoterTally) -> VoterRow {
+        let share = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
+        let returns: f64 = tally.return_bp_sum.to_string().parse().unwrap_or(0.0);
+        VoterRow {
+            voter: voter.to_owned(),
+            votes: tally.votes,
+            by_action: tally.by_action.iter().map(|(action, count)| (action.name().to_owned(), *count)).collect(),
+            abstentions: tally.abstentions,
+            failures: tally.failures,
+            marked: tally.marked,
+            share_correct: share(tally.correct as f64, tally.marked),
+            mean_signed_return_bp: share(returns, tally.return_count),
+            mean_confidence: share(tally.confidence_sum as f64 / f64::from(Score::ONE.0), tally.votes),
+        }
+    }
+}
+
+/// Largest fall from a running peak, percent, positive.
+pub fn max_drawdown_pct(curve: &[(Ts, f64)]) -> f64 {
+    let mut peak = f64::MIN;
+    let mut worst: f64 = 0.0;
+    for (_, equity) in curve {
+        peak = peak.max(*equity);
+        if peak > 0.0 {
+            worst = worst.max((peak - equity) / peak * 100.0);
+        }
+    }
+    worst
+}
+
+/// Annualised Sharpe ratio of daily returns: mean / standard deviation (n − 1) × √365, without a risk-free rate.
+pub fn sharpe(curve: &[(Ts, f64)]) -> Option<f64> {
+    let mut days: Vec<f64> = Vec::new();
+    let mut day = None;
+    for (at, equity) in curve {
+        let this = at.0.div_euclid(DAY_MS);
+        match (day == Some(this), days.last_mut()) {
+            (true, Some(last)) => *last = *equity,
+            _ => days.push(*equity),
+        }
+        day = Some(this);
+    }
+    let returns: Vec<f64> =
+        days.windows(2).filter_map(|pair| (pair[0] > 0.0).then(|| pair[1] / pair[0] - 1.0)).collect();
+    if returns.len() < 2 {
+        return None;
+    }
+    let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+    let variance = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (returns.len() - 1) as f64;
+    (variance > 0.0).then(|| mean / variance.sqrt() * 365f64.sqrt())
+}
+
+/// The summary for a terminal.
+pub fn summary(report: &Report) -> String {
+    use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
+
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY);
+    let mut row = |name: &str, value: String| {
+        table.add_row(vec![name.to_owned(), value]);
+    };
+    let counts = |map: &BTreeMap<String, u64>| {
+        if map.is_empty() {
+            return "none".to_owned();
+        }
+        map.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join("\n")
+    };
+    row("window", format!("{} .. {}", report.from, report.to));
+    row(
+        "candles",
+        format!("{} in {:.2} s ({:.0}/s)", report.candles, report.elapsed_seconds, report.candles_per_second),
+    );
+    if let Some(bytes) = report.peak_rss_bytes {
+        row("peak memory", format!("{:.1} MiB", bytes as f64 / 1_048_576.0));
+    }
+    row("runs", counts(&report.runs));
+    row("skips", counts(&report.skips));
+    row("signals", report.signals.to_string());
+    row("decisions", counts(&report.decisions));
+    row("orders / fills", format!("{} / {}", report.orders, report.fills));
+    row("closed trades", format!("{} ({} with a gain)", report.closed_trades, report.winning_trades));
+    let fees = report.fees.iter().map(|(asset, fee)| format!("{fee} {asset}")).collect::<Vec<_>>().join(", ");
+    row("fees", if fees.is_empty() { "none".to_owned() } else { fees });
+    row("equity", format!("{} -> {} ({:+.2} %)", report.start_equity, report.final_equity, report.return_pct));
+    row("max drawdown", format!("{:.2} %", report.max_drawdown_pct));
+    row("sharpe", report.sharpe.map_or("too few days".to_owned(), |value| format!("{value:.2}")));
+    if !report.data_issues.is_empty() {
+        row("data issues", counts(&report.data_issues));
+    }
+    row("journal", format!("{} records, sha256 {}", report.journal_records, report.journal_sha256));
+    let held = report.invariant_violations.is_empty();
+    row("invariants", if held { "all held".to_owned() } else { report.invariant_violations.join("\n") });
+
+    let mut voters = Table::new();
+    voters.load_preset(UTF8_BORDERS_ONLY);
+    voters.set_header([
+        "voter",
+        "votes",
+        "BUY",
+        "SELL",
+        "HOLD",
+        "abstained",
+        "marked",
+        "right",
+        "mean bp",
+        "confidence",
+    ]);
+    for column in voters.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let or_dash = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+    for voter in &report.per_voter {
+        let count = |name: &str| voter.by_action.get(name).copied().unwrap_or(0).to_string();
+        voters.add_row(vec![
+            voter.voter.clone(),
+            voter.votes.to_string(),
+            count("BUY"),
+            count("SELL"),
+            count("HOLD"),
+            voter.abstentions.to_string(),
+            voter.marked.to_string(),
+            voter.share_correct.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0)),
+            or_dash(voter.mean_signed_return_bp, 2),
+            or_dash(voter.mean_confidence, 3),
+        ]);
+    }
+    format!("{table}\n{voters}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(values: &[f64]) -> Vec<(Ts, f64)> {
+        values.iter().enumerate().map(|(day, v)| (Ts(day as i64 * DAY_MS), *v)).collect()
+    }
+
+    #[test]
+    fn drawdown_is_measured_from_the_running_peak() {
+        let worst = max_drawdown_pct(&curve(&[100.0, 120.0, 90.0, 110.0, 105.0]));
+        assert!((worst - 25.0).abs() < 1e-12);
+        assert_eq!(max_drawdown_pct(&curve(&[1.0, 2.0, 3.0])), 0.0);
+    }
+
+    #[test]
+    fn sharpe_of_known_returns() {
+        // Daily returns +1 %, −1 %, +2 %: mean 0.02/3, sample deviation 0.0152752...
+        let sharpe = sharpe(&curve(&[100.0, 101.0, 99.99, 101.9898])).unwrap();
+        assert!((sharpe - 0.006_666_666_7 / 0.015_275_252_3 * 365f64.sqrt()).abs() < 1e-6, "{sharpe}");
+    }
+
+    #[test]
+    fn sharpe_needs_days_and_variance() {
+        assert_eq!(sharpe(&curve(&[100.0, 101.0])), None);
+        assert_eq!(sharpe(&curve(&[100.0, 100.0, 100.0, 100.0])), None);
+    }
+}

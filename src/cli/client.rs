@@ -1,0 +1,193 @@
+//! Commands that talk to the running process through its HTTP surface and token file.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
+use reqwest::blocking::{Client, Response};
+
+use crate::{
+    api::auth,
+    coordinator::status::Status,
+    model::{Command, CommandAnswer},
+};
+
+/// Where the running process answers and which token it takes.
+pub struct Peer {
+    base: String,
+    token: String,
+    client: Client,
+}
+
+impl Peer {
+    /// Reads the token file of the store.
+    ///
+    /// # Errors
+    /// When the token file cannot be read.
+    pub fn new(listen: &str, token_file: &Path) -> Result<Peer> {
+        let client = Client::builder().timeout(Duration::from_secs(15)).no_proxy().build()?;
+        Ok(Peer { base: format!("http://{listen}"), token: auth::read(token_file)?, client })
+    }
+
+    /// Asks for the status.
+    ///
+    /// # Errors
+    /// When nobody answers or the answer is an error.
+    pub fn status(&self) -> Result<Status> {
+        let answer = self.client.get(format!("{}/v1/status", self.base)).bearer_auth(&self.token).send();
+        Ok(self.checked(answer)?.json()?)
+    }
+
+    /// Sends a command under a fresh idempotency key.
+    ///
+    /// # Errors
+    /// When nobody answers or the request itself is refused; a refused command is an answer.
+    pub fn command(&self, command: &Command) -> Result<CommandAnswer> {
+        let answer = self
+            .client
+            .post(format!("{}/v1/commands", self.base))
+            .bearer_auth(&self.token)
+            .header("X-Triplegain", "1")
+            .header("Idempotency-Key", fresh_key())
+            .json(command)
+            .send();
+        let response = answer.with_context(|| self.nobody())?;
+        let conflict = response.status() == reqwest::StatusCode::CONFLICT;
+        let response = if conflict { response } else { self.checked(Ok(response))? };
+        Ok(response.json()?)
+    }
+
+    fn nobody(&self) -> String {
+        format!("nobody answers at {}; is `triplegain run` running with this --listen?", self.base)
+    }
+
+    fn checked(&self, answer: reqwest::Result<Response>) -> Result<Response> {
+        let response = answer.with_context(|| self.nobody())?;
+        let status = response.status();
+        if !status.is_success() {
+            bail!("{} answered {status}: {}", self.base, response.text().unwrap_or_default());
+        }
+        Ok(response)
+    }
+}
+
+/// Unique per call: process, wall time and a counter are enough for a key that lives 24 h.
+fn fresh_key() -> String {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    format!("cli-{}-{nanos}", std::process::id())
+}
+
+/// The status for a terminal.
+pub fn render(status: &Status) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let why =
+        if status.pause_reasons.is_empty() { String::new() } else { format!(" ({})", status.pause_reasons.join(", ")) };
+    line(format!("{}{why}, {}, level {}, boot {}", status.state, status.mode, status.degradation, status.boot_epoch));
+    if let Some(id) = &status.halt_id {
+        line(format!("HALTED as {id}: {}", status.halt_reason.as_deref().unwrap_or("no reason given")));
+    }
+    if !status.latched_breakers.is_empty() {
+        line(format!("latched, refusing entries: {}", status.latched_breakers.join(", ")));
+    }
+    line(format!("program time {} at {}x, up {} s", status.now, status.speed, status.uptime_seconds));
+    line(format!(
+        "recovered: {} records, {} interrupted runs, {} resting orders, {} positions, {} planned legs",
+        status.recovered.records,
+        status.recovered.interrupted_runs,
+        status.recovered.resting_orders,
+        status.recovered.positions,
+        status.recovered.planned_legs
+    ));
+    let equity = status.account.equity.map_or("unknown (a price is missing)".to_owned(), |e| format!("{e:.2}"));
+    line(format!("equity {equity}; journal seq {} hash {}", status.journal.seq, status.journal.hash));
+    line(format!(
+        "start lateness ms p50 {:.1} p99 {:.1} max {:.1}; missed slots {}",
+        status.lateness_ms.p50, status.lateness_ms.p99, status.lateness_ms.max, status.missed_slots
+    ));
+    let mut balances = table(["asset", "free", "locked"]);
+    for (asset, balance) in &status.account.balances {
+        balances.add_row([asset.clone(), balance.free.to_string(), balance.locked.to_string()]);
+    }
+    let mut feeds = table(["feed", "price", "age s", "healthy", "gaps"]);
+    for feed in &status.feeds {
+        let age = feed.data_age_seconds.map_or("-".to_owned(), |age| format!("{age:.1}"));
+        let price = feed.price.map_or("-".to_owned(), |price| price.to_string());
+        feeds.add_row([feed.symbol.to_string(), price, age, yes_no(feed.healthy), feed.gaps.to_string()]);
+    }
+    let mut tasks = table(["task", "symbol", "running", "last success", "next due", "last outcome", "last skip"]);
+    for task in &status.tasks {
+        tasks.add_row([
+            task.task.to_string(),
+            task.symbol.to_string(),
+            yes_no(task.running),
+            task.last_success_at.map_or("-".to_owned(), |at| at.to_string()),
+            task.next_due_at.map_or("-".to_owned(), |at| at.to_string()),
+            task.last_outcome.clone().unwrap_or_else(|| "-".to_owned()),
+            task.last_skip_reason.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    let mut shown = vec![balances, feeds, tasks];
+    if !status.positions.is_empty() {
+        let mut positions = table(["position", "symbol", "quantity", "entry", "stop", "target", "unrealised"]);
+        for held in &status.positions {
+            positions.add_row([
+                held.id.clone(),
+                held.symbol.to_string(),
+                held.quantity.to_string(),
+                held.entry.round_dp(8).to_string(),
+                or_dash(held.stop),
+                or_dash(held.target),
+                held.unrealised.map_or("-".to_owned(), |gain| format!("{gain:.4}")),
+            ]);
+        }
+        shown.push(positions);
+    }
+    if !status.orders.is_empty() {
+        let mut orders = table(["order", "kind", "symbol", "side", "quantity", "filled", "limit", "state"]);
+        for order in &status.orders {
+            let short: String = order.trade_key.chars().take(12).collect();
+            orders.add_row([
+                short,
+                order.kind.clone(),
+                order.symbol.to_string(),
+                order.side.clone(),
+                order.quantity.to_string(),
+                order.filled.to_string(),
+                or_dash(order.limit),
+                order.state.clone(),
+            ]);
+        }
+        shown.push(orders);
+    }
+    if !status.scheduled.is_empty() {
+        let mut legs = table(["leg", "batch", "symbol", "side", "amount", "due"]);
+        for leg in &status.scheduled {
+            let short: String = leg.trade_key.chars().take(12).collect();
+            let cells = [leg.batch.to_string(), leg.symbol.to_string(), leg.side.clone(), leg.amount.to_string()];
+            legs.add_row([vec![short], cells.to_vec(), vec![leg.due_at.to_string()]].concat());
+        }
+        shown.push(legs);
+    }
+    for table in shown {
+        line(table.to_string());
+    }
+    out
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY).set_header(header);
+    table
+}
+
+fn yes_no(value: bool) -> String {
+    if value { "yes".to_owned() } else { "no".to_owned() }
+}
+
+fn or_dash(value: Option<rust_decimal::Decimal>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}

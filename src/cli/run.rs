@@ -1,0 +1,236 @@
+//! `run`: the long-running process. Recover, take history in, start the actors, serve, and drain when told to stop.
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use actix::{Actor, Context as ActorContext, Handler, Recipient};
+use anyhow::{Context, Result};
+
+use super::{
+    Global, load, logging,
+    system::{self, Ingredients, System},
+};
+use crate::{
+    api::{self, Surface, auth},
+    coordinator::actor::Drain,
+    market::{
+        Feed, Market,
+        actor::FeedEnded,
+        feed::{
+            csv::{CsvFeed, CsvWindow},
+            simulated::SimulatedFeed,
+        },
+    },
+    model::{Clock, Event, State, Timeframe, Ts},
+    runtime::{
+        clock::wall_now,
+        failure::{Exit, Failure},
+        placement::{Place, run_live},
+        shutdown::{signals, stop_on_signal},
+    },
+    settings::{Loaded, MarketSource, Settings},
+    store::{Batch, Close, Commit, Detach, Flush, OpenInfo, Opened, Store},
+};
+
+/// Where the access token is kept.
+pub fn token_file(settings: &Settings) -> PathBuf {
+    PathBuf::from(&settings.api.token_file)
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// Settings (exit 2), a store that cannot be opened (73 when it is in use), a taken port, a feed that cannot be used.
+pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
+    let more: Vec<(&str, String)> = speed.map(|n| ("runtime.speed", n.to_string())).into_iter().collect();
+    let loaded = load(global, &more)?;
+    let _log = logging::start(&loaded.settings.log)?;
+    for warning in &loaded.warnings {
+        tracing::info!("{warning}");
+    }
+    let data = PathBuf::from(&loaded.settings.data_dir);
+    let (store, opened) = open_store(&data, &loaded)?;
+    let listener = match loaded.settings.api.enabled {
+        true => Some((api::listen(&loaded.settings.api.bind)?, auth::load_or_create(&token_file(&loaded.settings))?)),
+        false => None,
+    };
+    let start = logical_start(&opened, loaded.settings.runtime.speed);
+    say_what_was_found(&opened, &data, start, loaded.settings.runtime.speed);
+    run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener))?
+}
+
+fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
+    let settings = &loaded.settings;
+    let seed = if settings.seed == 0 { fresh_seed() } else { settings.seed };
+    let info = OpenInfo {
+        seed,
+        data_kind: data_kind(settings).to_owned(),
+        config_hash: loaded.hash.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: wall_now(),
+        deposits: system::deposits(settings),
+        store_id: Some(uuid::Uuid::now_v7()),
+    };
+    Store::open(data, &settings.store, &info)
+        .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()).into())
+}
+
+/// A seed for a store that was not given one; stored at creation and never drawn again.
+fn fresh_seed() -> u64 {
+    let bytes = uuid::Uuid::now_v7().into_bytes();
+    bytes.iter().rev().fold(0u64, |seed, byte| seed.rotate_left(7) ^ u64::from(*byte)) | 1
+}
+
+const fn data_kind(settings: &Settings) -> &'static str {
+    match settings.market.source {
+        MarketSource::Simulated => "simulated",
+        MarketSource::Csv => "csv",
+    }
+}
+
+/// Where logical time begins. An accelerated clock stands still while the process is down; at speed 1 it is the wall's,
+/// but never behind what is stored.
+fn logical_start(opened: &Opened, speed: u32) -> Ts {
+    let stored = opened.last_logical_time;
+    if speed > 1 && !opened.created { stored } else { wall_now().max(stored) }
+}
+
+fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
+    let state = &opened.state;
+    if opened.created {
+        tracing::info!("new store in {}; program time {start} at {speed}x", data.display());
+    } else {
+        let clean = if opened.recovered.clean { "after a clean stop" } else { "after a crash" };
+        tracing::info!(
+            "continuing the store in {} {clean}: {} records, {} positions, {} living orders, coordinator {}; program \
+             time {start} at {speed}x",
+            data.display(),
+            opened.recovered.records,
+            state.positions.len(),
+            state.trades.len(),
+            state.coordinator.state.name(),
+        );
+    }
+    for warning in &opened.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(halt) = &opened.halt {
+        tracing::error!("HALTED ({}): {}", halt.code, halt.text);
+    }
+}
+
+/// The configured feed; it continues the same simulated market after a restart.
+fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
+    Ok(match settings.market.source {
+        MarketSource::Simulated => {
+            let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
+            let (simulated, origin) = (&settings.market.simulated, state.meta.created_at);
+            Box::new(SimulatedFeed::new(simulated, &settings.symbols, state.meta.seed, origin, now, history_ms)?)
+        }
+        MarketSource::Csv => {
+            let window = CsvWindow { from: None, to: None, warm_up_ms: 0 };
+            Box::new(CsvFeed::open(Path::new(&settings.market.csv.dir), &settings.symbols, window)?)
+        }
+    })
+}
+
+/// Ends the process: a broken invariant or a failed store. The next start recovers.
+pub fn fatal(what: &str) {
+    tracing::error!("{what}; the process ends, the next start recovers");
+    eprintln!("fatal: {what}");
+    Exit::Internal.end_now();
+}
+
+/// Hears that a feed has ended; a live process goes on, with stale data shown as such.
+struct FeedWatch;
+
+impl Actor for FeedWatch {
+    type Context = ActorContext<Self>;
+}
+
+impl Handler<FeedEnded> for FeedWatch {
+    type Result = ();
+    fn handle(&mut self, ended: FeedEnded, _: &mut ActorContext<Self>) {
+        match ended.error {
+            Some(error) => tracing::error!("the feed broke: {error}"),
+            None => tracing::warn!("the feed has ended; no new prices will come"),
+        }
+    }
+}
+
+async fn live(
+    place: Place,
+    loaded: Loaded,
+    store: Store,
+    opened: Opened,
+    listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
+) -> Result<Exit> {
+    let settings = Rc::new(loaded.settings);
+    let feed = make_feed(&settings, store.state(), place.clock.now())?;
+    let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
+    let ingredients = Ingredients {
+        settings: Rc::clone(&settings),
+        config_hash: loaded.hash,
+        place,
+        store,
+        opened,
+        feed,
+        volatile: false,
+        on_end,
+        on_fatal: fatal,
+    };
+    let system = system::assemble(ingredients).await?;
+    let server = match listener {
+        Some((listener, token)) => {
+            let surface = Surface {
+                status: system.coordinator.clone().recipient(),
+                operate: system.coordinator.clone().recipient(),
+                token,
+                allowed_hosts: settings.api.allowed_hosts.clone(),
+            };
+            let handle = api::serve(listener, surface)?;
+            tracing::info!("listening on http://{}, token in {}", settings.api.bind, settings.api.token_file);
+            Some(handle)
+        }
+        None => None,
+    };
+    let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
+    let stopped = stop_on_signal(signals()?, within, |signal| async move {
+        tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
+        let exit = drain(&system).await;
+        if let Some(server) = server {
+            server.stop(false).await;
+        }
+        exit
+    });
+    Ok(stopped.await.exit())
+}
+
+/// Stops admitting, lets what is under way end, writes the clean stop and closes the store.
+async fn drain(system: &System) -> Exit {
+    match try_drain(system).await {
+        Ok(()) => {
+            tracing::info!("stopped cleanly");
+            Exit::Done
+        }
+        Err(error) => {
+            tracing::error!("the stop was not clean: {error:#}; the next start recovers");
+            Exit::Failed
+        }
+    }
+}
+
+async fn try_drain(system: &System) -> Result<()> {
+    system.coordinator.send(Drain).await.context("the coordinator does not answer")?;
+    let store = &system.links.store;
+    store.send(Flush).await?;
+    store.send(Detach).await?;
+    let at = system.view.read().meta.logical_time;
+    let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
+    store.send(Commit(stop)).await??;
+    store.send(Close).await?;
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! Puts the actors together: the same ones for the long-running process and for a backtest. Only clock, feed and the
+//! store's backend differ.
+
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
+
+use actix::{Addr, Recipient};
+use anyhow::{Context, Result, anyhow};
+
+use crate::{
+    agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
+    bus::{
+        BusLimits, EnvelopeFactory,
+        actor::{BusActor, Publisher},
+    },
+    coordinator::{
+        actor::{self, Coordinator, Links},
+        announce::Announcer,
+        opinions::{Opinions, StoredOpinion},
+        schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
+        watch::{self, KeptRow},
+    },
+    execution::actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+    market::{
+        Feed, Market,
+        actor::{FeedEnded, MarketActor},
+    },
+    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TradeState},
+    risk::{
+        AccountMode, RiskRules, RulesInput,
+        actor::{Parts as RiskParts, RiskActor},
+        board::{PriceBoard, Prices},
+    },
+    runtime::{
+        placement::Place,
+        post::post,
+        supervisor::{Incident, Next, Policy, run_fatal, supervise},
+    },
+    settings::Settings,
+    store::{
+        Batch, Commit, Observe, Opened, Store, StoreActor, StoreActorConfig,
+        view::{CommitLog, StateView},
+    },
+};
+
+/// What a system is made of.
+pub struct Ingredients {
+    /// What the program is told.
+    pub settings: Rc<Settings>,
+    /// SHA-256 of the effective settings, hex.
+    pub config_hash: String,
+    /// Clock and threads.
+    pub place: Place,
+    /// Open and recovered.
+    pub store: Store,
+    /// What opening found.
+    pub opened: Opened,
+    /// Prices; everything up to now is taken as history.
+    pub feed: Box<dyn Feed>,
+    /// Nothing outlives the process (backtest).
+    pub volatile: bool,
+    /// Told when the feed has ended.
+    pub on_end: Recipient<FeedEnded>,
+    /// Called for a broken invariant or a failed store, from any thread.
+    pub on_fatal: fn(&str),
+}
+
+/// The running actors.
+pub struct System {
+    /// Schedules, decides, answers.
+    pub coordinator: Addr<Coordinator>,
+    /// Everyone else.
+    pub links: Links,
+    /// Newest durable state.
+    pub view: StateView,
+    /// Newest prices.
+    pub prices: Prices,
+    /// What the boot found.
+    pub recovered: Recovered,
+}
+
+/// Starts every actor on what recovery returned.
+///
+/// # Errors
+/// Settings the risk engine, the bus, the market or the scheduler cannot work with, or a feed that breaks at once.
+pub async fn assemble(ingredients: Ingredients) -> Result<System> {
+    let Ingredients { settings, config_hash, place, store, opened, mut feed, volatile, on_end, on_fatal } = ingredients;
+    let clock = place.clock.clone();
+    let aux = Aux::read(&store)?;
+    let log = CommitLog::default();
+    let fatal: Rc<dyn Fn(String)> = Rc::new(move |what| on_fatal(&what));
+    let misfit = Rc::clone(&fatal);
+    let view = StateView::new(store.state().clone(), log.clone(), Rc::new(move |m| misfit(m.to_string())));
+    let config = StoreActorConfig {
+        observers: Vec::new(),
+        log,
+        max_group_events: settings.store.group.max_events.max(1) as usize,
+        aux_flush_ms: if volatile { 0 } else { u64::from(settings.store.aux_flush_ms) },
+        grouping: !place.is_virtual(),
+        on_fatal: Box::new(move |failure| on_fatal(&failure.to_string())),
+    };
+    let panicked = move |incident: &Incident| on_fatal(&format!("{} panicked: {}", incident.actor, incident.message));
+    let store = place.start_store(move || StoreActor::new(store, config), panicked).await?;
+
+    let limits = BusLimits::from_settings(&settings.bus)?;
+    let (seed, epoch) = (view.read().meta.seed, view.read().meta.epoch);
+    let factory = EnvelopeFactory::new(seed ^ (u64::from(epoch) << 32), &limits);
+    let bus = run_fatal("bus", BusActor::new(limits, clock.clone()), panicked);
+    let bus = Publisher::new(bus, factory, clock.clone());
+
+    let board = PriceBoard::new(settings.account_currency);
+    let prices = board.reader();
+    let policy = Policy::from_settings(&settings.supervisor);
+    let rules = RiskRules::new(RulesInput {
+        risk: &settings.risk,
+        regimes: &settings.regimes,
+        strictness: &settings.strictness,
+        emergency: &settings.emergency,
+        symbols: &settings.market.symbol,
+        taker_fee_pct: settings.execution.paper.taker_fee_pct,
+        price_max_age_seconds: settings.market.price_max_age_seconds,
+        mode: AccountMode::Spot,
+    });
+    let rules = Rc::new(rules.map_err(|text| anyhow!(text))?);
+    let risk_parts = RiskParts {
+        rules: Rc::clone(&rules),
+        clock: clock.clone(),
+        view: view.clone(),
+        prices: prices.clone(),
+        store: store.clone(),
+        keep_curve: volatile,
+    };
+    let escalate = move |incident: &Incident| report(incident, on_fatal);
+    let risk = supervise("risk", policy, move || RiskActor::new(risk_parts.clone()), escalate);
+
+    let level = Rc::new(Cell::new(Default::default()));
+    let execution = ExecutionActor::new(ExecutionParts {
+        settings: Rc::clone(&settings),
+        clock: clock.clone(),
+        view: view.clone(),
+        prices: prices.clone(),
+        store: store.clone(),
+        rules: Rc::clone(&rules),
+        level: Rc::clone(&level),
+        feed: feed.name().to_owned(),
+        risk: risk.clone().recipient(),
+        on_fatal: Rc::clone(&fatal),
+    });
+
+    let mut market = Market::new(&settings, feed.base())?;
+    feed.history(clock.now(), &mut |item| {
+        if let Some(tick) = market.take(item) {
+            board.set(tick);
+        }
+    })?;
+    let execution = run_fatal("execution", execution, panicked);
+    let on_price = price_hook(board, execution.clone(), bus.clone());
+    let market = MarketActor::new(market, feed, clock.clone(), on_price, on_end);
+    let market = run_fatal("market", market, panicked);
+
+    let agent_settings = Rc::clone(&settings);
+    macro_rules! agent {
+        ($type:ident, $name:literal) => {{
+            let settings = Rc::clone(&agent_settings);
+            supervise($name, policy, move || $type::new(Rc::clone(&settings)), |incident: &Incident| {
+                tracing::error!(actor = incident.actor, next = ?incident.next, "panic: {}", incident.message);
+            })
+        }};
+    }
+    let links = Links {
+        technical: agent!(TechnicalAnalysis, "technical_analysis"),
+        regime: agent!(RegimeDetection, "regime_detection"),
+        sentiment: supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ())),
+        trading: agent!(TradingDecision, "trading_decision"),
+        portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
+        store: store.clone(),
+        market,
+        risk,
+        execution,
+        bus: bus.clone(),
+    };
+
+    let announcer = Announcer::start_with(bus, !volatile);
+    store.send(Observe(announcer.recipient())).await?;
+    let (scheduler, effects, recovered) =
+        restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
+    let coordinator = Coordinator::new(actor::Parts {
+        settings,
+        clock,
+        view: view.clone(),
+        prices: prices.clone(),
+        links: links.clone(),
+        risk_rules: rules,
+        scheduler,
+        effects,
+        opinions: aux.opinions,
+        recovered: recovered.clone(),
+        level,
+        volatile,
+    });
+    let coordinator = run_fatal("coordinator", coordinator, panicked);
+    store.send(Observe(coordinator.clone().recipient())).await?;
+    Ok(System { coordinator, links, view, prices, recovered })
+}
+
+/// A supervised actor that is given up ends the process; one that comes back is only reported.
+fn report(incident: &Incident, on_fatal: fn(&str)) {
+    tracing::error!(actor = incident.actor, next = ?incident.next, "panic: {}", incident.message);
+    if incident.next == Next::GaveUp {
+        on_fatal(&format!("{} panicked too often: {}", incident.actor, incident.message));
+    }
+}
+
+fn price_hook(board: PriceBoard, execution: Addr<ExecutionActor>, bus: Publisher) -> Box<dyn FnMut(PriceTick)> {
+    use crate::bus::{MarketData, Payload};
+    Box::new(move |tick| {
+        board.set(tick);
+        post("execution", &execution, Tick(tick));
+        bus.publish("market", Some(tick.symbol), Payload::Market(MarketData::Price(tick)));
+    })
+}
+
+/// What is kept beside the truth.
+struct Aux {
+    opinions: Opinions,
+    rows: Vec<KeptRow>,
+    markers: Vec<InFlightMarker>,
+}
+
+impl Aux {
+    /// Rows that cannot be read are left out: losing them is harmless, and they are written anew.
+    fn read(store: &Store) -> Result<Aux> {
+        let mut opinions = Opinions::default();
+        for (_, row) in store.aux_rows(watch::OPINIONS)? {
+            if let Ok(opinion) = serde_json::from_slice::<StoredOpinion>(&row) {
+                opinions.accept(opinion);
+            }
+        }
+        Ok(Aux { opinions, rows: readable(store, watch::ROWS)?, markers: readable(store, watch::MARKERS)? })
+    }
+}
+
+fn readable<T: serde::de::DeserializeOwned>(store: &Store, tree: &str) -> Result<Vec<T>> {
+    Ok(store.aux_rows(tree)?.iter().filter_map(|(_, row)| serde_json::from_slice(row).ok()).collect())
+}
+
+/// The scheduler as it was, with interrupted runs judged and recorded in one event.
+#[expect(clippy::too_many_arguments, reason = "one call, every argument a different thing")]
+async fn restore(
+    settings: &Settings,
+    config_hash: &str,
+    view: &StateView,
+    store: &Addr<StoreActor>,
+    opened: &Opened,
+    rows: Vec<KeptRow>,
+    markers: Vec<InFlightMarker>,
+    clock: &impl Clock,
+) -> Result<(Scheduler, Vec<Effect>, Recovered)> {
+    let now = clock.now();
+    let config = config_hash.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
+    let generation = Generation { config, schema: crate::model::event::SCHEMA_VERSION };
+    let (scheduler, effects, runs, recovered) = {
+        let state = view.read();
+        let setup = Setup {
+            scheduler: &settings.scheduler,
+            tasks: &settings.tasks,
+            quarantine: &settings.quarantine,
+            analysis_while_halted: settings.coordinator.analysis_while_halted,
+            symbols: &settings.symbols,
+            seed: state.meta.seed,
+            epoch: state.meta.epoch,
+            generation,
+        };
+        let mut scheduler = Scheduler::new(&setup, now).context("the tasks do not fit together")?;
+        let gates = Gates { state: state.coordinator.state, level: Default::default() };
+        let mut restored = Restored::from_view(&state.coordinator, gates);
+        restored.keys.extend(rows.into_iter().map(Into::into));
+        restored.markers.extend(markers.into_iter().filter(|marker| marker.run_id.epoch < state.meta.epoch));
+        let mut effects = Vec::new();
+        let runs = scheduler.restore(now, restored, &mut effects);
+        let recovered = found(&state, opened, runs.len() as u32);
+        (scheduler, effects, runs, recovered)
+    };
+    let mut events = Vec::new();
+    if !runs.is_empty() {
+        events.push(Event::InFlightRecovered { runs });
+    }
+    events.push(Event::RecoveryDone { recovered: recovered.clone() });
+    let done = store.send(Commit(Batch::new("boot", "boot", "boot", now, events))).await?;
+    done.context("the recovery could not be recorded")?;
+    Ok((scheduler, effects, recovered))
+}
+
+/// What the boot found, for people.
+fn found(state: &State, opened: &Opened, interrupted_runs: u32) -> Recovered {
+    let trades = |wanted: &[TradeState]| state.trades.values().filter(|t| wanted.contains(&t.state)).count() as u32;
+    let planned = state.plans.values().flat_map(|plan| &plan.legs).filter(|leg| leg.state == TradeState::Planned);
+    Recovered {
+        interrupted_runs,
+        interrupted_decisions: state.decisions.len() as u32,
+        resumed_trades: trades(&[
+            TradeState::Intent,
+            TradeState::Submitting,
+            TradeState::Unknown,
+            TradeState::NotExecuted,
+        ]),
+        resting_orders: trades(&[TradeState::Acked, TradeState::Partial]),
+        positions: state.positions.len() as u32,
+        planned_legs: planned.count() as u32,
+        ..opened.recovered.clone()
+    }
+}
+
+/// The deposits of a new store.
+pub fn deposits(settings: &Settings) -> BTreeMap<crate::model::Asset, rust_decimal::Decimal> {
+    settings.account.initial_balances.iter().filter(|(_, amount)| !amount.is_zero()).map(|(a, m)| (*a, *m)).collect()
+}

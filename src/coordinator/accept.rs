@@ -1,0 +1,196 @@
+//! What happens when a run is over and the scheduler has accepted or refused it: one commit, then the bus.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use actix::{AsyncContext, Context};
+
+use super::{
+    actor::{Coordinator, Note},
+    opinions::StoredOpinion,
+    runs::Reply,
+    schedule::{Inputs, RunTags},
+    states,
+};
+use crate::{
+    agents::{leaderboard, portfolio_rebalance::PortfolioOutput},
+    bus::Payload,
+    execution::actor::LookAgain,
+    model::{Capability, Clock, DegradationLevel, Event, RunId, RunKey, RunOutcome, TaskName, Ts},
+    runtime::post::post,
+    store::{actor::Commit, batch::Batch},
+};
+
+/// A refresh of market data is judged this often, milliseconds (resilience §1).
+const SAMPLE_MS: i64 = 10_000;
+
+impl Coordinator {
+    /// A run is over: opinions go beside the truth, everything money may follow from goes into the journal.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one effect, taken apart once")]
+    pub(super) fn ended(
+        &mut self,
+        key: RunKey,
+        run_id: RunId,
+        outcome: RunOutcome,
+        inputs: &Inputs,
+        tags: RunTags,
+        reply: Option<Reply>,
+        ctx: &mut Context<Self>,
+    ) {
+        let accepted = if outcome == RunOutcome::Succeeded { reply } else { None };
+        if !key.task.is_money_relevant() {
+            self.write_note(|| Note::Ended(key));
+            match accepted {
+                Some(Reply::Technical(output)) => {
+                    self.publish(Some(key.symbol), Payload::Ta(Arc::clone(&output)));
+                    self.accept_opinion(StoredOpinion::Ta(output));
+                }
+                Some(Reply::Regime(output)) => {
+                    self.publish(Some(key.symbol), Payload::Regime(Arc::clone(&output)));
+                    self.accept_opinion(StoredOpinion::Regime(output));
+                }
+                Some(Reply::Sentiment(output)) => {
+                    self.publish(Some(key.symbol), Payload::Sentiment(Arc::clone(&output)));
+                    self.accept_opinion(StoredOpinion::Sentiment(output));
+                }
+                _ => {}
+            }
+            return;
+        }
+        let consumed: BTreeMap<TaskName, Ts> = inputs.iter().map(|input| (input.task, input.as_of)).collect();
+        let finished = Event::RunFinished { key, run_id, outcome, consumed };
+        match accepted {
+            Some(Reply::Signal(signal, snapshot)) => self.decide(*signal, &snapshot, finished, tags, ctx),
+            Some(Reply::Portfolio(output)) => self.plan(*output, run_id, finished),
+            _ => self.record(&run_id.to_string(), vec![finished]),
+        }
+    }
+
+    fn accept_opinion(&mut self, opinion: StoredOpinion) {
+        self.write_note(|| Note::Opinion(opinion.clone()));
+        self.opinions.accept(opinion);
+    }
+
+    /// A plan and the end of its run are one commit, before any leg is executed (D50).
+    fn plan(&mut self, output: PortfolioOutput, run_id: RunId, finished: Event) {
+        let mut events = vec![finished];
+        let warn = output.deviation_pct >= self.settings.portfolio.warn_pct;
+        if warn {
+            let level = if output.deviation_pct >= self.settings.portfolio.alert_pct { "alert" } else { "warning" };
+            let facts = [
+                ("level", level.to_owned()),
+                ("points", output.deviation_pct.to_string()),
+                ("result", output.reason.to_string()),
+            ];
+            let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            events.push(Event::Noted { what: "deviation".to_owned(), facts });
+        }
+        let planned = output.plan.is_some();
+        events.extend(output.plan.map(|plan| Event::PlanCreated { plan: Box::new(plan) }));
+        let request = self.links.store.send(Commit(self.batch("coordinator", run_id.to_string(), events)));
+        let execution = self.links.execution.clone();
+        actix_rt::spawn(async move {
+            if matches!(request.await, Ok(Ok(_))) && planned {
+                post("execution", &execution, LookAgain);
+            }
+        });
+    }
+
+    /// A batch of this actor.
+    pub(super) fn batch(&self, actor: &'static str, corr: String, events: Vec<Event>) -> Batch {
+        Batch::new(actor, corr, "coordinator", self.clock.now(), events)
+    }
+
+    /// Commits events nobody waits for. A refusal is impossible without an expectation; a failed store ends the process.
+    pub(super) fn record(&self, corr: &str, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let request = self.links.store.send(Commit(self.batch("coordinator", corr.to_owned(), events)));
+        actix_rt::spawn(async move { drop(request.await) });
+    }
+
+    /// What the coordinator does by the clock besides scheduling: notes, vote marks, market data as a capability.
+    pub(super) fn housekeeping(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let flush_ms = i64::from(self.settings.store.aux_flush_ms);
+        if self.notes_since.is_some_and(|since| now.since_ms(since) >= flush_ms) {
+            self.flush_notes();
+        }
+        self.mark_votes(now);
+        self.drive_emergencies(ctx);
+        if self.sample_is_due(now) {
+            let feeds = self.links.market.send(crate::market::actor::ReadFeeds);
+            let me = ctx.address();
+            actix_rt::spawn(async move {
+                let feeds = feeds.await.unwrap_or_default();
+                let healthy = !feeds.is_empty() && feeds.iter().all(|feed| feed.healthy);
+                post("coordinator", &me, super::actor::MarketSampled { healthy });
+            });
+        }
+    }
+
+    /// Counts one outcome of a capability; records a change of level and the pause that goes with EMERGENCY.
+    pub(super) fn outcome(&mut self, capability: Capability, outcome: Result<(), &str>) {
+        let now = self.clock.now();
+        let settings = &self.settings.degradation;
+        let changed = match outcome {
+            Ok(()) => self.degradation.success(capability, settings, now),
+            Err(incident) => self.degradation.failure(capability, incident, settings, now),
+        };
+        let Some(changed) = changed else { return };
+        let level = self.degradation.global();
+        self.level_cell.set(level);
+        let mut events = vec![changed];
+        events.extend(states::follow_degradation(&self.view.read().coordinator, level, settings.auto_clear_pause));
+        self.record("degradation", events);
+    }
+
+    /// Whether market data should be judged now, at most once per ten seconds.
+    fn sample_is_due(&mut self, now: Ts) -> bool {
+        let due = self.last_sample.is_none_or(|last| now.since_ms(last) >= SAMPLE_MS);
+        if due {
+            self.last_sample = Some(now);
+        }
+        due
+    }
+
+    fn mark_votes(&mut self, now: Ts) {
+        let settings = &self.settings.agents.trading_decision.leaderboard;
+        let mut marked = Vec::new();
+        {
+            let state = self.view.read();
+            for decision in leaderboard::due(&state.leaderboard, now, settings) {
+                let Some(pending) = state.leaderboard.pending.get(&decision) else { continue };
+                if self.marking.contains(&decision) {
+                    continue;
+                }
+                let newest = self.prices.tick(pending.symbol).map(|tick| (tick.price, tick.at));
+                if let Some(marks) = leaderboard::mark_when_due(pending, newest, now, settings) {
+                    marked.push((decision, marks));
+                }
+            }
+            self.marking.retain(|decision| state.leaderboard.pending.contains_key(decision));
+        }
+        for (decision, marks) in marked {
+            self.marking.insert(decision);
+            self.record(&decision.to_string(), vec![Event::VotesMarked { decision, marks }]);
+        }
+    }
+
+    /// The next instant at which housekeeping has something to do.
+    pub(super) fn own_wakeup(&self) -> Option<Ts> {
+        let flush_ms = i64::from(self.settings.store.aux_flush_ms);
+        let notes = self.notes_since.map(|since| since.plus_ms(flush_ms));
+        let settings = &self.settings.agents.trading_decision.leaderboard;
+        let votes = {
+            let state = self.view.read();
+            let oldest = state.leaderboard.pending.iter().find(|(id, _)| !self.marking.contains(id));
+            oldest.map(|(_, pending)| leaderboard::mark_at(pending, settings).max(self.clock.now().plus_ms(1_000)))
+        };
+        let retries = self.view.read().emergencies.values().filter(|e| !e.done).filter_map(|e| e.retry_at).min();
+        let retries = retries.map(|at| at.max(self.clock.now().plus_ms(1)));
+        let above = self.level() > DegradationLevel::Normal;
+        let probe = self.last_sample.filter(|_| above).map(|last| last.plus_ms(SAMPLE_MS));
+        [notes, votes, probe, retries].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,405 @@
+//! The coordinator: feeds the pure scheduler with ticks and answers, carries out what it says, and accepts results.
+//!
+//! It never waits for an agent, a disk or the network: everything comes back as a message. Its panic ends the process.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use tokio::task::AbortHandle;
+
+use super::{
+    degradation::Degradation,
+    opinions::{Opinions, StoredOpinion},
+    runs::{self, Arrived, Reply},
+    schedule::{Effect, Gates, Input, RunRequest, Scheduler},
+};
+use crate::{
+    agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
+    bus::{Payload, actor::Publisher},
+    execution::actor::ExecutionActor,
+    market::actor::MarketActor,
+    model::{
+        Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, InFlightMarker, PositionId, Recovered,
+        RunId, RunKey, RunOutcome, SkipReason, Symbol, TaskName, TradeKey, Ts,
+    },
+    risk::{RiskRules, actor::RiskActor, board::Prices},
+    runtime::clock::LogicalClock,
+    settings::Settings,
+    store::{actor::StoreActor, view::StateView},
+};
+
+/// Addresses of everyone the coordinator talks to.
+#[derive(Clone)]
+pub struct Links {
+    /// The only writer.
+    pub store: Addr<StoreActor>,
+    /// Snapshots.
+    pub market: Addr<MarketActor>,
+    /// Checks and reservations.
+    pub risk: Addr<RiskActor>,
+    /// Orders.
+    pub execution: Addr<ExecutionActor>,
+    /// Topics.
+    pub bus: Publisher,
+    /// Agent.
+    pub technical: Addr<TechnicalAnalysis>,
+    /// Agent.
+    pub regime: Addr<RegimeDetection>,
+    /// Agent.
+    pub sentiment: Addr<SentimentAnalysis>,
+    /// Agent.
+    pub trading: Addr<TradingDecision>,
+    /// Agent.
+    pub portfolio: Addr<PortfolioRebalance>,
+}
+
+/// Everything the coordinator is made of.
+pub struct Parts {
+    /// What the program is told.
+    pub settings: Rc<Settings>,
+    /// Logical time.
+    pub clock: LogicalClock,
+    /// Newest durable state.
+    pub view: StateView,
+    /// Newest prices.
+    pub prices: Prices,
+    /// Who to talk to.
+    pub links: Links,
+    /// Parsed rules.
+    pub risk_rules: Rc<RiskRules>,
+    /// Restored from the state and the data beside it.
+    pub scheduler: Scheduler,
+    /// What restoring asks for.
+    pub effects: Vec<Effect>,
+    /// Restored from the data beside the state.
+    pub opinions: Opinions,
+    /// What this boot found.
+    pub recovered: Recovered,
+    /// The global degradation level, read by execution.
+    pub level: Rc<Cell<DegradationLevel>>,
+    /// Nothing outlives the process (backtest): no notes beside the truth are written.
+    pub volatile: bool,
+}
+
+/// The coordinator actor.
+pub struct Coordinator {
+    pub(super) settings: Rc<Settings>,
+    pub(super) clock: LogicalClock,
+    pub(super) view: StateView,
+    pub(super) prices: Prices,
+    pub(super) links: Links,
+    pub(super) risk_rules: Rc<RiskRules>,
+    pub(super) scheduler: Scheduler,
+    pub(super) opinions: Opinions,
+    pub(super) recovered: Recovered,
+    pub(super) degradation: Degradation,
+    pub(super) level_cell: Rc<Cell<DegradationLevel>>,
+    pub(super) last_sample: Option<Ts>,
+    pub(super) marking: BTreeSet<DecisionId>,
+    pub(super) forced: Option<(String, Result<(), (&'static str, String)>)>,
+    pub(super) draining: bool,
+    pub(super) switches: BTreeMap<TaskName, bool>,
+    /// Emergency trades under way, by position.
+    pub(super) closing: BTreeMap<PositionId, (EmergencyKey, Option<TradeKey>)>,
+    /// Emergencies whose end is being recorded.
+    pub(super) finishing: BTreeSet<String>,
+    pub(super) started_real: std::time::Instant,
+    volatile: bool,
+    effects: Vec<Effect>,
+    /// The reply whose report is being stepped right now.
+    arrived: Option<(RunId, Reply)>,
+    running: BTreeMap<RunId, AbortHandle>,
+    alarm: Option<(Ts, SpawnHandle)>,
+    /// Notes beside the truth not handed to the store yet.
+    pub(super) notes: Vec<Note>,
+    pub(super) notes_since: Option<Ts>,
+    last_gates: Option<Gates>,
+    /// Newest skip reason by key, for `status`.
+    pub(super) last_skip: BTreeMap<RunKey, SkipReason>,
+    /// Newest outcome by key, for `status`.
+    pub(super) last_outcome: BTreeMap<RunKey, &'static str>,
+}
+
+/// Something written beside the truth; losing a second of it is harmless.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// An opinion run began.
+    Began(InFlightMarker),
+    /// An opinion run ended, however.
+    Ended(RunKey),
+    /// An accepted output.
+    Opinion(StoredOpinion),
+}
+
+impl Coordinator {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Coordinator {
+        let stored = parts.view.read().coordinator.degradation.clone();
+        let capabilities = [Capability::MarketData, Capability::Venue];
+        let degradation = Degradation::new(&capabilities, &stored, &parts.settings.degradation, parts.clock.now());
+        parts.level.set(degradation.global());
+        Coordinator {
+            settings: parts.settings,
+            clock: parts.clock,
+            view: parts.view,
+            prices: parts.prices,
+            links: parts.links,
+            risk_rules: parts.risk_rules,
+            scheduler: parts.scheduler,
+            opinions: parts.opinions,
+            recovered: parts.recovered,
+            degradation,
+            level_cell: parts.level,
+            last_sample: None,
+            marking: BTreeSet::new(),
+            forced: None,
+            draining: false,
+            switches: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            finishing: BTreeSet::new(),
+            started_real: std::time::Instant::now(),
+            volatile: parts.volatile,
+            effects: parts.effects,
+            arrived: None,
+            running: BTreeMap::new(),
+            alarm: None,
+            notes: Vec::new(),
+            notes_since: None,
+            last_gates: None,
+            last_skip: BTreeMap::new(),
+            last_outcome: BTreeMap::new(),
+        }
+    }
+
+    /// State and level as the scheduler's gates see them.
+    pub(super) fn gates(&self) -> Gates {
+        Gates { state: self.view.read().coordinator.state, level: self.degradation.global() }
+    }
+
+    /// The global degradation level.
+    pub(super) fn level(&self) -> DegradationLevel {
+        self.degradation.global()
+    }
+
+    /// One step of the scheduler and everything it asks for.
+    pub(super) fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.clear();
+        let gates = self.gates();
+        if self.last_gates != Some(gates) {
+            self.last_gates = Some(gates);
+            self.scheduler.step(now, Input::Gates(gates), &mut effects);
+        }
+        self.scheduler.step(now, input, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(effect, now, ctx);
+        }
+        self.effects = effects;
+        self.arm(ctx);
+    }
+
+    fn carry_out(&mut self, effect: Effect, now: Ts, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Start(request) => self.start_run(request, ctx),
+            Effect::Cancel { run_id, .. } => {
+                if let Some(handle) = self.running.remove(&run_id) {
+                    handle.abort();
+                }
+            }
+            Effect::Ended { key, run_id, outcome, inputs, tags, .. } => {
+                self.running.remove(&run_id);
+                self.last_outcome.insert(key, outcome_name(&outcome));
+                let reply = self.arrived.take_if(|(arrived, _)| *arrived == run_id).map(|(_, reply)| reply);
+                if let RunOutcome::Failed(cause) = &outcome {
+                    self.note(now, "task_error", [("task", key.to_string()), ("cause", cause.message.clone())]);
+                } else if let RunOutcome::TimedOut(which) = &outcome {
+                    self.note(
+                        now,
+                        "task_error",
+                        [("task", key.to_string()), ("cause", format!("timeout of the {which}"))],
+                    );
+                }
+                self.ended(key, run_id, outcome, &inputs, tags, reply, ctx);
+            }
+            Effect::Skip { key, reason, .. } => {
+                self.last_skip.insert(key, reason);
+            }
+            Effect::Missed { key, count } => {
+                self.note(now, "missed", [("task", key.to_string()), ("slots", count.to_string())]);
+            }
+            Effect::Starved { key, recovered } => {
+                let what = if recovered { "task_recovered" } else { "task_starved" };
+                self.note(now, what, [("task", key.to_string()), ("symbol", key.symbol.to_string())]);
+            }
+            Effect::IntervalTooShort { key, overlaps } => {
+                self.note(now, "interval_too_short", [("task", key.to_string()), ("overlaps", overlaps.to_string())]);
+            }
+            Effect::Blocked { key, dependency, reason } => {
+                let facts =
+                    [("task", key.to_string()), ("by", dependency.to_string()), ("why", reason.name().to_owned())];
+                self.note(now, "blocked", facts);
+            }
+            Effect::Quarantined { key, until, reason, count } => {
+                self.record("coordinator", vec![Event::Quarantined { key, until, reason, count }]);
+            }
+            Effect::QuarantineEnded { key } => self.record("coordinator", vec![Event::QuarantineEnded { key }]),
+            Effect::LateResult { .. } | Effect::Retry { .. } | Effect::Pulled { .. } | Effect::Unblocked { .. } => {}
+            Effect::ForcedAccepted { command_id } => self.answered_force(command_id, Ok(())),
+            Effect::ForcedRefused { command_id, code, reason } => self.answered_force(command_id, Err((code, reason))),
+            Effect::ForcedEnded { .. } => {}
+        }
+    }
+
+    /// Claims durably where money may follow, then asks the agent.
+    fn start_run(&mut self, request: RunRequest, ctx: &mut Context<Self>) {
+        let claim = if request.key.task.is_money_relevant() {
+            let events = vec![Event::RunClaimed { marker: request.marker() }];
+            Some(self.batch("coordinator", request.run_id.to_string(), events))
+        } else {
+            self.write_note(|| Note::Began(request.marker()));
+            None
+        };
+        let run_id = request.run_id;
+        let supply = self.supply(request.key.symbol);
+        let work = runs::perform(request, claim, self.links.clone(), supply, ctx.address());
+        self.running.insert(run_id, actix_rt::spawn(work).abort_handle());
+    }
+
+    /// Wakes at the earliest instant anything can change.
+    pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
+        let next = [self.scheduler.next_wakeup(), self.own_wakeup()].into_iter().flatten().min();
+        let Some(at) = next else { return };
+        if self.alarm.as_ref().is_some_and(|(set, _)| *set == at) {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        let handle = ctx.run_later(self.clock.until(at), |actor, ctx| {
+            actor.alarm = None;
+            actor.housekeeping(ctx);
+            actor.step(Input::Tick, ctx);
+        });
+        self.alarm = Some((at, handle));
+    }
+
+    /// Appends a note beside the truth; `make` is not called where nothing outlives the process.
+    pub(super) fn write_note(&mut self, make: impl FnOnce() -> Note) {
+        if !self.volatile {
+            self.notes_since.get_or_insert(self.clock.now());
+            self.notes.push(make());
+        }
+    }
+
+    /// Records an event without effect on the state.
+    pub(super) fn note<const N: usize>(&mut self, _now: Ts, what: &str, facts: [(&str, String); N]) {
+        let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.record("coordinator", vec![Event::Noted { what: what.to_owned(), facts }]);
+    }
+
+    /// Publishes on the bus.
+    pub(super) fn publish(&self, symbol: Option<Symbol>, payload: Payload) {
+        self.links.bus.publish("coordinator", symbol, payload);
+    }
+
+    /// The accepted inputs a run is given, by value.
+    fn supply(&self, symbol: Symbol) -> runs::Supply {
+        runs::Supply {
+            settings: Rc::clone(&self.settings),
+            clock: self.clock.clone(),
+            view: self.view.clone(),
+            prices: self.prices.clone(),
+            ta: self.opinions.ta.get(&symbol).cloned(),
+            regime: self.opinions.regime.get(&symbol).cloned(),
+            sentiment: self.opinions.sentiment.get(&symbol).cloned(),
+        }
+    }
+
+    /// Remembers what the scheduler said to a forced run, for the command that asked.
+    fn answered_force(&mut self, command_id: String, answer: Result<(), (&'static str, String)>) {
+        self.forced = Some((command_id, answer));
+    }
+}
+
+/// The word `status` shows for an outcome.
+pub(super) const fn outcome_name(outcome: &RunOutcome) -> &'static str {
+    match outcome {
+        RunOutcome::Succeeded => "succeeded",
+        RunOutcome::Abstained(_) => "abstained",
+        RunOutcome::Failed(_) => "failed",
+        RunOutcome::TimedOut(_) => "timed_out",
+        RunOutcome::Interrupted => "interrupted",
+    }
+}
+
+impl Actor for Coordinator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        for effect in std::mem::take(&mut self.effects) {
+            self.carry_out(effect, now, ctx);
+        }
+        self.after_boot(ctx);
+        self.housekeeping(ctx);
+        self.step(Input::Tick, ctx);
+    }
+}
+
+impl Handler<Arrived> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, arrived: Arrived, ctx: &mut Context<Self>) {
+        if let Some(reply) = arrived.reply {
+            self.arrived = Some((arrived.report.run_id, reply));
+        }
+        self.step(Input::Finished(arrived.report), ctx);
+        self.arrived = None;
+    }
+}
+
+/// Stop admitting, cancel analysis; answered when nothing runs any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+impl Handler<Drain> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) {
+        self.draining = true;
+        self.step(Input::Drain, ctx);
+        self.flush_notes();
+    }
+}
+
+/// Something durable changed that the coordinator may have to act on.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LookAgain;
+
+impl Handler<LookAgain> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, _: LookAgain, ctx: &mut Context<Self>) {
+        self.look_again(ctx);
+    }
+}
+
+/// Market data were looked at.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct MarketSampled {
+    /// Every symbol's data advance.
+    pub healthy: bool,
+}
+
+impl Handler<MarketSampled> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, sampled: MarketSampled, ctx: &mut Context<Self>) {
+        self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") });
+        self.step(Input::Tick, ctx);
+    }
+}

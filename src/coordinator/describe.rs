@@ -1,0 +1,180 @@
+//! One line for people per event worth a line: what a log shows and a notification would say.
+
+use crate::model::{CoordinatorState, DecisionEnd, Event, Record, Route};
+
+/// How loud a line is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Loudness {
+    /// Everyday facts.
+    Info,
+    /// Something is limited.
+    Warning,
+    /// A person should look.
+    Error,
+}
+
+/// The line for a record, when it is worth one.
+pub fn describe(record: &Record) -> Option<(Loudness, String)> {
+    use Loudness::{Error, Info, Warning};
+    let line = match &record.event {
+        Event::StoreCreated { store, data_kind, .. } => (Info, format!("new store {store} for {data_kind} data")),
+        Event::Booted { epoch, version, .. } => (Info, format!("boot {epoch}, version {version}")),
+        Event::CleanStop {} => (Info, "stopped cleanly".to_owned()),
+        Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),
+        Event::Noted { what, facts } => {
+            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let loudness = if matches!(what.as_str(), "circuit_breaker" | "order_error") { Error } else { Warning };
+            (loudness, format!("{what}: {}", facts.join(", ")))
+        }
+        Event::StateChanged { from, to, reason, halt } => {
+            let loudness = if *to == CoordinatorState::Halted { Error } else { Warning };
+            let id = halt.as_ref().map(|halt| format!(" as {}", halt.id)).unwrap_or_default();
+            let effect = match to {
+                CoordinatorState::Running => "entries, decisions and rebalancing go on",
+                CoordinatorState::Paused => {
+                    "stopped: decisions, entries, rebalance legs; going on: data, analysis, stops, targets, exits"
+                }
+                CoordinatorState::Halted => {
+                    "stopped: analysis, decisions, entries, rebalance legs; going on: data, stops, targets, exits"
+                }
+            };
+            (loudness, format!("{} -> {}{id}: {reason} ({effect})", from.name(), to.name()))
+        }
+        Event::PauseReasonAdded { reason } => (Warning, format!("pause reason added: {reason}")),
+        Event::PauseReasonRemoved { reason } => (Info, format!("pause reason gone: {reason}")),
+        Event::DegradationChanged { capability, from, to } => {
+            let direction = if to > from { "up" } else { "down" };
+            (Warning, format!("degradation of {capability:?} {direction}: {} -> {}", from.name(), to.name()))
+        }
+        Event::Quarantined { key, reason, until, .. } => {
+            let until = until.map_or("until released".to_owned(), |until| format!("until {until}"));
+            (Warning, format!("{key} is quarantined {until}: {reason}"))
+        }
+        Event::QuarantineEnded { key } => (Info, format!("{key} is back from quarantine")),
+        Event::TaskSwitched { task, enabled } => {
+            (Warning, format!("{task} switched {}", if *enabled { "on" } else { "off" }))
+        }
+        Event::CommandReceived { command, .. } => (Info, format!("command {} from {}", command.name(), record.actor)),
+        Event::CommandRefused { code, reason, .. } => (Warning, format!("command refused ({code}): {reason}")),
+        Event::InFlightRecovered { runs } => {
+            let runs: Vec<String> = runs
+                .iter()
+                .map(|run| format!("{} slot {} ({})", run.marker.key, run.marker.slot, run.policy))
+                .collect();
+            (Warning, format!("interrupted runs: {}", runs.join("; ")))
+        }
+        Event::SignalReceived { decision, signal, .. } => {
+            let votes =
+                format!("{} of {} voters valid, {:?}", signal.voters_valid, signal.voters_asked, signal.vote_class);
+            let head = &signal.head;
+            (Info, format!("{decision} {}: {} at confidence {} ({votes})", head.symbol, signal.action, head.confidence))
+        }
+        Event::DecisionClassified { decision, route } if *route != Route::Nothing => {
+            (Info, format!("{decision}: {}", if *route == Route::Entry { "entry" } else { "exit" }))
+        }
+        Event::ConsensusComputed { decision, consensus } => {
+            let c = consensus;
+            let agree = format!("{} of {} agree, {} eligible", c.agree, c.voters, c.eligible);
+            (
+                Info,
+                format!(
+                    "{decision}: consensus x{:.3} ({agree}), {} -> {}",
+                    c.multiplier, c.confidence_before, c.confidence_after
+                ),
+            )
+        }
+        Event::ConflictsFound { decision, conflicts } => {
+            let kinds: Vec<&str> = conflicts.iter().map(|conflict| conflict.kind.name()).collect();
+            (Info, format!("{decision}: conflict {}", kinds.join(", ")))
+        }
+        Event::ResolutionDone { decision, resolution } => {
+            (Info, format!("{decision}: resolved as {:?} by {}", resolution.action, resolution.by))
+        }
+        Event::RiskApproved { decision, notional_usd, notes, .. } => {
+            let notes: Vec<String> = notes.iter().map(|note| format!(", {} {}", note.code, note.detail)).collect();
+            (Info, format!("{decision}: risk approves {:.2} USD{}", notional_usd, notes.concat()))
+        }
+        Event::DecisionEnded { decision, end } => match end {
+            DecisionEnd::Hold => return None,
+            DecisionEnd::Traded(key) => (Info, format!("{decision}: trade {}", key.short())),
+            DecisionEnd::Refused(refusal) => {
+                let measured = format!("{} against {}", refusal.measured, refusal.limit);
+                (Info, format!("{decision}: risk refuses, {} ({measured})", refusal.code))
+            }
+            DecisionEnd::Suppressed(why)
+            | DecisionEnd::NothingToDo(why)
+            | DecisionEnd::Waited(why)
+            | DecisionEnd::Aborted(why) => (Info, format!("{decision}: {} ({why})", end.name())),
+            DecisionEnd::BelowMinimum | DecisionEnd::Expired | DecisionEnd::Interrupted => {
+                (Info, format!("{decision}: {}", end.name()))
+            }
+        },
+        Event::TradeIntent { trade } => {
+            let body = &trade.body;
+            let order = format!("{:?} {} {} {:?}", body.side, body.quantity, body.symbol, body.order_type);
+            (Info, format!("order {} ({}): {order}", trade.key.short(), trade.kind.name()))
+        }
+        Event::TradeAcked { trade_key, expires_at } => {
+            let until = expires_at.map(|at| format!(" until {at}")).unwrap_or_default();
+            (Info, format!("order {} rests{until}", trade_key.short()))
+        }
+        Event::TradeFill { trade_key, symbol, side, quantity, price, fee, evidence, .. } => {
+            let evidence = evidence.as_ref().map(|text| format!(", {text}")).unwrap_or_default();
+            let fill = format!("{side:?} {quantity} {symbol} at {price}, fee {fee:.6} {}", symbol.quote);
+            (Info, format!("fill of {}: {fill}{evidence}", trade_key.short()))
+        }
+        Event::TradeRejected { trade_key, reason } => {
+            (Error, format!("order {} rejected: {reason}", trade_key.short()))
+        }
+        Event::TradeRefused { trade_key, reason } => (Info, format!("order {} refused: {reason}", trade_key.short())),
+        Event::TradeExpired { trade_key, reason } => (Info, format!("order {} expired: {reason}", trade_key.short())),
+        Event::TradeCancelled { trade_key, reason } => {
+            (Info, format!("order {} cancelled: {reason}", trade_key.short()))
+        }
+        Event::TradeNotExecuted { trade_key, reason, .. } => {
+            (Error, format!("order {} failed: {reason}", trade_key.short()))
+        }
+        Event::TradeUnknown { trade_key, reason } => {
+            (Error, format!("order {} unanswered: {reason}", trade_key.short()))
+        }
+        Event::PlanCreated { plan } => {
+            let batches = plan.legs.iter().map(|leg| leg.batch).max().map_or(0, |last| last + 1);
+            let shape = format!("{} legs in {batches} batches", plan.legs.len());
+            (Info, format!("rebalance plan {}: {shape}, deviation {:.2} points", plan.id, plan.deviation_pct))
+        }
+        Event::LegsRespread { plan, due } => (Warning, format!("plan {plan}: {} legs moved", due.len())),
+        Event::PlanCompleted { plan } => (Info, format!("plan {plan} completed")),
+        Event::PlanSuperseded { plan, reason } => (Warning, format!("plan {plan} superseded: {reason}")),
+        Event::PlanExpired { plan } => (Warning, format!("plan {plan} expired with legs pending")),
+        Event::LegsCancelled { plan, legs, reason } => {
+            (Warning, format!("plan {plan}: {} legs cancelled: {reason}", legs.len()))
+        }
+        Event::Deposit { asset, amount } => (Info, format!("deposit {amount} {asset}")),
+        Event::PositionOpened { position } => {
+            let p = position;
+            let levels = format!("stop {:?}, target {:?}", p.stop, p.target);
+            (
+                Info,
+                format!("position {} opened: {} {} at {:.6}, {levels}", p.id, p.quantity, p.symbol, p.average_entry()),
+            )
+        }
+        Event::PositionClosed { closed } => {
+            let c = closed;
+            (
+                Info,
+                format!("position {} closed by {:?}: {} net {:.4} {}", c.id, c.cause, c.symbol, c.net, c.symbol.quote),
+            )
+        }
+        Event::StopMoved { position, stop, .. } => (Info, format!("position {position}: stop now {stop:?}")),
+        Event::BreakerTripped { latch, action } => {
+            let how_far = format!("{} against {}", latch.measured.round_dp(2), latch.limit);
+            (Error, format!("breaker {} tripped ({how_far}): {}", latch.breaker, action.name()))
+        }
+        Event::BreakerRearmed { breaker, reason } => (Info, format!("breaker {breaker} armed again: {reason}")),
+        Event::EmergencyStarted { emergency } => (Error, format!("emergency {} started", emergency.key)),
+        Event::EmergencyStep { key, position, result, .. } => (Error, format!("emergency {key}: {position} {result}")),
+        Event::EmergencyDone { key, .. } => (Error, format!("emergency {key} done")),
+        _ => return None,
+    };
+    Some(line)
+}

@@ -1,0 +1,217 @@
+//! Operator commands: checked, journaled with their effect in one batch, answered after that batch is durable, and
+//! idempotent by their key for a day (operations §1).
+
+use actix::{Context, Handler, ResponseFuture};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{
+    actor::Coordinator,
+    emergency,
+    messages::{Operate, Operated},
+    schedule::Input,
+    states,
+};
+use crate::{
+    execution::actor::LookAgain,
+    model::{Clock, Command, CommandAnswer, Event, PlanState, TaskName, TradeState},
+    risk::{AccountMode, PeakKeeper, breakers, view},
+    runtime::post::post,
+    store::{actor::Commit, batch::Expectation},
+};
+
+/// What a command does, before it is durable.
+struct Prepared {
+    events: Vec<Event>,
+    answer: CommandAnswer,
+}
+
+fn refused(code: &str, reason: impl Into<String>) -> Prepared {
+    Prepared { events: Vec::new(), answer: CommandAnswer::Refused { code: code.to_owned(), reason: reason.into() } }
+}
+
+fn done(events: Vec<Event>, result: serde_json::Value) -> Prepared {
+    Prepared { events, answer: CommandAnswer::Ok { result } }
+}
+
+/// SHA-256 of the command's canonical JSON, hex.
+pub fn body_hash(command: &Command) -> String {
+    let text = serde_json::to_vec(command).unwrap_or_default();
+    hex::encode(Sha256::digest(text))
+}
+
+impl Coordinator {
+    fn prepare(&mut self, operate: &Operate, ctx: &mut Context<Self>) -> Prepared {
+        let now = self.clock.now();
+        match &operate.command {
+            Command::Pause { .. } => {
+                let events = states::pause(&self.view.read().coordinator, states::OPERATOR);
+                done(
+                    events,
+                    json!({"state": "PAUSED unless HALTED", "stopped": "decisions, new entries, rebalance legs",
+                    "going_on": "data, analysis, stops, targets, exits"}),
+                )
+            }
+            Command::Resume {} => {
+                let state = self.view.read();
+                let auto_clear = self.settings.degradation.auto_clear_pause;
+                match states::resume(&state.coordinator, &state.risk.latched, auto_clear) {
+                    Ok(resumed) => {
+                        let latched: Vec<&str> = state.risk.latched.keys().map(|kind| kind.name()).collect();
+                        let result = json!({"state": resumed.state.name(), "remaining": resumed.remaining,
+                            "latched_breakers": latched});
+                        done(resumed.events, result)
+                    }
+                    Err(refusal) => refused(refusal.code, refusal.reason),
+                }
+            }
+            Command::Halt { reason } => {
+                let state = self.view.read();
+                let reason = if reason.is_empty() { "operator" } else { reason };
+                let event = states::halt(&state.coordinator, reason, &operate.source, now);
+                let id = match &event {
+                    Event::StateChanged { halt: Some(halt), .. } => Some(halt.id.clone()),
+                    _ => None,
+                };
+                done(
+                    vec![event],
+                    json!({"halt_id": id, "stopped": "analysis, decisions, entries (resting ones are cancelled), rebalance legs",
+                    "going_on": "data, stops, targets, exits"}),
+                )
+            }
+            Command::Reset { halt_id } => self.prepare_reset(halt_id),
+            Command::RunTask { task, symbol } => self.prepare_run(&operate.key, task, symbol, ctx),
+            Command::CloseAll { .. } => {
+                let state = self.view.read();
+                let events = emergency::start_close_all(&state, &operate.key, now);
+                done(events, json!({"positions_to_close": state.positions.len()}))
+            }
+            Command::EnableTask { task } => self.prepare_switch(task, true),
+            Command::DisableTask { task } => self.prepare_switch(task, false),
+            Command::CancelScheduled { id } => self.prepare_cancel(id),
+        }
+    }
+
+    fn prepare_reset(&self, halt_id: &str) -> Prepared {
+        let state = self.view.read();
+        match states::reset(&state.coordinator, halt_id) {
+            Ok(mut events) => {
+                let now = self.clock.now();
+                let valued = view::equity(&state, &self.prices.read().book, AccountMode::Spot);
+                let Some((equity, _)) = valued else {
+                    return refused(
+                        "no_price",
+                        "the account cannot be valued now, so the peak cannot be re-based; try again",
+                    );
+                };
+                let mut keeper = PeakKeeper::new(&state.risk, now);
+                events.extend(breakers::reset_drawdown(&state.risk, &mut keeper, equity, now));
+                done(events, json!({"state": "PAUSED", "next": "resume"}))
+            }
+            Err(refusal) => refused(refusal.code, refusal.reason),
+        }
+    }
+
+    fn prepare_run(&mut self, key: &str, task: &str, symbol: &str, ctx: &mut Context<Self>) -> Prepared {
+        let force = Input::Force { command_id: key.to_owned(), task: task.to_owned(), symbol: symbol.to_owned() };
+        self.forced = None;
+        self.step(force, ctx);
+        match self.forced.take() {
+            Some((_, Ok(()))) => {
+                done(Vec::new(), json!({"started": format!("{task} {symbol}"), "slot": format!("manual:{key}")}))
+            }
+            Some((_, Err((code, reason)))) => refused(code, reason),
+            None => refused("unknown", "the scheduler gave no answer"),
+        }
+    }
+
+    fn prepare_switch(&mut self, name: &str, enabled: bool) -> Prepared {
+        let Some(task) = TaskName::parse(name) else { return refused("unknown_task", unknown_task(name)) };
+        if enabled && task == TaskName::SentimentAnalysis {
+            return refused("no_provider", "sentiment_analysis needs a provider, and this release has none");
+        }
+        let needs = |(other, settings): (&TaskName, &crate::settings::TaskSettings)| {
+            let required = settings.depends_on.iter().any(|dependency| dependency.task == task && dependency.required);
+            (required && settings.enabled).then_some(*other)
+        };
+        if !enabled && let Some(dependent) = self.settings.tasks.iter().find_map(needs) {
+            return refused("required", format!("{dependent} requires {task}; disable {dependent} first"));
+        }
+        done(vec![Event::TaskSwitched { task, enabled }], json!({"task": task.name(), "enabled": enabled}))
+    }
+
+    fn prepare_cancel(&self, id: &str) -> Prepared {
+        let state = self.view.read();
+        let Some(plan) = state.plans.values().find(|plan| plan.state == PlanState::Active) else {
+            return refused("no_plan", "no plan is active");
+        };
+        let whole = plan.id.to_string() == id;
+        let pending = plan.legs.iter().filter(|leg| leg.state == TradeState::Planned);
+        let legs: Vec<_> = pending
+            .filter(|leg| whole || leg.key.to_string().starts_with(id) && id.len() >= 6)
+            .map(|leg| leg.key)
+            .collect();
+        if legs.is_empty() {
+            return refused(
+                "unknown",
+                format!("`{id}` is neither the active plan {} nor one of its planned legs", plan.id),
+            );
+        }
+        let count = legs.len();
+        let event = Event::LegsCancelled { plan: plan.id, legs, reason: "operator".to_owned() };
+        done(vec![event], json!({"cancelled_legs": count}))
+    }
+}
+
+/// The text for a task that does not exist, with the nearest name.
+pub fn unknown_task(name: &str) -> String {
+    let nearest = TaskName::ALL.into_iter().max_by(|a, b| {
+        let near = |task: &TaskName| strsim::jaro_winkler(name, task.name());
+        near(a).total_cmp(&near(b))
+    });
+    let nearest = nearest.map_or("", TaskName::name);
+    format!("unknown task `{name}`; did you mean `{nearest}`?")
+}
+
+impl Handler<Operate> for Coordinator {
+    type Result = ResponseFuture<Operated>;
+
+    fn handle(&mut self, operate: Operate, ctx: &mut Context<Self>) -> Self::Result {
+        let hash = body_hash(&operate.command);
+        if let Some(known) = self.view.read().commands.get(&operate.key) {
+            let same = known.body_hash == hash;
+            let answer = known.answer.clone().filter(|_| same);
+            let answered = answer.map_or(Operated::KeyReused, Operated::Answered);
+            return Box::pin(async { answered });
+        }
+        let prepared = self.prepare(&operate, ctx);
+        let mut events = vec![Event::CommandReceived {
+            key: operate.key.clone(),
+            command: operate.command.clone(),
+            body_hash: hash,
+        }];
+        events.extend(prepared.events);
+        events.push(match &prepared.answer {
+            CommandAnswer::Ok { result } => Event::CommandDone { key: operate.key.clone(), result: result.clone() },
+            CommandAnswer::Refused { code, reason } => {
+                Event::CommandRefused { key: operate.key.clone(), code: code.clone(), reason: reason.clone() }
+            }
+        });
+        let mut batch = self.batch("operator", operate.key.clone(), events);
+        batch.actor = format!("operator:{}", operate.source).into();
+        let batch = batch.expecting(Expectation::CommandAbsent(operate.key.clone()));
+        let request = self.links.store.send(Commit(batch));
+        let (me, execution) = (actix::AsyncContext::address(ctx), self.links.execution.clone());
+        Box::pin(async move {
+            match request.await {
+                Ok(Ok(_)) => {
+                    post("execution", &execution, LookAgain);
+                    post("coordinator", &me, super::actor::LookAgain);
+                    Operated::Answered(prepared.answer)
+                }
+                Ok(Err(refused)) => Operated::Unavailable(refused.to_string()),
+                Err(_) => Operated::Unavailable("the store does not answer".to_owned()),
+            }
+        })
+    }
+}

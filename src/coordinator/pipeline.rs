@@ -1,0 +1,293 @@
+//! Carries one decision from its signal to its end: records what `decision` says and asks risk and execution.
+//!
+//! It runs outside the run's deadline and outside the coordinator's mailbox; decisions of different symbols never wait
+//! for each other.
+
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
+
+use actix::Context;
+
+use super::{
+    actor::{Coordinator, Links},
+    consensus::{Eligible, Opinion, Opinions},
+    decision::{self, DecisionInputs, DecisionRules, EntryOrder, Gate, Next, Progress},
+    schedule::RunTags,
+};
+use crate::{
+    execution::{
+        actor::{CancelEntries, Exit, Place, Placed, Purpose},
+        intent,
+    },
+    model::{
+        Action, Clock, DecisionEnd, DecisionId, DegradationLevel, Event, PlanState, Side, Signal, SlotId, Snapshot,
+        TaskName, TradeKey, TradeKind, TradeState, Ts,
+    },
+    risk::{
+        RiskRequest, RiskView,
+        actor::{Release, Reserve},
+        prices::PriceAt,
+    },
+    runtime::{clock::LogicalClock, post::post},
+    settings::DecisionSettings,
+    store::{Batch, Commit, view::StateView},
+};
+
+/// What a decision needs after its first commit.
+struct Carrier {
+    links: Links,
+    clock: LogicalClock,
+    view: StateView,
+    level: Rc<Cell<DegradationLevel>>,
+    settings: DecisionSettings,
+    decision: DecisionId,
+    /// Plan part of the trade key.
+    slot: String,
+    signal_at: Ts,
+}
+
+impl Coordinator {
+    /// Starts the decision of an accepted signal; the end of its run is part of the first commit.
+    pub(super) fn decide(
+        &mut self,
+        signal: Signal,
+        snapshot: &Snapshot,
+        finished: Event,
+        tags: RunTags,
+        _: &mut Context<Self>,
+    ) {
+        let now = self.clock.now();
+        let symbol = signal.head.symbol;
+        let id = DecisionId(signal.head.run_id);
+        let slot = slot_text(&signal);
+        let mut progress = if tags.stale && signal.action == Action::Buy {
+            stale(id, &signal)
+        } else {
+            self.begin(id, &signal, snapshot, &slot, now)
+        };
+        if !progress.defer_legs.is_empty() {
+            let events = self.deferral(&progress.defer_legs, now);
+            progress.events.extend(events);
+        }
+        let mut events = vec![finished];
+        events.append(&mut progress.events);
+        let carrier = Carrier {
+            links: self.links.clone(),
+            clock: self.clock.clone(),
+            view: self.view.clone(),
+            level: Rc::clone(&self.level_cell),
+            settings: self.settings.decision.clone(),
+            decision: id,
+            slot,
+            signal_at: signal.head.produced_at,
+        };
+        let batch = self.batch("coordinator", id.to_string(), events);
+        let request = self.links.store.send(Commit(batch));
+        actix_rt::spawn(async move {
+            if !matches!(request.await, Ok(Ok(_))) {
+                return;
+            }
+            if !progress.cancel_first.is_empty() && !matches!(progress.next, Next::NeedRisk(_)) {
+                let cancel = CancelEntries { symbol, reason: "replaced by a newer signal".to_owned() };
+                // Execution that does not answer has ended the process already.
+                let _ = carrier.links.execution.send(cancel).await;
+            }
+            carrier.carry(progress.next).await;
+        });
+    }
+
+    fn begin(&self, id: DecisionId, signal: &Signal, snapshot: &Snapshot, slot: &str, now: Ts) -> Progress {
+        let symbol = signal.head.symbol;
+        let state = self.view.read();
+        let board = self.prices.read();
+        let positions: Vec<_> = state.positions.values().filter(|held| held.symbol == symbol).collect();
+        let living = |state: TradeState| matches!(state, TradeState::Acked | TradeState::Partial);
+        let resting: Vec<TradeKey> = state
+            .trades
+            .values()
+            .filter(|trade| trade.is_entry() && trade.body.symbol == symbol && living(trade.state))
+            .map(|trade| trade.key)
+            .collect();
+        let side = if signal.action == Action::Sell { Side::Sell } else { Side::Buy };
+        let view = RiskView::from_state(&state, &board.book, &self.risk_rules, state.risk.peak, now);
+        let indicators = snapshot.primary_view().map(|view| &view.indicators);
+        let spike = indicators.and_then(|i| Some((i.atr14?, i.atr14_mean20?)));
+        let inputs = DecisionInputs {
+            decision: id,
+            key: TradeKey::derive(state.meta.store, TradeKind::Decision, slot, "0", symbol, side),
+            signal,
+            gate: Gate { state: state.coordinator.state, level: self.level(), now },
+            positions: &positions,
+            resting: &resting,
+            opinions: Opinions {
+                ta: given(self.opinions.ta.get(&symbol).map(AsRef::as_ref)),
+                regime: given(self.opinions.regime.get(&symbol).map(AsRef::as_ref)),
+                sentiment: given(self.opinions.sentiment.get(&symbol).map(AsRef::as_ref)),
+            },
+            enabled: Eligible {
+                ta: self.scheduler.is_eligible(TaskName::TechnicalAnalysis),
+                regime: self.scheduler.is_eligible(TaskName::RegimeDetection),
+                sentiment: self.scheduler.is_eligible(TaskName::SentimentAnalysis),
+            },
+            plan: state.plans.values().find(|plan| plan.state == PlanState::Active),
+            price: board.book.get(symbol),
+            quote_usd: board.book.usd(symbol.quote).map(|price: PriceAt| price.price),
+            volatility_spike: spike
+                .is_some_and(|(atr, mean)| atr > self.settings.risk.volatility.spike_multiple * mean),
+            view: &view,
+            rules: DecisionRules {
+                consensus: &self.settings.consensus,
+                conflicts: &self.settings.conflicts,
+                decision: &self.settings.decision,
+                degradation: &self.settings.degradation,
+                regimes: &self.settings.regimes,
+                sell_closes: self.settings.execution.spot.sell_closes,
+                risk: &self.risk_rules,
+            },
+        };
+        decision::begin(&inputs, facts(snapshot))
+    }
+
+    /// Legs that give way to an entry are due again after the conflict window (the signal wins, the leg is deferred).
+    fn deferral(&self, legs: &[TradeKey], now: Ts) -> Vec<Event> {
+        let window_ms = i64::from(self.settings.conflicts.rebalance_window_seconds) * 1_000;
+        let state = self.view.read();
+        let plan = state.plans.values().find(|plan| plan.state == PlanState::Active);
+        let Some(plan) = plan else { return Vec::new() };
+        let due: BTreeMap<TradeKey, Ts> = plan
+            .legs
+            .iter()
+            .filter(|leg| legs.contains(&leg.key) && leg.state == TradeState::Planned)
+            .map(|leg| (leg.key, leg.due_at.max(now).plus_ms(window_ms)))
+            .collect();
+        if due.is_empty() { Vec::new() } else { vec![Event::LegsRespread { plan: plan.id, due }] }
+    }
+}
+
+/// A run whose inputs stayed stale may only reduce risk.
+fn stale(id: DecisionId, signal: &Signal) -> Progress {
+    let end = DecisionEnd::Suppressed("stale_inputs".to_owned());
+    let events = vec![
+        Event::SignalReceived { decision: id, signal: Box::new(signal.clone()), inputs: BTreeMap::new() },
+        decision::ended(id, end.clone()),
+    ];
+    Progress { events, cancel_first: Vec::new(), defer_legs: Vec::new(), next: Next::Ended(end) }
+}
+
+fn given<T>(opinion: Option<&T>) -> Opinion<&T> {
+    opinion.map_or(Opinion::Missing, Opinion::Given)
+}
+
+/// Plan part of an entry's trade key: the same slot always gives the same trade (C3).
+fn slot_text(signal: &Signal) -> String {
+    let slot = match &signal.head.slot {
+        SlotId::Grid(number) => number.to_string(),
+        other => other.to_string(),
+    };
+    format!("{}:{}:{slot}", TaskName::TradingDecision, signal.head.symbol)
+}
+
+/// The indicator values a decision used, for the journal.
+fn facts(snapshot: &Snapshot) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::new();
+    let mut put = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            facts.insert(name.to_owned(), value.to_string());
+        }
+    };
+    if let Some(view) = snapshot.primary_view() {
+        let i = &view.indicators;
+        put("close", Some(view.last.close));
+        put("rsi14", i.rsi14);
+        put("macd_histogram", i.macd_histogram);
+        put("adx14", i.adx14);
+        put("atr14", i.atr14);
+        put("atr14_mean20", i.atr14_mean20);
+        put("ema9", i.ema9);
+        put("ema21", i.ema21);
+        put("ema50", i.ema50);
+    }
+    facts.insert("as_of".to_owned(), snapshot.as_of.to_string());
+    facts.insert("price_id".to_owned(), snapshot.price_id.to_string());
+    facts
+}
+
+impl Carrier {
+    async fn carry(self, next: Next) {
+        match next {
+            Next::Ended(_) => {}
+            Next::Exit(order) => {
+                let exit = Exit {
+                    position: order.position,
+                    quantity: Some(order.quantity),
+                    purpose: Purpose::Signal,
+                    decision: Some((self.decision, Vec::new())),
+                };
+                if let Ok(Err(reason)) = self.links.execution.send(exit).await {
+                    self.end(DecisionEnd::NothingToDo(reason)).await;
+                }
+            }
+            Next::NeedRisk(request) => self.ask_risk(*request).await,
+            // `begin` never answers with an intent.
+            Next::Intent(_) => {}
+        }
+    }
+
+    async fn ask_risk(self, request: RiskRequest) {
+        let key = request.key;
+        // A risk actor that is being restarted refuses: it has no account state.
+        let verdict = self.links.risk.send(Reserve(request.clone())).await.unwrap_or_else(|_| Err(no_account()));
+        let gate = Gate { state: self.view.read().coordinator.state, level: self.level.get(), now: self.clock.now() };
+        let progress = decision::after_risk(self.decision, &request, verdict, self.signal_at, gate, &self.settings);
+        match progress.next {
+            Next::Intent(order) => self.place(*order, progress.events).await,
+            _ => {
+                post("risk", &self.links.risk, Release(key));
+                self.commit(progress.events).await;
+            }
+        }
+    }
+
+    async fn place(self, order: EntryOrder, events: Vec<Event>) {
+        let place = Place {
+            order: intent::EntryOrder {
+                decision: self.decision,
+                slot: self.slot.clone(),
+                replacement: 0,
+                symbol: order.symbol,
+                side: order.side,
+                quantity: order.quantity,
+                entry: order.entry,
+                market: order.entry,
+                stop: order.stop,
+                target: order.target,
+                leverage: order.leverage,
+            },
+            events,
+        };
+        let placed = self.links.execution.send(place).await;
+        if !matches!(placed, Ok(Ok(Placed::Intent(_)))) {
+            post("risk", &self.links.risk, Release(order.key));
+        }
+        if let Ok(Err(reason)) = placed {
+            self.end(DecisionEnd::NothingToDo(reason)).await;
+        }
+    }
+
+    async fn end(&self, end: DecisionEnd) {
+        self.commit(vec![decision::ended(self.decision, end)]).await;
+    }
+
+    async fn commit(&self, events: Vec<Event>) {
+        let batch = Batch::new("coordinator", self.decision.to_string(), "decision", self.clock.now(), events);
+        // A store that does not answer has ended the process already.
+        drop(self.links.store.send(Commit(batch)).await);
+    }
+}
+
+fn no_account() -> crate::model::RiskRefusal {
+    crate::model::RiskRefusal {
+        code: crate::model::RiskCode::NoAccountState,
+        measured: "risk does not answer".to_owned(),
+        limit: "a view younger than its limit".to_owned(),
+    }
+}

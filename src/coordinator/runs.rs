@@ -1,0 +1,195 @@
+//! One run from start to report: claim, snapshot, agent, answer. Runs outside the coordinator's mailbox and comes back
+//! as one message; aborting it is always safe because agents have no side effects.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::{Addr, Message};
+use tokio::time::timeout_at;
+
+use super::{
+    actor::{Coordinator, Links},
+    schedule::{RunReport, RunRequest},
+};
+use crate::{
+    agents::{
+        actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
+        contract::{Answer, RunContext},
+        portfolio_rebalance::PortfolioOutput,
+        portfolio_view::PortfolioView,
+    },
+    market::actor::ReadSnapshot,
+    model::{
+        Clock, FailCause, FailClass, RegimeOutput, RunOutcome, SentimentOutput, Signal, Snapshot, TaOutput, TaskName,
+        Ts,
+    },
+    risk::board::Prices,
+    runtime::{clock::LogicalClock, post::post},
+    settings::Settings,
+    store::{actor::Commit, batch::Batch, view::StateView},
+};
+
+/// An answer worth keeping until the scheduler has accepted its run.
+pub enum Reply {
+    /// An opinion.
+    Technical(Arc<TaOutput>),
+    /// An opinion.
+    Regime(Arc<RegimeOutput>),
+    /// An opinion.
+    Sentiment(Arc<SentimentOutput>),
+    /// A signal with the snapshot it was made from.
+    Signal(Box<Signal>, Arc<Snapshot>),
+    /// A plan or none.
+    Portfolio(Box<PortfolioOutput>),
+}
+
+/// A run is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Arrived {
+    /// For the scheduler.
+    pub report: RunReport,
+    /// Present for outputs.
+    pub reply: Option<Reply>,
+}
+
+/// What a run may read, fixed when it starts.
+pub struct Supply {
+    /// What the program is told.
+    pub settings: Rc<Settings>,
+    /// Logical time.
+    pub clock: LogicalClock,
+    /// Newest durable state.
+    pub view: StateView,
+    /// Newest prices.
+    pub prices: Prices,
+    /// Accepted opinion of the run's symbol.
+    pub ta: Option<Arc<TaOutput>>,
+    /// Accepted opinion of the run's symbol.
+    pub regime: Option<Arc<RegimeOutput>>,
+    /// Accepted opinion of the run's symbol.
+    pub sentiment: Option<Arc<SentimentOutput>>,
+}
+
+/// Performs a run and reports to `coordinator`.
+pub async fn perform(
+    request: RunRequest,
+    claim: Option<Batch>,
+    links: Links,
+    supply: Supply,
+    coordinator: Addr<Coordinator>,
+) {
+    let (outcome, as_of, degraded, reply) = match attempt(&request, claim, &links, &supply).await {
+        Ok((reply, as_of, degraded)) => (RunOutcome::Succeeded, as_of, degraded, Some(reply)),
+        Err(outcome) => (outcome, supply.clock.now(), false, None),
+    };
+    let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of, degraded };
+    post("coordinator", &coordinator, Arrived { report, reply });
+}
+
+async fn attempt(
+    request: &RunRequest,
+    claim: Option<Batch>,
+    links: &Links,
+    supply: &Supply,
+) -> Result<(Reply, Ts, bool), RunOutcome> {
+    if let Some(batch) = claim {
+        match links.store.send(Commit(batch)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(refused)) => return Err(failed(FailClass::Validation, refused.to_string())),
+            Err(_) => return Err(failed(FailClass::Halted, "the store does not answer".to_owned())),
+        }
+    }
+    let symbol = request.key.symbol;
+    let mut ctx = RunContext {
+        run_id: request.run_id,
+        slot: request.slot.clone(),
+        symbol,
+        as_of: supply.clock.now(),
+        started_at: request.started_at,
+        now: supply.clock.now(),
+        degraded: false,
+    };
+    let mut snapshot = None;
+    if !matches!(request.key.task, TaskName::SentimentAnalysis | TaskName::PortfolioRebalance) {
+        let read = links.market.send(ReadSnapshot { symbol });
+        let answered = match request.snapshot_deadline {
+            Some(at) => timeout_at(supply.clock.instant_at(at), read)
+                .await
+                .map_err(|_| RunOutcome::TimedOut("snapshot".into()))?,
+            None => read.await,
+        };
+        let read = answered.map_err(|_| failed(FailClass::Transient, "the market does not answer".to_owned()))?;
+        let read = read.ok_or_else(|| RunOutcome::Abstained("data_stale".into()))?;
+        ctx.as_of = read.as_of;
+        ctx.now = supply.clock.now();
+        snapshot = Some(read);
+    }
+    ask(request, ctx, snapshot, links, supply).await
+}
+
+async fn ask(
+    request: &RunRequest,
+    ctx: RunContext,
+    snapshot: Option<Arc<Snapshot>>,
+    links: &Links,
+    supply: &Supply,
+) -> Result<(Reply, Ts, bool), RunOutcome> {
+    let as_of = ctx.as_of;
+    let stale = || RunOutcome::Abstained("data_stale".into());
+    match request.key.task {
+        TaskName::TechnicalAnalysis => {
+            let run = RunTechnical { ctx, snapshot: snapshot.ok_or_else(stale)? };
+            let output = output(links.technical.send(run).await)?;
+            Ok((Reply::Technical(Arc::from(output)), as_of, false))
+        }
+        TaskName::RegimeDetection => {
+            let run = RunRegime { ctx, snapshot: snapshot.ok_or_else(stale)?, previous: supply.regime.clone() };
+            let output = output(links.regime.send(run).await)?;
+            Ok((Reply::Regime(Arc::from(output)), as_of, false))
+        }
+        TaskName::SentimentAnalysis => {
+            let output = output(links.sentiment.send(RunSentiment).await)?;
+            Ok((Reply::Sentiment(Arc::from(output)), as_of, false))
+        }
+        TaskName::TradingDecision => {
+            let snapshot = snapshot.ok_or_else(stale)?;
+            let position = supply.view.read().positions.values().find(|held| held.symbol == ctx.symbol).cloned();
+            let run = RunTrading {
+                ctx,
+                snapshot: Arc::clone(&snapshot),
+                ta: supply.ta.clone(),
+                regime: supply.regime.clone(),
+                sentiment: supply.sentiment.clone(),
+                position,
+            };
+            let signal = output(links.trading.send(run).await)?;
+            Ok((Reply::Signal(signal, snapshot), as_of, false))
+        }
+        TaskName::PortfolioRebalance => {
+            let run = {
+                let state = supply.view.read();
+                let prices = supply.prices.read();
+                let newest = prices.ticks.values().copied();
+                let currency = supply.settings.account_currency;
+                let view = PortfolioView::of(&state.account, &state.positions, newest, currency);
+                RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone() }
+            };
+            let planned = output(links.portfolio.send(run).await)?;
+            Ok((Reply::Portfolio(planned), as_of, false))
+        }
+    }
+}
+
+/// A closed mailbox in the middle of a request means that the agent panicked on it.
+fn output<T>(answer: Result<Answer<T>, actix::MailboxError>) -> Result<Box<T>, RunOutcome> {
+    match answer {
+        Ok(Answer::Output(output)) => Ok(output),
+        Ok(Answer::Abstain(reason)) => Err(RunOutcome::Abstained(reason.into_owned())),
+        Ok(Answer::Failed(cause)) => Err(RunOutcome::Failed(cause)),
+        Err(_) => Err(failed(FailClass::Panic, "the agent panicked on this run".to_owned())),
+    }
+}
+
+fn failed(class: FailClass, message: String) -> RunOutcome {
+    RunOutcome::Failed(FailCause { class, message })
+}

@@ -1,0 +1,197 @@
+//! What `status` answers: one consistent picture, made by the coordinator in one message.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Money, Price, Qty, Recovered, Symbol, TaskName, Ts};
+
+/// The answer to `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `RUNNING`, `PAUSED` or `HALTED`.
+    pub state: String,
+    /// Why PAUSED; empty otherwise.
+    pub pause_reasons: Vec<String>,
+    /// What `reset` must name; present while HALTED.
+    pub halt_id: Option<String>,
+    /// Why HALTED.
+    pub halt_reason: Option<String>,
+    /// Global level: the highest of all capabilities.
+    pub degradation: String,
+    /// Latched breakers; each refuses entries.
+    pub latched_breakers: Vec<String>,
+    /// `paper`
+    pub mode: String,
+    /// Program version.
+    pub version: String,
+    /// Boot epoch of the store.
+    pub boot_epoch: u32,
+    /// Logical time of this answer.
+    pub now: Ts,
+    /// Program clock against real time.
+    pub speed: u32,
+    /// Real seconds since this process was ready.
+    pub uptime_seconds: u64,
+    /// What this boot found.
+    pub recovered: Recovered,
+    /// Every (task, symbol).
+    pub tasks: Vec<TaskStatus>,
+    /// Start lateness of runs, milliseconds of logical time.
+    pub lateness_ms: Lateness,
+    /// Slots that were never claimed.
+    pub missed_slots: u64,
+    /// Balances and equity.
+    pub account: AccountStatus,
+    /// Open positions.
+    pub positions: Vec<PositionStatus>,
+    /// Trades that are not terminal.
+    pub orders: Vec<OrderStatus>,
+    /// Planned legs of the active plan.
+    pub scheduled: Vec<ScheduledStatus>,
+    /// Every symbol's feed.
+    pub feeds: Vec<FeedLine>,
+    /// Where the journal stands.
+    pub journal: JournalHead,
+    /// Totals since the store was created.
+    pub totals: BTreeMap<String, u64>,
+}
+
+/// One key of the schedule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// Which task.
+    pub task: TaskName,
+    /// Which symbol.
+    pub symbol: Symbol,
+    /// A run is under way.
+    pub running: bool,
+    /// End of the newest accepted success.
+    pub last_success_at: Option<Ts>,
+    /// How the newest run ended.
+    pub last_outcome: Option<String>,
+    /// Next due instant.
+    pub next_due_at: Option<Ts>,
+    /// Why the newest skipped slot was skipped.
+    pub last_skip_reason: Option<String>,
+}
+
+/// Percentiles of start lateness (started − due), milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Lateness {
+    /// Median.
+    pub p50: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// Balances and equity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccountStatus {
+    /// Account currency; absent while a price is missing.
+    pub equity: Option<Money>,
+    /// Free and locked by asset.
+    pub balances: BTreeMap<String, BalanceStatus>,
+}
+
+/// One asset.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BalanceStatus {
+    /// Spendable.
+    pub free: Money,
+    /// Held by living orders.
+    pub locked: Money,
+}
+
+/// One open position.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PositionStatus {
+    /// `P7`
+    pub id: String,
+    /// Which symbol.
+    pub symbol: Symbol,
+    /// `long` or `short`
+    pub side: String,
+    /// Base units.
+    pub quantity: Qty,
+    /// Mean entry, quote units.
+    pub entry: Price,
+    /// Stop, quote units.
+    pub stop: Option<Price>,
+    /// Target, quote units.
+    pub target: Option<Price>,
+    /// Gross gain at the newest price, quote units.
+    pub unrealised: Option<Money>,
+    /// When opened.
+    pub opened_at: Ts,
+}
+
+/// One living trade.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OrderStatus {
+    /// Trade key, hex.
+    pub trade_key: String,
+    /// `decision`, `exit`, …
+    pub kind: String,
+    /// Which symbol.
+    pub symbol: Symbol,
+    /// `buy` or `sell`
+    pub side: String,
+    /// Base units.
+    pub quantity: Qty,
+    /// Base units filled.
+    pub filled: Qty,
+    /// Limit, quote units; absent for market orders.
+    pub limit: Option<Price>,
+    /// Trade state.
+    pub state: String,
+    /// When the intent was made.
+    pub created_at: Ts,
+    /// When it ends by itself.
+    pub expires_at: Option<Ts>,
+}
+
+/// One planned leg.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScheduledStatus {
+    /// Which plan.
+    pub plan: String,
+    /// Trade key, hex.
+    pub trade_key: String,
+    /// 0-based batch.
+    pub batch: u32,
+    /// Which symbol.
+    pub symbol: Symbol,
+    /// `buy` or `sell`
+    pub side: String,
+    /// Account currency.
+    pub amount: Money,
+    /// When due.
+    pub due_at: Ts,
+}
+
+/// One symbol's feed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FeedLine {
+    /// Which symbol.
+    pub symbol: Symbol,
+    /// Age of the newest price, seconds; absent before the first.
+    pub data_age_seconds: Option<f64>,
+    /// Data advance and are young enough to trade on.
+    pub healthy: bool,
+    /// Newest price, quote units.
+    pub price: Option<Price>,
+    /// Gaps declared so far.
+    pub gaps: u64,
+}
+
+/// Where the journal stands.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct JournalHead {
+    /// Last durable record.
+    pub seq: u64,
+    /// First 32 hex digits of the SHA-256 of its line.
+    pub hash: String,
+}

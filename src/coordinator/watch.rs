@@ -1,0 +1,282 @@
+//! What the coordinator does when something became durable: emergencies of tripped breakers, the venue as a capability,
+//! operator switches. Also the first look after a boot, which is the same question.
+
+use std::collections::BTreeMap;
+
+use actix::{AsyncContext, Context, Handler};
+
+use super::{
+    actor::{Coordinator, LookAgain, Note},
+    emergency::{self, EmergencyOrder, ReduceOrder},
+    opinions::StoredOpinion,
+    schedule::Input,
+};
+use crate::{
+    execution::actor::{Exit, Purpose},
+    model::{Capability, Clock, Event, PositionId, RunKey, TaskName, TradeKey, TradeState, Ts},
+    runtime::post::post,
+    store::actor::{AuxPut, AuxRemove, CommittedBatch},
+};
+
+/// Auxiliary tree of in-flight markers of opinion runs.
+pub const MARKERS: &str = "markers";
+/// Auxiliary tree of the newest accepted opinions.
+pub const OPINIONS: &str = "opinions";
+
+/// The key of a row beside the truth.
+pub fn row_key(key: RunKey) -> String {
+    format!("{} {}", key.task, key.symbol)
+}
+
+impl Handler<CommittedBatch> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, CommittedBatch(records): CommittedBatch, ctx: &mut Context<Self>) {
+        let mut look = false;
+        for record in records.iter() {
+            match &record.event {
+                Event::BreakerTripped { latch, action } => {
+                    let events = {
+                        let state = self.view.read();
+                        emergency::start(&state, latch, *action, &self.settings.emergency, self.clock.now())
+                    };
+                    self.record(latch.breaker.name(), events);
+                }
+                Event::TradeNotExecuted { .. } => self.outcome(Capability::Venue, Err("order")),
+                Event::TradeUnknown { .. } => self.outcome(Capability::Venue, Err("unanswered")),
+                Event::TradeFill { .. } | Event::TradeAcked { .. } => self.outcome(Capability::Venue, Ok(())),
+                Event::EmergencyStarted { .. }
+                | Event::EmergencyStep { .. }
+                | Event::PositionClosed { .. }
+                | Event::TradeCancelled { .. }
+                | Event::TradeRejected { .. }
+                | Event::TradeSettled { .. }
+                | Event::StateChanged { .. }
+                | Event::TaskSwitched { .. } => look = true,
+                _ => {}
+            }
+        }
+        if look {
+            self.look_again(ctx);
+        }
+    }
+}
+
+impl Coordinator {
+    /// Carries on whatever the durable state says is under way.
+    pub(super) fn look_again(&mut self, ctx: &mut Context<Self>) {
+        let switches: BTreeMap<TaskName, bool> = self.view.read().coordinator.task_switches.clone();
+        if switches != self.switches {
+            for (task, enabled) in &switches {
+                if self.switches.get(task) != Some(enabled) {
+                    self.step(Input::Switch { task: *task, enabled: Some(*enabled) }, ctx);
+                }
+            }
+            self.switches = switches;
+        }
+        self.drive_emergencies(ctx);
+        post("execution", &self.links.execution, crate::execution::actor::LookAgain);
+        self.step(Input::Tick, ctx);
+    }
+
+    pub(super) fn drive_emergencies(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        if self.view.read().emergencies.values().all(|emergency| emergency.done) {
+            return;
+        }
+        self.record_finished_steps(now);
+        let orders = {
+            let state = self.view.read();
+            emergency::next_steps(&state, &self.settings.market.symbol, &self.settings.emergency, now)
+        };
+        for order in orders {
+            match order {
+                // Execution cancels resting entries by itself while HALTED, and looks again when the state changes.
+                EmergencyOrder::CancelResting { .. } => {}
+                EmergencyOrder::Reduce(order) => self.reduce(order, ctx),
+                EmergencyOrder::Finish { emergency, events } => {
+                    if self.finishing.insert(emergency.to_string()) {
+                        self.record(&emergency.to_string(), events);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The record of every emergency trade that has ended since.
+    fn record_finished_steps(&mut self, now: Ts) {
+        let mut events = Vec::new();
+        {
+            let state = self.view.read();
+            self.closing.retain(|position, (key, trade)| {
+                let ended = trade.and_then(|trade| state.trade_index.get(&trade)).map(|stub| stub.state);
+                let Some(ended) = ended.filter(|state| state.is_terminal()) else { return true };
+                let word = format!("{ended:?}").to_lowercase();
+                let outcome = if ended == TradeState::Settled { Ok(word.as_str()) } else { Err(word.as_str()) };
+                let step = emergency::record_step(&state, key, *position, outcome, &self.settings.emergency, now);
+                events.push(step);
+                false
+            });
+        }
+        self.record("emergency", events);
+    }
+
+    fn reduce(&mut self, order: ReduceOrder, ctx: &mut Context<Self>) {
+        if self.closing.contains_key(&order.position) {
+            return;
+        }
+        self.closing.insert(order.position, (order.emergency.clone(), None));
+        let attempt = order.leg.split_once(':').and_then(|(_, number)| number.parse().ok()).unwrap_or(0);
+        let exit = Exit {
+            position: order.position,
+            quantity: Some(order.quantity),
+            purpose: Purpose::Emergency(order.emergency.clone(), attempt),
+            decision: None,
+        };
+        let request = self.links.execution.send(exit);
+        let me = ctx.address();
+        actix_rt::spawn(async move {
+            let answer = request.await.unwrap_or_else(|_| Err("execution does not answer".to_owned()));
+            post("coordinator", &me, Ordered { position: order.position, answer });
+        });
+    }
+
+    /// Hands the notes beside the truth to the store.
+    pub(super) fn flush_notes(&mut self) {
+        self.notes_since = None;
+        for note in std::mem::take(&mut self.notes) {
+            let store = &self.links.store;
+            match note {
+                Note::Began(marker) => put(store, MARKERS, row_key(marker.key), &marker),
+                Note::Ended(key) => {
+                    post("store", store, AuxRemove { tree: MARKERS.to_owned(), key: row_key(key) });
+                    if let Some(row) = self.scheduler.row(key) {
+                        put(store, ROWS, row_key(key), &KeptRow::from(row));
+                    }
+                }
+                Note::Opinion(opinion) => {
+                    let head = match &opinion {
+                        StoredOpinion::Ta(output) => &output.head,
+                        StoredOpinion::Regime(output) => &output.head,
+                        StoredOpinion::Sentiment(output) => &output.head,
+                    };
+                    let key = row_key(RunKey { task: head.agent, symbol: head.symbol });
+                    put(store, OPINIONS, key, &opinion);
+                }
+            }
+        }
+    }
+
+    /// The first look after a boot: breakers that tripped before their action was recorded, emergencies under way,
+    /// decisions that had not reached a trade.
+    pub(super) fn after_boot(&mut self, ctx: &mut Context<Self>) {
+        let mut events = Vec::new();
+        {
+            let state = self.view.read();
+            for decision in state.decisions.keys() {
+                let end = crate::model::DecisionEnd::Interrupted;
+                events.push(Event::DecisionEnded { decision: *decision, end });
+            }
+            for latch in state.risk.latched.values() {
+                let breach = self.settings.emergency.breach.get(&latch.breaker);
+                let action = crate::risk::rules::action_for(latch.breaker, breach);
+                events.extend(emergency::start(&state, latch, action, &self.settings.emergency, self.clock.now()));
+            }
+            self.switches = state.coordinator.task_switches.clone();
+        }
+        self.record("boot", events);
+        let me = ctx.address();
+        post("coordinator", &me, LookAgain);
+    }
+}
+
+/// Execution took an emergency order, or not.
+#[derive(actix::Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct Ordered {
+    /// Which position.
+    pub position: PositionId,
+    /// Its trade, or why there is none.
+    pub answer: Result<TradeKey, String>,
+}
+
+impl Handler<Ordered> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, ordered: Ordered, ctx: &mut Context<Self>) {
+        match ordered.answer {
+            Ok(trade) => {
+                if let Some((_, known)) = self.closing.get_mut(&ordered.position) {
+                    *known = Some(trade);
+                }
+            }
+            Err(reason) => {
+                if let Some((key, _)) = self.closing.remove(&ordered.position) {
+                    let step = {
+                        let state = self.view.read();
+                        let settings = &self.settings.emergency;
+                        emergency::record_step(&state, &key, ordered.position, Err(&reason), settings, self.clock.now())
+                    };
+                    self.record("emergency", vec![step]);
+                }
+            }
+        }
+        self.look_again(ctx);
+    }
+}
+
+/// Auxiliary tree of what the scheduler knows of opinion keys.
+pub const ROWS: &str = "rows";
+
+/// A scheduler row as it is kept beside the truth.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct KeptRow {
+    /// Which key.
+    pub key: RunKey,
+    /// Newest claimed slot.
+    pub last_slot: Option<i64>,
+    /// Run, data instant, generation and degraded flag of the newest accepted success.
+    pub latest: Option<(crate::model::RunId, Ts, u64, u32, bool)>,
+    /// Inputs of the last success.
+    pub consumed: Vec<(TaskName, Ts)>,
+    /// Newest success.
+    pub last_success: Option<Ts>,
+}
+
+impl From<super::schedule::RestoredKey> for KeptRow {
+    fn from(row: super::schedule::RestoredKey) -> KeptRow {
+        let latest = row.latest.map(|o| (o.run_id, o.as_of, o.generation.config, o.generation.schema, o.degraded));
+        KeptRow {
+            key: row.key,
+            last_slot: row.last_slot,
+            latest,
+            consumed: row.consumed,
+            last_success: row.last_success,
+        }
+    }
+}
+
+impl From<KeptRow> for super::schedule::RestoredKey {
+    fn from(row: KeptRow) -> super::schedule::RestoredKey {
+        use super::schedule::{Generation, Output, RestoredKey};
+        let latest = row.latest.map(|(run_id, as_of, config, schema, degraded)| Output {
+            run_id,
+            as_of,
+            generation: Generation { config, schema },
+            degraded,
+        });
+        RestoredKey {
+            key: row.key,
+            last_slot: row.last_slot,
+            latest,
+            consumed: row.consumed,
+            last_success: row.last_success,
+        }
+    }
+}
+
+fn put<T: serde::Serialize>(store: &actix::Addr<crate::store::actor::StoreActor>, tree: &str, key: String, row: &T) {
+    match serde_json::to_vec(row) {
+        Ok(value) => drop(post("store", store, AuxPut { tree: tree.to_owned(), key, value })),
+        Err(error) => tracing::error!(%error, tree, key, "a row beside the journal could not be written"),
+    }
+}

@@ -1,0 +1,140 @@
+//! The market as an actor: drives the feed by the clock, hands prices on and answers with snapshots.
+//!
+//! Whatever it is asked, it first takes in everything that is available by now, so the order in which timers fire never
+//! decides what a snapshot sees.
+
+use std::sync::Arc;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient};
+
+use super::{
+    core::{FeedStatus, Market},
+    feed::{Feed, FeedIssues, FeedItem},
+};
+use crate::{
+    model::{Clock, PriceTick, Snapshot, Symbol, Ts},
+    runtime::{clock::LogicalClock, post::post},
+};
+
+/// Asks for the market state of a symbol; absent for a symbol without data.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Option<Arc<Snapshot>>")]
+pub struct ReadSnapshot {
+    /// Which symbol.
+    pub symbol: Symbol,
+}
+
+/// Asks for the health of every symbol's feed.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Vec<FeedStatus>")]
+pub struct ReadFeeds;
+
+/// Asks what the feed skipped and how many candles and prices were taken since the start.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "(FeedIssues, u64)")]
+pub struct ReadIssues;
+
+/// The feed has ended; sent once.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct FeedEnded {
+    /// Why, when it broke.
+    pub error: Option<String>,
+}
+
+/// What is done with every accepted price: the board, execution, the bus.
+pub type PriceHook = Box<dyn FnMut(PriceTick)>;
+
+/// The market actor.
+pub struct MarketActor {
+    market: Market,
+    feed: Box<dyn Feed>,
+    clock: LogicalClock,
+    on_price: PriceHook,
+    on_end: Option<Recipient<FeedEnded>>,
+    taken: u64,
+}
+
+impl MarketActor {
+    /// A market that has taken its history already; `feed` goes on after it.
+    pub fn new(
+        market: Market,
+        feed: Box<dyn Feed>,
+        clock: LogicalClock,
+        on_price: PriceHook,
+        on_end: Recipient<FeedEnded>,
+    ) -> MarketActor {
+        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0 }
+    }
+
+    /// Takes in everything available by now.
+    fn pump(&mut self, now: Ts) {
+        while self.feed.peek_at().is_some_and(|at| at <= now) {
+            match self.feed.next() {
+                Some(Ok(item)) => self.take(item),
+                Some(Err(error)) => return self.end(Some(error.to_string())),
+                None => return self.end(None),
+            }
+        }
+    }
+
+    fn take(&mut self, item: FeedItem) {
+        if let Some(tick) = self.market.take(item) {
+            self.taken += 1;
+            (self.on_price)(tick);
+        }
+    }
+
+    fn end(&mut self, error: Option<String>) {
+        if let Some(owner) = self.on_end.take() {
+            post("owner", &owner, FeedEnded { error });
+        }
+    }
+
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        self.pump(self.clock.now());
+        match self.feed.peek_at() {
+            Some(at) => {
+                ctx.run_later(self.clock.until(at), Self::wake);
+            }
+            None => match self.feed.next() {
+                Some(Err(error)) => self.end(Some(error.to_string())),
+                _ => self.end(None),
+            },
+        }
+    }
+}
+
+impl Actor for MarketActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.wake(ctx);
+    }
+}
+
+impl Handler<ReadSnapshot> for MarketActor {
+    type Result = MessageResult<ReadSnapshot>;
+    fn handle(&mut self, read: ReadSnapshot, _: &mut Context<Self>) -> Self::Result {
+        let now = self.clock.now();
+        self.pump(now);
+        self.market.advance(now);
+        MessageResult(self.market.snapshot(read.symbol, now))
+    }
+}
+
+impl Handler<ReadFeeds> for MarketActor {
+    type Result = MessageResult<ReadFeeds>;
+    fn handle(&mut self, _: ReadFeeds, _: &mut Context<Self>) -> Self::Result {
+        let now = self.clock.now();
+        self.pump(now);
+        MessageResult(self.market.feed_status(now))
+    }
+}
+
+impl Handler<ReadIssues> for MarketActor {
+    type Result = MessageResult<ReadIssues>;
+    fn handle(&mut self, _: ReadIssues, _: &mut Context<Self>) -> Self::Result {
+        MessageResult((self.feed.issues(), self.taken))
+    }
+}
