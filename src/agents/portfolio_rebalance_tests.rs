@@ -296,6 +296,7 @@ fn a161_the_view_is_the_programs_own_account() {
         trades: Vec::new(),
         exit_seq: 0,
         exiting: None,
+        past: Default::default(),
     };
     let positions = BTreeMap::from([(position.id, position)]);
     let tick = PriceTick { symbol: btc(), price: dec!(45_000), at: NOW, price_id: 1, range: None };

@@ -31,35 +31,35 @@ fn header<'r>(request: &'r HttpRequest, name: &str) -> Option<&'r str> {
 
 /// Host and origin are checked before anything else: a page of another site must not reach this server through a
 /// browser (DNS rebinding), not even to see whether it lives.
-fn check_origin(request: &HttpRequest, surface: &Surface) -> Result<(), HttpResponse> {
+fn check_origin(request: &HttpRequest, surface: &Surface) -> Result<(), Box<HttpResponse>> {
     let host = header(request, "host").unwrap_or_default();
     if !surface.allowed_hosts.iter().any(|allowed| allowed == host) {
-        return Err(refuse(StatusCode::MISDIRECTED_REQUEST, "host", "this Host is not served here"));
+        return Err(Box::new(refuse(StatusCode::MISDIRECTED_REQUEST, "host", "this Host is not served here")));
     }
     let foreign = header(request, "sec-fetch-site").is_some_and(|site| site == "cross-site")
         || header(request, "origin")
             .is_some_and(|origin| !surface.allowed_hosts.iter().any(|allowed| origin == format!("http://{allowed}")));
     if foreign {
-        return Err(refuse(StatusCode::FORBIDDEN, "origin", "requests of other sites are not answered"));
+        return Err(Box::new(refuse(StatusCode::FORBIDDEN, "origin", "requests of other sites are not answered")));
     }
     Ok(())
 }
 
-fn check_token(request: &HttpRequest, surface: &Surface) -> Result<(), HttpResponse> {
+fn check_token(request: &HttpRequest, surface: &Surface) -> Result<(), Box<HttpResponse>> {
     let offered = header(request, "authorization").and_then(|value| value.strip_prefix("Bearer "));
     match offered {
         Some(token) if surface.token.admits(token.trim()) => Ok(()),
-        _ => Err(refuse(
+        _ => Err(Box::new(refuse(
             StatusCode::UNAUTHORIZED,
             "token",
             "send the token of the token file as `Authorization: Bearer`",
-        )),
+        ))),
     }
 }
 
 async fn health(request: HttpRequest, surface: web::Data<Surface>) -> HttpResponse {
     if let Err(refused) = check_origin(&request, &surface) {
-        return refused;
+        return *refused;
     }
     match surface.status.send(GetStatus).await {
         Ok(status) => {
@@ -73,7 +73,7 @@ async fn health(request: HttpRequest, surface: web::Data<Surface>) -> HttpRespon
 
 async fn status(request: HttpRequest, surface: web::Data<Surface>) -> HttpResponse {
     if let Err(refused) = check_origin(&request, &surface).and_then(|()| check_token(&request, &surface)) {
-        return refused;
+        return *refused;
     }
     match surface.status.send(GetStatus).await {
         Ok(status) => HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(status),
@@ -83,7 +83,7 @@ async fn status(request: HttpRequest, surface: web::Data<Surface>) -> HttpRespon
 
 async fn command(request: HttpRequest, body: web::Bytes, surface: web::Data<Surface>) -> HttpResponse {
     if let Err(refused) = check_origin(&request, &surface).and_then(|()| check_token(&request, &surface)) {
-        return refused;
+        return *refused;
     }
     if !header(&request, "content-type").is_some_and(|kind| kind.starts_with("application/json")) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", "send application/json");

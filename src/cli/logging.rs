@@ -17,7 +17,9 @@ use crate::settings::{LogFormat, LogSettings};
 /// When the level is no filter or the log folder cannot be used.
 pub fn start(settings: &LogSettings) -> Result<Option<WorkerGuard>> {
     let filter = || {
-        EnvFilter::try_new(&settings.level).with_context(|| format!("log.level `{}` is no log filter", settings.level))
+        // The HTTP server's own start and stop lines say nothing an operator needs.
+        EnvFilter::try_new(format!("{},actix_server=warn", settings.level))
+            .with_context(|| format!("log.level `{}` is no log filter", settings.level))
     };
     let json = settings.format == LogFormat::Json;
     let colour = std::io::stderr().is_terminal();

@@ -228,7 +228,7 @@ async fn try_drain(system: &System) -> Result<()> {
     let store = &system.links.store;
     store.send(Flush).await?;
     store.send(Detach).await?;
-    let at = system.view.read().meta.logical_time;
+    let at = system.clock.now();
     let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
     store.send(Commit(stop)).await??;
     store.send(Close).await?;

@@ -31,6 +31,7 @@ use crate::{
         board::{PriceBoard, Prices},
     },
     runtime::{
+        clock::LogicalClock,
         placement::Place,
         post::post,
         supervisor::{Incident, Next, Policy, run_fatal, supervise},
@@ -76,6 +77,8 @@ pub struct System {
     pub prices: Prices,
     /// What the boot found.
     pub recovered: Recovered,
+    /// Logical time.
+    pub clock: LogicalClock,
 }
 
 /// Starts every actor on what recovery returned.
@@ -185,7 +188,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
     let coordinator = Coordinator::new(actor::Parts {
         settings,
-        clock,
+        clock: clock.clone(),
         view: view.clone(),
         prices: prices.clone(),
         links: links.clone(),
@@ -199,7 +202,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);
     store.send(Observe(coordinator.clone().recipient())).await?;
-    Ok(System { coordinator, links, view, prices, recovered })
+    Ok(System { coordinator, links, view, prices, recovered, clock })
 }
 
 /// A supervised actor that is given up ends the process; one that comes back is only reported.

@@ -100,7 +100,7 @@ pub struct Coordinator {
     pub(super) level_cell: Rc<Cell<DegradationLevel>>,
     pub(super) last_sample: Option<Ts>,
     pub(super) marking: BTreeSet<DecisionId>,
-    pub(super) forced: Option<(String, Result<(), (&'static str, String)>)>,
+    pub(super) forced: Option<Result<(), (&'static str, String)>>,
     pub(super) draining: bool,
     pub(super) switches: BTreeMap<TaskName, bool>,
     /// Emergency trades under way, by position.
@@ -249,8 +249,8 @@ impl Coordinator {
             }
             Effect::QuarantineEnded { key } => self.record("coordinator", vec![Event::QuarantineEnded { key }]),
             Effect::LateResult { .. } | Effect::Retry { .. } | Effect::Pulled { .. } | Effect::Unblocked { .. } => {}
-            Effect::ForcedAccepted { command_id } => self.answered_force(command_id, Ok(())),
-            Effect::ForcedRefused { command_id, code, reason } => self.answered_force(command_id, Err((code, reason))),
+            Effect::ForcedAccepted { .. } => self.answered_force(Ok(())),
+            Effect::ForcedRefused { code, reason, .. } => self.answered_force(Err((code, reason))),
             Effect::ForcedEnded { .. } => {}
         }
     }
@@ -321,8 +321,8 @@ impl Coordinator {
     }
 
     /// Remembers what the scheduler said to a forced run, for the command that asked.
-    fn answered_force(&mut self, command_id: String, answer: Result<(), (&'static str, String)>) {
-        self.forced = Some((command_id, answer));
+    fn answered_force(&mut self, answer: Result<(), (&'static str, String)>) {
+        self.forced = Some(answer);
     }
 }
 

@@ -117,10 +117,10 @@ impl Coordinator {
         self.forced = None;
         self.step(force, ctx);
         match self.forced.take() {
-            Some((_, Ok(()))) => {
+            Some(Ok(())) => {
                 done(Vec::new(), json!({"started": format!("{task} {symbol}"), "slot": format!("manual:{key}")}))
             }
-            Some((_, Err((code, reason)))) => refused(code, reason),
+            Some(Err((code, reason))) => refused(code, reason),
             None => refused("unknown", "the scheduler gave no answer"),
         }
     }

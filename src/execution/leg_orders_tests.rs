@@ -6,7 +6,7 @@ use crate::{
         legs::{self, Gate, LegAction},
         venue::{Fault, FaultyVenue},
     },
-    model::PlanState,
+    model::{CooldownCause, PlanState},
 };
 
 fn plan_of(legs: &[(u32, &str, Side, Decimal)]) -> Plan {
@@ -105,7 +105,6 @@ fn buys_wait_for_the_proceeds_and_shrink_pro_rata() {
     let events = vec![completion(&book.plan())];
     book.commit(events);
     assert_eq!(book.plan().state, PlanState::Completed);
-    assert_eq!(book.state.risk.cooldown_cause, Some(CooldownCause::Rebalance));
     assert!(book.state.account.inventory_cost.contains_key(&symbol("XRP/USDT")));
 }
 

@@ -1,7 +1,7 @@
 use super::{super::testkit::*, *};
 use crate::{
     execution::supervise::ExitCall,
-    model::{Decimal, TradeState},
+    model::{Decimal, TradeState, time::MINUTE_MS},
 };
 
 fn close_at(book: &mut Book, id: u64, price: Decimal) -> Vec<Event> {

@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::{intent, ledger, settle, venue::PaperVenue};
 use crate::{
     model::{
-        CooldownCause, DecisionId, Event, Price, PriceRange, PriceTick, Record, RunId, Side, State, Symbol,
-        SymbolRules, TimeInForce, Trade, TradeKey, TradeState, Ts,
+        DecisionId, Event, Price, PriceRange, PriceTick, Record, RunId, Side, State, Symbol, SymbolRules, TimeInForce,
+        Trade, TradeKey, TradeState, Ts,
     },
+    risk::{AccountMode, RiskRules, RulesInput},
     settings::*,
 };
 

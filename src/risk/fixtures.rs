@@ -278,6 +278,7 @@ pub fn position(id: u64, symbol: &str, quantity: &str, cost: &str) -> Position {
         trades: vec![],
         exit_seq: 0,
         exiting: None,
+        past: Default::default(),
     }
 }
 

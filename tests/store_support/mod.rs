@@ -285,6 +285,7 @@ impl Generator {
             trades: vec![TradeKey([1; 32])],
             exit_seq: 0,
             exiting: None,
+            past: Default::default(),
         }
     }
 

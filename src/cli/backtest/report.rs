@@ -130,8 +130,7 @@ pub fn sharpe(curve: &[(Ts, f64)]) -> Option<f64> {
         }
         day = Some(this);
     }
-    let returns: Vec<f64> =
-        days.windows(2).filter_map(|pair| (pair[0] > 0.0).then(|| pair[1] / pair[0] - 1.0)).collect();
+    let returns: Vec<f64> = days.windows(2).filter(|pair| pair[0] > 0.0).map(|pair| pair[1] / pair[0] - 1.0).collect();
     if returns.len() < 2 {
         return None;
     }
