@@ -23,14 +23,17 @@ use super::{
     system::{self, Ingredients},
 };
 use crate::{
-    coordinator::messages::GetStats,
+    coordinator::messages::{GetStats, Operate},
     execution::ledger,
     market::{
         Feed, FeedIssues, Market,
         actor::{FeedEnded, ReadIssues},
         feed::csv::{CsvFeed, CsvWindow},
     },
-    model::{Clock, ClosedPosition, Event, Money, SkipReason, Symbol, TaskName, Timeframe, Ts},
+    model::{
+        Clock, ClosedPosition, Command, CoordinatorState, Event, Money, SkipReason, Symbol, TaskName, Timeframe, Ts,
+        time::DAY_MS,
+    },
     risk::actor::EquityCurve,
     runtime::{
         failure::{Exit, Failure},
@@ -59,15 +62,28 @@ pub struct BacktestArgs {
     /// Drives every random draw
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// What a breaker's pause or halt meets: `absent` leaves it, as an unattended process would; `daily` resets and
+    /// resumes at every UTC midnight, as a person looking once a day would
+    #[arg(long, value_enum, default_value_t = Operator::Absent)]
+    pub operator: Operator,
     /// Folder for report.json, equity.svg, trades.csv, equity.csv and journal.jsonl
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
 }
 
+/// Who answers a pause or a halt during a backtest.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operator {
+    /// Nobody: the program stays paused or halted.
+    Absent,
+    /// Somebody who looks at every UTC midnight, resets and resumes.
+    Daily,
+}
+
 /// The end of a window: a date means its whole day.
 fn parse_end(text: &str) -> Result<Ts, String> {
     let at = parse_instant(text)?;
-    Ok(if text.len() == "2021-05-20".len() { at.plus_ms(crate::model::time::DAY_MS) } else { at })
+    Ok(if text.len() == "2021-05-20".len() { at.plus_ms(DAY_MS) } else { at })
 }
 
 /// Runs the backtest and prints its summary; with `--report` also writes the files.
@@ -170,7 +186,7 @@ fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
     let began = Instant::now();
     let to = args.to;
     run_virtual(start, |place| async move {
-        let drive = Drive { start, to, began, base };
+        let drive = Drive { start, to, began, base, operator: args.operator };
         drive.run(place, loaded, store, opened, Box::new(feed)).await
     })?
 }
@@ -218,6 +234,7 @@ struct Drive {
     to: Option<Ts>,
     began: Instant,
     base: Timeframe,
+    operator: Operator,
 }
 
 /// The progress bar is looked at after so much simulated time.
@@ -254,11 +271,14 @@ impl Drive {
         let bar = progress_bar(self.start, self.to);
         let mut next = self.start;
         loop {
-            next = next.plus_ms(STRIDE_MS);
+            next = next.floor_to(STRIDE_MS).plus_ms(STRIDE_MS);
             let target = self.to.map_or(next, |to| to.min(next));
             clock.sleep_until(target).await;
             bar.set_position(target.since_ms(self.start).max(0) as u64 / 1_000);
             bar.set_message(target.utc().format("%Y-%m-%d").to_string());
+            if self.operator == Operator::Daily && target.0.rem_euclid(DAY_MS) == 0 {
+                resume(&system, target).await?;
+            }
             let ended = seen.borrow().ended;
             if ended || self.to.is_some_and(|to| target >= to) {
                 break;
@@ -347,11 +367,34 @@ impl Drive {
             journal_records: head.seq,
             invariant_violations: violations,
             data_issues: data_issues.iter().filter_map(|(name, count)| counted(name, *count)).collect(),
+            state: state.coordinator.state.name().to_owned(),
+            latched_breakers: state.risk.latched.keys().map(|kind| kind.name().to_owned()).collect(),
             per_voter: state.leaderboard.tallies.iter().map(|(name, tally)| VoterRow::new(name, tally)).collect(),
         };
         let closed = std::mem::take(&mut seen.borrow_mut().closed);
         Ok(Outcome { report, curve, closed, issues })
     }
+}
+
+/// Resets and resumes what is paused or halted, through the operator's own commands.
+async fn resume(system: &system::System, at: Ts) -> Result<()> {
+    let (state, halt) = {
+        let state = system.view.read();
+        (state.coordinator.state, state.coordinator.halt.clone())
+    };
+    let mut commands = Vec::new();
+    if let Some(halt) = halt {
+        commands.push(Command::Reset { halt_id: halt.id });
+    }
+    if state != CoordinatorState::Running {
+        commands.push(Command::Resume {});
+    }
+    for (number, command) in commands.into_iter().enumerate() {
+        let key = format!("backtest-{at}-{number}");
+        let operate = Operate { key, command, source: "backtest".to_owned() };
+        system.coordinator.send(operate).await?;
+    }
+    Ok(())
 }
 
 fn progress_bar(start: Ts, to: Option<Ts>) -> ProgressBar {

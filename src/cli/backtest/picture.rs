@@ -56,6 +56,7 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Res
 
     let mut chart = ChartBuilder::on(&top)
         .margin(16)
+        .margin_right(36)
         .caption(title, ("sans-serif", 22).into_font().color(&INK))
         .x_label_area_size(28)
         .y_label_area_size(90)
@@ -90,6 +91,7 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Res
     let worst = falls.iter().map(|f| f.1).fold(0.0, f64::min).min(-0.01);
     let mut chart = ChartBuilder::on(&bottom)
         .margin(16)
+        .margin_right(36)
         .caption("drawdown, percent", ("sans-serif", 15).into_font().color(&MUTED))
         .x_label_area_size(28)
         .y_label_area_size(90)

@@ -59,6 +59,10 @@ pub struct Report {
     pub invariant_violations: Vec<String>,
     /// Rows of the input that were not used, by reason.
     pub data_issues: BTreeMap<String, u64>,
+    /// Coordinator state at the end.
+    pub state: String,
+    /// Breakers latched at the end.
+    pub latched_breakers: Vec<String>,
     /// Voters by name.
     pub per_voter: Vec<VoterRow>,
 }
@@ -173,6 +177,11 @@ pub fn summary(report: &Report) -> String {
     row("equity", format!("{} -> {} ({:+.2} %)", report.start_equity, report.final_equity, report.return_pct));
     row("max drawdown", format!("{:.2} %", report.max_drawdown_pct));
     row("sharpe", report.sharpe.map_or("too few days".to_owned(), |value| format!("{value:.2}")));
+    let latched = report.latched_breakers.join(", ");
+    row(
+        "state at the end",
+        if latched.is_empty() { report.state.clone() } else { format!("{} (latched: {latched})", report.state) },
+    );
     if !report.data_issues.is_empty() {
         row("data issues", counts(&report.data_issues));
     }
