@@ -24,7 +24,7 @@ use crate::{
             simulated::SimulatedFeed,
         },
     },
-    model::{Clock, Event, State, Timeframe, Ts},
+    model::{Clock, Event, State, TaskName, Timeframe, Ts, time::HOUR_MS},
     runtime::{
         clock::wall_now,
         failure::{Exit, Failure},
@@ -183,6 +183,7 @@ async fn live(
         on_fatal: fatal,
     };
     let system = system::assemble(ingredients).await?;
+    say_what_it_does(&settings, &system);
     let server = match listener {
         Some((listener, token)) => {
             let surface = Surface {
@@ -207,6 +208,28 @@ async fn live(
         exit
     });
     Ok(stopped.await.exit())
+}
+
+/// What a person wants to know in the first second.
+fn say_what_it_does(settings: &Settings, system: &System) {
+    let symbols = settings.symbols.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let voters = settings.agents.trading_decision.voters.iter().filter(|voter| voter.enabled).count();
+    let (state, board) = (system.view.read(), system.prices.read());
+    let equity = crate::risk::view::equity(&state, &board.book, crate::risk::AccountMode::Spot);
+    let equity =
+        equity.map_or("unknown".to_owned(), |(equity, _)| format!("{equity:.2} {}", settings.account_currency));
+    let now = system.clock.now();
+    let due = |task: TaskName| {
+        let interval_ms = settings.tasks.get(&task).map_or(HOUR_MS, |task| i64::from(task.interval_seconds) * 1_000);
+        now.floor_to(interval_ms).plus_ms(interval_ms).utc().format("%H:%M").to_string()
+    };
+    tracing::info!(
+        "watching {symbols} ({} data), {voters} voters, paper account worth {equity}; next decisions and rebalance \
+         check at {} and {} program time",
+        data_kind(settings),
+        due(TaskName::TradingDecision),
+        due(TaskName::PortfolioRebalance),
+    );
 }
 
 /// Stops admitting, lets what is under way end, writes the clean stop and closes the store.

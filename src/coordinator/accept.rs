@@ -15,7 +15,7 @@ use crate::{
     agents::{leaderboard, portfolio_rebalance::PortfolioOutput},
     bus::Payload,
     execution::actor::LookAgain,
-    model::{Capability, Clock, DegradationLevel, Event, RunId, RunKey, RunOutcome, TaskName, Ts},
+    model::{Capability, Clock, DegradationLevel, Event, RegimeOutput, RunId, RunKey, RunOutcome, TaskName, Ts},
     runtime::post::post,
     store::{actor::Commit, batch::Batch},
 };
@@ -46,6 +46,7 @@ impl Coordinator {
                 }
                 Some(Reply::Regime(output)) => {
                     self.publish(Some(key.symbol), Payload::Regime(Arc::clone(&output)));
+                    self.say_regime(&output);
                     self.accept_opinion(StoredOpinion::Regime(output));
                 }
                 Some(Reply::Sentiment(output)) => {
@@ -62,6 +63,16 @@ impl Coordinator {
             Some(Reply::Signal(signal, snapshot)) => self.decide(*signal, &snapshot, finished, tags, ctx),
             Some(Reply::Portfolio(output)) => self.plan(*output, run_id, finished),
             _ => self.record(&run_id.to_string(), vec![finished]),
+        }
+    }
+
+    /// A change of regime is the one opinion worth a line of its own; a backtest's report has no use for lines.
+    fn say_regime(&self, output: &RegimeOutput) {
+        let before = self.opinions.regime.get(&output.head.symbol).map(|known| known.regime);
+        if before != Some(output.regime) && !self.volatile {
+            let before = before.map_or("first look", |regime| regime.name());
+            let (symbol, regime, confidence) = (output.head.symbol, output.regime, output.head.confidence);
+            tracing::info!(at = %output.head.as_of, "regime of {symbol}: {before} -> {regime}, confidence {confidence}");
         }
     }
 

@@ -108,7 +108,7 @@ pub struct Coordinator {
     /// Emergencies whose end is being recorded.
     pub(super) finishing: BTreeSet<String>,
     pub(super) started_real: std::time::Instant,
-    volatile: bool,
+    pub(super) volatile: bool,
     effects: Vec<Effect>,
     /// The reply whose report is being stepped right now.
     arrived: Option<(RunId, Reply)>,
