@@ -17,7 +17,7 @@ use super::{
 use crate::{
     model::{
         Clock, CoordinatorState, DecisionEnd, DecisionId, DegradationLevel, EmergencyKey, Event, ExitCause, PositionId,
-        PriceTick, Qty, State, Symbol, TradeKey, Ts,
+        PriceTick, Qty, RiskCode, RiskRefusal, State, Symbol, TradeKey, Ts,
     },
     risk::{RiskRules, actor::Mark, board::Prices},
     runtime::{clock::LogicalClock, post::post},
@@ -271,16 +271,26 @@ impl ExecutionActor {
                 let trade =
                     intent::entry(state.meta.store, order, rules, execution, now).map_err(|violation| violation.0)?;
                 let key = trade.key;
-                events.extend(intent::cancel_entries(&state, Some(order.symbol), "replaced by a newer signal"));
-                match intent::insert(&state, trade) {
-                    intent::Insertion::New(intent) => {
-                        events.push(*intent);
-                        DecisionEnd::Traded(key)
-                    }
-                    intent::Insertion::Existing(_) => DecisionEnd::Traded(key),
-                    intent::Insertion::Conflict(alert) => {
-                        events = vec![*alert];
-                        DecisionEnd::NothingToDo("the trade key exists with another body".to_owned())
+                // A leg may have taken funds since risk looked; the lock must fit what is free now.
+                if let Some(measured) = intent::unaffordable(&state, &trade, rules) {
+                    let limit = "what is free at the intent".to_owned();
+                    DecisionEnd::Refused(RiskRefusal { code: RiskCode::InsufficientFunds, measured, limit })
+                } else {
+                    events.extend(intent::cancel_entries(&state, Some(order.symbol), "replaced by a newer signal"));
+                    match intent::insert(&state, trade) {
+                        intent::Insertion::New(intent) => {
+                            events.push(*intent);
+                            DecisionEnd::Traded(key)
+                        }
+                        intent::Insertion::Existing(_) => {
+                            // The first trade of this key holds what it needs already.
+                            events.retain(|event| !matches!(event, Event::RiskApproved { .. }));
+                            DecisionEnd::Traded(key)
+                        }
+                        intent::Insertion::Conflict(alert) => {
+                            events = vec![*alert];
+                            DecisionEnd::NothingToDo("the trade key exists with another body".to_owned())
+                        }
                     }
                 }
             }
