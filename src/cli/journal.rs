@@ -216,7 +216,10 @@ pub fn journal(data: &str, command: &JournalCommand) -> anyhow::Result<Exit> {
             };
             let selection = Selection { from: *from, to: *to, kinds: kind.clone(), corr: corr.clone() };
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            export(data, format, &selection, &mut out)
+            let answer = export(data, format, &selection, &mut out);
+            // Records alone go to standard output, so that they can be piped.
+            eprint!("{}", answer.text);
+            return Ok(Exit::from_code(answer.code));
         }
     };
     if answer.code == 0 {
