@@ -233,6 +233,24 @@ impl Publisher {
         Publisher { bus, factory: std::rc::Rc::new(factory), clock }
     }
 
+    /// The bus, for subscriptions and questions.
+    pub fn bus(&self) -> &actix::Addr<BusActor> {
+        &self.bus
+    }
+
+    /// Builds a message now without publishing it, for whoever must know its id first.
+    ///
+    /// # Errors
+    /// What is wrong with the draft.
+    pub fn build(&self, draft: Draft) -> Result<Arc<Envelope>, super::EnvelopeError> {
+        self.factory.build(draft, self.clock.now())
+    }
+
+    /// Publishes a message that was built.
+    pub fn publish_built(&self, envelope: Arc<Envelope>) {
+        post("bus", &self.bus, Publish(envelope));
+    }
+
     /// Publishes `payload`; one that cannot be a message is a programming error and is logged.
     pub fn publish(&self, source: &'static str, symbol: Option<Symbol>, payload: Payload) {
         match self.factory.build(Draft::new(source, payload).symbol(symbol), self.clock.now()) {

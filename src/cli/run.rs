@@ -188,7 +188,7 @@ async fn live(
         Some((listener, token)) => {
             let surface = Surface {
                 status: system.coordinator.clone().recipient(),
-                operate: system.coordinator.clone().recipient(),
+                operate: system.desk.clone().recipient(),
                 token,
                 allowed_hosts: settings.api.allowed_hosts.clone(),
             };

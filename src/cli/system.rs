@@ -9,13 +9,15 @@ use anyhow::{Context, Result, anyhow};
 use crate::{
     agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
     bus::{
-        BusLimits, EnvelopeFactory,
-        actor::{BusActor, Publisher},
+        BusLimits, EnvelopeFactory, Topic,
+        actor::{BusActor, Publisher, Subscribe},
     },
     coordinator::{
         actor::{self, Coordinator, Links},
         announce::Announcer,
+        command_desk::CommandDesk,
         opinions::{Opinions, StoredOpinion},
+        resolver::ConflictResolver,
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         watch::{self, KeptRow},
     },
@@ -27,7 +29,7 @@ use crate::{
     model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TradeState},
     risk::{
         AccountMode, RiskRules, RulesInput,
-        actor::{Parts as RiskParts, RiskActor},
+        actor::{Mark, Parts as RiskParts, RiskActor},
         board::{PriceBoard, Prices},
     },
     runtime::{
@@ -38,7 +40,7 @@ use crate::{
     },
     settings::Settings,
     store::{
-        Batch, Commit, Observe, Opened, Store, StoreActor, StoreActorConfig,
+        Batch, Commit, Flush, Observe, Opened, Store, StoreActor, StoreActorConfig,
         view::{CommitLog, StateView},
     },
 };
@@ -69,6 +71,8 @@ pub struct Ingredients {
 pub struct System {
     /// Schedules, decides, answers.
     pub coordinator: Addr<Coordinator>,
+    /// Takes commands and brings their answers.
+    pub desk: Addr<CommandDesk>,
     /// Everyone else.
     pub links: Links,
     /// Newest durable state.
@@ -169,12 +173,21 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
             })
         }};
     }
+    let desk_parts = (bus.clone(), clock.clone());
+    let desk = supervise(
+        "command_desk",
+        policy,
+        move || CommandDesk::new(desk_parts.0.clone(), desk_parts.1.clone()),
+        move |incident: &Incident| report(incident, on_fatal),
+    );
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
         regime: agent!(RegimeDetection, "regime_detection"),
         sentiment: supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ())),
         trading: agent!(TradingDecision, "trading_decision"),
         portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
+        resolver: agent!(ConflictResolver, "conflict_resolver").recipient(),
+        answers: desk.clone().recipient(),
         store: store.clone(),
         market,
         risk,
@@ -186,6 +199,10 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     store.send(Observe(announcer.recipient())).await?;
     let (scheduler, effects, recovered) =
         restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
+    // The recovered account is judged before the first decision: a loss of the downtime trips its breaker now, and the
+    // coordinator's first look starts the emergency.
+    links.risk.send(Mark { tick: None }).await?;
+    store.send(Flush).await?;
     let coordinator = Coordinator::new(actor::Parts {
         settings,
         clock: clock.clone(),
@@ -202,7 +219,14 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);
     store.send(Observe(coordinator.clone().recipient())).await?;
-    Ok(System { coordinator, links, view, prices, recovered, clock })
+    let commands = Subscribe {
+        subscriber: "coordinator".into(),
+        recipient: coordinator.clone().recipient(),
+        topic: Topic::CoordinatorCommands,
+        filter: None,
+    };
+    links.bus.bus().send(commands).await?;
+    Ok(System { desk, coordinator, links, view, prices, recovered, clock })
 }
 
 /// A supervised actor that is given up ends the process; one that comes back is only reported.

@@ -8,12 +8,14 @@ use std::{
     rc::Rc,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle};
 use tokio::task::AbortHandle;
 
 use super::{
+    command_desk::CommandAnswered,
     degradation::Degradation,
     opinions::{Opinions, StoredOpinion},
+    resolver::Resolve,
     runs::{self, Arrived, Reply},
     schedule::{Effect, Gates, Input, RunRequest, Scheduler},
 };
@@ -55,6 +57,10 @@ pub struct Links {
     pub trading: Addr<TradingDecision>,
     /// Agent.
     pub portfolio: Addr<PortfolioRebalance>,
+    /// Settles conflicts.
+    pub resolver: Recipient<Resolve>,
+    /// Hears the answers to commands.
+    pub answers: Recipient<CommandAnswered>,
 }
 
 /// Everything the coordinator is made of.

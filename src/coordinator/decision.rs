@@ -1,5 +1,5 @@
-//! The life of one accepted signal as pure steps (domain §7). [`begin`] goes from the signal to the question for risk,
-//! [`after_risk`] from risk's answer to the order. The actor only carries: it records the events and does what `next`
+//! The life of one accepted signal as pure steps (domain §7). [`begin`] goes from the signal to the question for risk, or
+//! to the resolver when there are conflicts, [`super::disputed::after_resolution`] on to risk, [`after_risk`] from risk's answer to the order. The actor only carries: it records the events and does what `next`
 //! says.
 //!
 //! A decision that ends says why (D54); exits skip consensus, conflicts, floors and sizing (D33); the signal itself is
@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use super::{
     conflict::{self, ConflictInputs},
     consensus::{self, Counted, Eligible, Opinions},
-    degradation, resolution,
+    degradation,
+    disputed::Disputed,
 };
 use crate::{
     model::{
         Action, Consensus, CoordinatorState, Decimal, DecisionEnd, DecisionId, DegradationLevel, Event, Levels, Money,
-        Plan, Position, PositionId, PositionSide, Price, Qty, Regime, ResolutionAction, RiskCode, RiskRefusal, Route,
-        Score, Side, Signal, Symbol, TradeKey, Ts,
+        Plan, Position, PositionId, PositionSide, Price, Qty, Regime, RiskCode, RiskRefusal, Route, Score, Side,
+        Signal, Sizing, Symbol, TradeKey, Ts,
     },
     risk::{self, AccountMode, Approved, RiskRequest, RiskRules, RiskView, SizeInputs, prices::PriceAt},
     settings::{
@@ -105,6 +106,8 @@ pub struct Progress {
 pub enum Next {
     /// Nothing; the end is among the events.
     Ended(DecisionEnd),
+    /// Ask the resolver what to do about these conflicts, then [`super::disputed::after_resolution`].
+    Resolve(Box<Disputed>),
     /// Ask risk to approve and reserve.
     NeedRisk(Box<RiskRequest>),
     /// Make a market exit; the decision ends `traded` with the intent.
@@ -152,7 +155,7 @@ pub fn ended(decision: DecisionId, end: DecisionEnd) -> Event {
     Event::DecisionEnded { decision, end }
 }
 
-fn stop_here(decision: DecisionId, mut events: Vec<Event>, end: DecisionEnd) -> Progress {
+pub(super) fn stop_here(decision: DecisionId, mut events: Vec<Event>, end: DecisionEnd) -> Progress {
     events.push(ended(decision, end.clone()));
     Progress { events, cancel_first: Vec::new(), defer_legs: Vec::new(), next: Next::Ended(end) }
 }
@@ -234,7 +237,7 @@ pub fn begin(inputs: &DecisionInputs<'_>, facts: BTreeMap<String, String>) -> Pr
         Routed::Entry(side) => enter(inputs, side, events),
     };
     // A signal against resting entries of its symbol replaces them, whether or not there is a position yet.
-    if !matches!(progress.next, Next::Ended(_)) || route == Route::Nothing {
+    if !matches!(progress.next, Next::Ended(_) | Next::Resolve(_)) || route == Route::Nothing {
         progress.cancel_first = inputs.resting.to_vec();
     }
     progress
@@ -294,27 +297,41 @@ fn enter(inputs: &DecisionInputs<'_>, side: Side, mut events: Vec<Event>) -> Pro
         },
         rules.conflicts,
     );
+    let no_account = inputs.view.equity_at.is_none();
     if !found.conflicts.is_empty() {
-        let settled = resolution::fallback(&found.conflicts, rules.conflicts, Vec::new());
-        let why = found.conflicts.iter().map(|conflict| conflict.kind.name()).collect::<Vec<_>>().join(", ");
-        let action = settled.action;
-        events.push(Event::ConflictsFound { decision: id, conflicts: found.conflicts });
-        events.push(Event::ResolutionDone { decision: id, resolution: settled });
-        match action {
-            ResolutionAction::Proceed => {}
-            ResolutionAction::Modify | ResolutionAction::Wait => {
-                return stop_here(id, events, DecisionEnd::Waited(why));
-            }
-            ResolutionAction::Abort => return stop_here(id, events, DecisionEnd::Aborted(why)),
-        }
+        events.push(Event::ConflictsFound { decision: id, conflicts: found.conflicts.clone() });
+        let disputed = Disputed {
+            conflicts: found.conflicts,
+            request,
+            sizing,
+            no_account,
+            resting: inputs.resting.to_vec(),
+            defer_legs: found.legs,
+        };
+        let next = Next::Resolve(Box::new(disputed));
+        return Progress { events, cancel_first: Vec::new(), defer_legs: Vec::new(), next };
     }
+    let mut progress = sized(id, request, sizing, no_account, rules.risk, events);
+    progress.defer_legs = found.legs;
+    progress
+}
+
+/// From a settled entry to the question for risk.
+pub(super) fn sized(
+    id: DecisionId,
+    request: RiskRequest,
+    sizing: Sizing,
+    no_account: bool,
+    rules: &RiskRules,
+    mut events: Vec<Event>,
+) -> Progress {
     events.push(Event::Sized { decision: id, sizing });
     // Without an account the size is 0 for another reason than its smallness: risk names it NO_ACCOUNT_STATE.
-    if inputs.view.equity_at.is_some() && below_minimum(rules.risk, &request) {
+    if !no_account && below_minimum(rules, &request) {
         return stop_here(id, events, DecisionEnd::BelowMinimum);
     }
     let next = Next::NeedRisk(Box::new(request));
-    Progress { events, cancel_first: Vec::new(), defer_legs: found.legs, next }
+    Progress { events, cancel_first: Vec::new(), defer_legs: Vec::new(), next }
 }
 
 fn agree<'a>(inputs: &DecisionInputs<'a>) -> (Consensus, Counted<'a>) {

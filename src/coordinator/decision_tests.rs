@@ -2,9 +2,14 @@ use super::*;
 use crate::{
     coordinator::{
         consensus::Opinion,
+        disputed::{after_resolution, spike_cooldown},
         fixtures::{NOW, regime, sentiment, signal, ta},
+        resolution,
     },
-    model::{Bias, RegimeOutput, SentimentBias, SentimentOutput, TaOutput},
+    model::{
+        Bias, CooldownCause, Modifications, RegimeOutput, Resolution, ResolutionAction, SentimentBias, SentimentOutput,
+        TaOutput,
+    },
     risk::fixtures::{self, dec, key, position, score},
 };
 
@@ -42,7 +47,25 @@ fn desk(action: Action, confidence: &str, market: Regime) -> Desk {
 }
 
 impl Desk {
+    /// With every conflict settled by the configured fallback.
     fn run(&self) -> Progress {
+        let begun = self.begin();
+        let Next::Resolve(disputed) = begun.next else { return begun };
+        assert!(begun.cancel_first.is_empty() && begun.defer_legs.is_empty(), "nothing moves before it is settled");
+        let settled = resolution::fallback(&disputed.conflicts, &self.conflicts, Vec::new());
+        let mut progress = after_resolution(DecisionId::default(), *disputed, settled, &self.risk);
+        progress.events = [begun.events, progress.events].concat();
+        progress
+    }
+
+    fn disputed(&self) -> Disputed {
+        match self.begin().next {
+            Next::Resolve(disputed) => *disputed,
+            next => panic!("{next:?}"),
+        }
+    }
+
+    fn begin(&self) -> Progress {
         let positions: Vec<&Position> = self.positions.iter().collect();
         begin(
             &DecisionInputs {
@@ -292,4 +315,56 @@ fn risk_override_is_judged_on_a_dry_run() {
     assert!(matches!(desk.run().next, Next::NeedRisk(_)));
     desk.conflicts.detect.insert(crate::model::ConflictKind::RiskOverride, true);
     assert_eq!(desk.end(), "aborted", "0.4 of the size is less than half");
+}
+
+fn resolved(action: ResolutionAction, modifications: Option<Modifications>) -> Resolution {
+    Resolution { action, by: "double".into(), errors: vec![], confidence: Some(score("0.9")), modifications }
+}
+
+#[test]
+fn a057_a_resolver_that_waits_ends_the_decision() {
+    let mut desk = desk(Action::Buy, "0.95", Regime::Choppy);
+    desk.resting = vec![key(5)];
+    let settle = |settled| after_resolution(DecisionId::default(), desk.disputed(), settled, &desk.risk);
+    let waited = settle(resolved(ResolutionAction::Wait, None));
+    assert!(matches!(&waited.next, Next::Ended(DecisionEnd::Waited(why)) if why == "regime_conflict"));
+    assert_eq!((kinds(&waited), waited.cancel_first), (vec!["ResolutionDone", "DecisionEnded"], vec![]));
+    let on = settle(resolved(ResolutionAction::Proceed, None));
+    assert_eq!((kinds(&on), on.cancel_first), (vec!["ResolutionDone", "Sized"], vec![key(5)]));
+}
+
+#[test]
+fn a063_a_modified_entry_keeps_stop_and_target_and_is_checked_again() {
+    let desk = desk(Action::Buy, "0.95", Regime::Choppy);
+    let disputed = desk.disputed();
+    let original = disputed.request.clone();
+    let settle = |cut: Option<&str>, shift: Option<&str>| {
+        let changes = Modifications {
+            leverage: None,
+            size_reduction_pct: cut.map(score),
+            entry_adjustment_pct: shift.map(score),
+        };
+        let settled = resolved(ResolutionAction::Modify, Some(changes));
+        after_resolution(DecisionId::default(), disputed.clone(), settled, &desk.risk).next
+    };
+    let Next::NeedRisk(request) = settle(Some("40"), Some("-0.5")) else { panic!() };
+    assert_eq!((request.stop, request.target), (original.stop, original.target));
+    assert_eq!(request.entry, original.entry * dec("0.995"));
+    assert_eq!(request.notional_usd, original.notional_usd * dec("0.6"));
+    let Next::Ended(DecisionEnd::Refused(refusal)) = settle(None, Some("2")) else { panic!() };
+    assert_eq!(refusal.code, RiskCode::InvalidProposal);
+}
+
+#[test]
+fn a_volatility_spike_makes_the_next_decisions_wait_and_never_shortens_a_cooldown() {
+    let desk = desk(Action::Buy, "0.70", Regime::TrendingBull);
+    let calm = desk.request();
+    let spike = RiskRequest { volatility_spike: true, ..calm.clone() };
+    let mut state = crate::model::state::RiskState::default();
+    assert_eq!(spike_cooldown(&calm, &state, &desk.risk, NOW), None);
+    let until = NOW.plus_ms(15 * 60_000);
+    let expected = Event::CooldownSet { until, cause: CooldownCause::VolatilitySpike };
+    assert_eq!(spike_cooldown(&spike, &state, &desk.risk, NOW), Some(expected));
+    state.cooldown_until = until;
+    assert_eq!(spike_cooldown(&spike, &state, &desk.risk, NOW), None);
 }

@@ -7,12 +7,17 @@ use sha2::{Digest, Sha256};
 
 use super::{
     actor::Coordinator,
+    command_desk::CommandAnswered,
     emergency,
     messages::{Operate, Operated},
     schedule::Input,
     states,
 };
 use crate::{
+    bus::{
+        Payload,
+        actor::{Deliver, HandlingFailed},
+    },
     execution::actor::LookAgain,
     model::{Clock, Command, CommandAnswer, Event, PlanState, TaskName, TradeState},
     risk::{AccountMode, PeakKeeper, breakers, view},
@@ -173,10 +178,9 @@ pub fn unknown_task(name: &str) -> String {
     format!("unknown task `{name}`; did you mean `{nearest}`?")
 }
 
-impl Handler<Operate> for Coordinator {
-    type Result = ResponseFuture<Operated>;
-
-    fn handle(&mut self, operate: Operate, ctx: &mut Context<Self>) -> Self::Result {
+impl Coordinator {
+    /// Carries a command out; the answer comes when it is durable.
+    fn operate(&mut self, operate: Operate, ctx: &mut Context<Self>) -> ResponseFuture<Operated> {
         let hash = body_hash(&operate.command);
         if let Some(known) = self.view.read().commands.get(&operate.key) {
             let same = known.body_hash == hash;
@@ -213,5 +217,36 @@ impl Handler<Operate> for Coordinator {
                 Err(_) => Operated::Unavailable("the store does not answer".to_owned()),
             }
         })
+    }
+}
+
+impl Handler<Operate> for Coordinator {
+    type Result = ResponseFuture<Operated>;
+
+    fn handle(&mut self, operate: Operate, ctx: &mut Context<Self>) -> Self::Result {
+        self.operate(operate, ctx)
+    }
+}
+
+/// A command over the bus. The next message need not wait for its answer: the store keeps the order.
+impl Handler<Deliver> for Coordinator {
+    type Result = Result<(), HandlingFailed>;
+
+    fn handle(&mut self, Deliver(envelope): Deliver, ctx: &mut Context<Self>) -> Self::Result {
+        let Payload::Command(request) = envelope.payload() else {
+            return Err(HandlingFailed(format!("`{}` is not a topic of commands", envelope.topic())));
+        };
+        let answer: ResponseFuture<Operated> = if envelope.is_visible(self.clock.now()) {
+            let (key, source) = (request.key.to_string(), request.operator.to_string());
+            self.operate(Operate { key, command: request.command.clone(), source }, ctx)
+        } else {
+            Box::pin(async { Operated::Unavailable("the command expired on its way; nothing happened".to_owned()) })
+        };
+        let (desk, correlation, request) = (self.links.answers.clone(), envelope.correlation().clone(), envelope.id());
+        actix_rt::spawn(async move {
+            let operated = answer.await;
+            post("command_desk", &desk, CommandAnswered { correlation, request, operated });
+        });
+        Ok(())
     }
 }

@@ -11,6 +11,8 @@ use super::{
     actor::{Coordinator, Links},
     consensus::{Eligible, Opinion, Opinions},
     decision::{self, DecisionInputs, DecisionRules, EntryOrder, Gate, Next, Progress},
+    disputed::{self, Disputed},
+    resolver::{self, Resolve},
     schedule::RunTags,
 };
 use crate::{
@@ -23,12 +25,12 @@ use crate::{
         TaskName, TradeKey, TradeKind, TradeState, Ts,
     },
     risk::{
-        RiskRequest, RiskView,
+        RiskRequest, RiskRules, RiskView,
         actor::{Release, Reserve},
         prices::PriceAt,
     },
     runtime::{clock::LogicalClock, post::post},
-    settings::DecisionSettings,
+    settings::Settings,
     store::{Batch, Commit, view::StateView},
 };
 
@@ -38,7 +40,8 @@ struct Carrier {
     clock: LogicalClock,
     view: StateView,
     level: Rc<Cell<DegradationLevel>>,
-    settings: DecisionSettings,
+    settings: Rc<Settings>,
+    rules: Rc<RiskRules>,
     decision: DecisionId,
     /// Plan part of the trade key.
     slot: String,
@@ -64,10 +67,7 @@ impl Coordinator {
         } else {
             self.begin(id, &signal, snapshot, &slot, now)
         };
-        if !progress.defer_legs.is_empty() {
-            let events = self.deferral(&progress.defer_legs, now);
-            progress.events.extend(events);
-        }
+        progress.events.extend(deferral(&self.view, &self.settings, &progress.defer_legs, now));
         let mut events = vec![finished];
         events.append(&mut progress.events);
         let carrier = Carrier {
@@ -75,7 +75,8 @@ impl Coordinator {
             clock: self.clock.clone(),
             view: self.view.clone(),
             level: Rc::clone(&self.level_cell),
-            settings: self.settings.decision.clone(),
+            settings: Rc::clone(&self.settings),
+            rules: Rc::clone(&self.risk_rules),
             decision: id,
             slot,
             signal_at: signal.head.produced_at,
@@ -86,7 +87,7 @@ impl Coordinator {
             if !matches!(request.await, Ok(Ok(_))) {
                 return;
             }
-            if !progress.cancel_first.is_empty() && !matches!(progress.next, Next::NeedRisk(_)) {
+            if !progress.cancel_first.is_empty() && !matches!(progress.next, Next::NeedRisk(_) | Next::Resolve(_)) {
                 let cancel = CancelEntries { symbol, reason: "replaced by a newer signal".to_owned() };
                 // Execution that does not answer has ended the process already.
                 let _ = carrier.links.execution.send(cancel).await;
@@ -146,21 +147,23 @@ impl Coordinator {
         };
         decision::begin(&inputs, facts(snapshot))
     }
+}
 
-    /// Legs that give way to an entry are due again after the conflict window (the signal wins, the leg is deferred).
-    fn deferral(&self, legs: &[TradeKey], now: Ts) -> Vec<Event> {
-        let window_ms = i64::from(self.settings.conflicts.rebalance_window_seconds) * 1_000;
-        let state = self.view.read();
-        let plan = state.plans.values().find(|plan| plan.state == PlanState::Active);
-        let Some(plan) = plan else { return Vec::new() };
-        let due: BTreeMap<TradeKey, Ts> = plan
-            .legs
-            .iter()
-            .filter(|leg| legs.contains(&leg.key) && leg.state == TradeState::Planned)
-            .map(|leg| (leg.key, leg.due_at.max(now).plus_ms(window_ms)))
-            .collect();
-        if due.is_empty() { Vec::new() } else { vec![Event::LegsRespread { plan: plan.id, due }] }
+/// Legs that give way to an entry are due again after the conflict window (the signal wins, the leg is deferred).
+fn deferral(view: &StateView, settings: &Settings, legs: &[TradeKey], now: Ts) -> Option<Event> {
+    if legs.is_empty() {
+        return None;
     }
+    let window_ms = i64::from(settings.conflicts.rebalance_window_seconds) * 1_000;
+    let state = view.read();
+    let plan = state.plans.values().find(|plan| plan.state == PlanState::Active)?;
+    let due: BTreeMap<TradeKey, Ts> = plan
+        .legs
+        .iter()
+        .filter(|leg| legs.contains(&leg.key) && leg.state == TradeState::Planned)
+        .map(|leg| (leg.key, leg.due_at.max(now).plus_ms(window_ms)))
+        .collect();
+    (!due.is_empty()).then_some(Event::LegsRespread { plan: plan.id, due })
 }
 
 /// A run whose inputs stayed stale may only reduce risk.
@@ -226,9 +229,24 @@ impl Carrier {
                     self.end(DecisionEnd::NothingToDo(reason)).await;
                 }
             }
+            Next::Resolve(disputed) => self.resolve(*disputed).await,
             Next::NeedRisk(request) => self.ask_risk(*request).await,
             // `begin` never answers with an intent.
             Next::Intent(_) => {}
+        }
+    }
+
+    /// Waits for the resolver, at most its time; only this decision waits.
+    async fn resolve(self, disputed: Disputed) {
+        let question = Resolve::new(self.decision, &disputed);
+        let (leverage, settings) = (disputed.request.leverage, &self.settings.conflicts);
+        let settled = resolver::settle(&self.links.resolver, question, leverage, &self.clock, settings).await;
+        let mut progress = disputed::after_resolution(self.decision, disputed, settled, &self.rules);
+        progress.events.extend(deferral(&self.view, &self.settings, &progress.defer_legs, self.clock.now()));
+        if self.commit(progress.events).await
+            && let Next::NeedRisk(request) = progress.next
+        {
+            self.ask_risk(*request).await;
         }
     }
 
@@ -237,7 +255,10 @@ impl Carrier {
         // A risk actor that is being restarted refuses: it has no account state.
         let verdict = self.links.risk.send(Reserve(request.clone())).await.unwrap_or_else(|_| Err(no_account()));
         let gate = Gate { state: self.view.read().coordinator.state, level: self.level.get(), now: self.clock.now() };
-        let progress = decision::after_risk(self.decision, &request, verdict, self.signal_at, gate, &self.settings);
+        let settings = &self.settings.decision;
+        let mut progress = decision::after_risk(self.decision, &request, verdict, self.signal_at, gate, settings);
+        let spike = disputed::spike_cooldown(&request, &self.view.read().risk, &self.rules, gate.now);
+        progress.events.extend(spike);
         match progress.next {
             Next::Intent(order) => self.place(*order, progress.events).await,
             _ => {
@@ -277,10 +298,10 @@ impl Carrier {
         self.commit(vec![decision::ended(self.decision, end)]).await;
     }
 
-    async fn commit(&self, events: Vec<Event>) {
+    async fn commit(&self, events: Vec<Event>) -> bool {
         let batch = Batch::new("coordinator", self.decision.to_string(), "decision", self.clock.now(), events);
         // A store that does not answer has ended the process already.
-        drop(self.links.store.send(Commit(batch)).await);
+        matches!(self.links.store.send(Commit(batch)).await, Ok(Ok(_)))
     }
 }
 
