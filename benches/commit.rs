@@ -19,7 +19,7 @@ use uuid::Uuid;
 fn settings(checkpoint: u32) -> StoreSettings {
     StoreSettings {
         segment_mib: 64,
-        group: GroupSettings { max_ms: 5, max_events: 100 },
+        group: GroupSettings { max_events: 100 },
         aux_flush_ms: 1_000,
         cache_mib: 64,
         checkpoint: CheckpointSettings { events: checkpoint, hours: 24, keep: 3 },

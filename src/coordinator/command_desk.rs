@@ -33,6 +33,7 @@ pub struct CommandAnswered {
 type Waiting = Rc<RefCell<BTreeMap<(Uuid, ChainId), oneshot::Sender<Operated>>>>;
 
 /// The desk: takes `Operate`, publishes it on `coordinator_commands`, waits for its answer as long as the message lives.
+#[derive(Clone)]
 pub struct CommandDesk {
     bus: Publisher,
     clock: LogicalClock,

@@ -47,7 +47,6 @@ pub(crate) fn execution() -> ExecutionSettings {
         spot: SpotSettings { sell_closes: SellCloses::Full },
         max_attempts_definite: 4,
         retry_waits_seconds: vec![5, 10, 20],
-        supervision_interval_seconds: 5,
         max_holding_hours: 48,
         trailing: TrailingSettings { enabled: false, activation_pct: dec!(1.0), distance_pct: dec!(1.5) },
         break_even: BreakEvenSettings { enabled: false, activation_pct: dec!(1.0), buffer_pct: dec!(0.1) },

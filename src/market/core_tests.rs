@@ -20,7 +20,7 @@ pub(crate) fn market_settings() -> MarketSettings {
     let symbol = |name: &str| name.parse().unwrap();
     MarketSettings {
         source: MarketSource::Simulated,
-        csv: CsvSettings { dir: String::new(), speed: 0 },
+        csv: CsvSettings { dir: String::new() },
         simulated: SimulatedSettings {
             start_prices: BTreeMap::from([(symbol("BTC/USDT"), 45_000.0), (symbol("XRP/USDT"), 0.60)]),
             step_seconds: 1,

@@ -192,7 +192,6 @@ pub fn conflicts() -> ConflictSettings {
             (ConflictKind::RebalanceConflict, ResolutionAction::Proceed),
         ]),
         max_resolution_ms: 10_000,
-        primary_share: 0.60,
         min_resolution_confidence: score("0.30"),
         max_entry_adjustment_pct: dec("2.0"),
     }

@@ -139,7 +139,7 @@ fn options(overrides: &[(String, String)], problems: &mut Vec<Problem>) -> Node 
         let name = match path.as_str() {
             "data_dir" => "--store",
             "api.bind" => "--listen",
-            "runtime.speed" | "market.csv.speed" => "--speed",
+            "runtime.speed" => "--speed",
             "seed" => "--seed",
             "symbols" => "--symbols",
             "market.csv.dir" => "--data",

@@ -89,8 +89,8 @@ pub enum MarketSource {
     Csv,
 }
 section!(
-    /// `[market.csv]`; speed 0 = as fast as possible.
-    CsvSettings { pub dir: String, pub speed: u32 }
+    /// `[market.csv]`
+    CsvSettings { pub dir: String }
 );
 section!(
     /// `[market.simulated]`
@@ -312,7 +312,6 @@ section!(
         pub rebalance_window_seconds: u32,
         pub fallback: BTreeMap<ConflictKind, ResolutionAction>,
         pub max_resolution_ms: u32,
-        pub primary_share: f64,
         pub min_resolution_confidence: Score,
         pub max_entry_adjustment_pct: Decimal,
     }
@@ -430,7 +429,6 @@ section!(
         pub spot: SpotSettings,
         pub max_attempts_definite: u32,
         pub retry_waits_seconds: Vec<u32>,
-        pub supervision_interval_seconds: u32,
         pub max_holding_hours: u32,
         pub trailing: TrailingSettings,
         pub break_even: BreakEvenSettings,
@@ -574,7 +572,7 @@ section!(
 );
 section!(
     /// `[store.group]`
-    GroupSettings { pub max_ms: u32, pub max_events: u32 }
+    GroupSettings { pub max_events: u32 }
 );
 section!(
     /// `[store.checkpoint]`

@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub fn settings() -> StoreSettings {
     StoreSettings {
         segment_mib: 64,
-        group: GroupSettings { max_ms: 5, max_events: 100 },
+        group: GroupSettings { max_events: 100 },
         aux_flush_ms: 1_000,
         cache_mib: 16,
         checkpoint: CheckpointSettings { events: 10_000, hours: 24, keep: 3 },

@@ -118,7 +118,6 @@ pub(super) const KEYS: &[Key] = &[
     int("store.segment_mib", "MiB", to(1.0, 1024.0), "size of a journal segment"),
     int("store.aux_flush_ms", "ms", to(100.0, 10000.0), "flush of data that is not in the journal"),
     int("store.cache_mib", "MiB", to(8.0, 4096.0), "cache"),
-    int("store.group.max_ms", "ms", to(0.0, 100.0), "group commit waits so long at most"),
     int("store.group.max_events", "events", to(1.0, 10000.0), "events of one group commit"),
     int("store.checkpoint.events", "events", ge(1.0), "events between checkpoints"),
     int("store.checkpoint.hours", "h", ge(1.0), "time between checkpoints"),

@@ -27,7 +27,6 @@ pub(super) const KEYS: &[Key] = &[
     num("market.frame_max_age_factor", "× frame", to(1.0, 5.0), "a frame whose last closed candle is older is stale"),
     int("market.silence_seconds", "s", to(3.0, 300.0), "a connected feed without data for so long is stale"),
     text("market.csv.dir", "path", Form::Any, "folder of historic candles").note("needed with market.source = \"csv\""),
-    int("market.csv.speed", "×", to(0.0, 4_294_967_294.0), "replay speed; 0 = as fast as possible"),
     int("market.simulated.step_seconds", "s", to(1.0, 60.0), "time between two simulated prices"),
     num("market.simulated.start_prices.<symbol>", "quote", gt(0.0), "first simulated price"),
     int("market.lookback.<timeframe>", "candles", to(30.0, 2000.0), "closed candles in a snapshot")
@@ -98,7 +97,6 @@ pub(super) const KEYS: &[Key] = &[
     num("conflicts.risk_override_reduction_pct", "%", to(0.0, 100.0), "a larger cut by risk is a conflict"),
     int("conflicts.rebalance_window_seconds", "s", to(0.0, 86400.0), "an opposite leg due within it is a conflict"),
     int("conflicts.max_resolution_ms", "ms", to(500.0, 60000.0), "time for a resolution in all"),
-    num("conflicts.primary_share", "ratio", to(0.1, 0.9), "part of that time for the first resolver"),
     num("conflicts.min_resolution_confidence", "ratio", to(0.0, 1.0), "below it the resolution is wait"),
     num("conflicts.max_entry_adjustment_pct", "%", to(0.0, 5.0), "limit of modify"),
     flag("conflicts.detect.ta_sentiment_conflict", "detect TA against sentiment"),
@@ -196,7 +194,6 @@ pub(super) const KEYS: &[Key] = &[
         "waits between those submissions",
     )
     .note("at least max_attempts_definite − 1 entries"),
-    int("execution.supervision_interval_seconds", "s", to(1.0, 60.0), "stops and targets are looked at this often"),
     int("execution.max_holding_hours", "h", to(0.0, 8760.0), "time exit; 0 = off"),
     one_of("execution.spot.sell_closes", &["full", "sized"], "what a SELL closes in spot"),
     flag("execution.trailing.enabled", "trailing stop"),
