@@ -28,7 +28,7 @@ fn settings() -> MarketSettings {
     let rules = |price_decimals| SymbolRules { min_quantity: Decimal::ONE, price_decimals, quantity_decimals: 8 };
     MarketSettings {
         source: MarketSource::Simulated,
-        csv: CsvSettings { dir: String::new(), speed: 0 },
+        csv: CsvSettings { dir: String::new() },
         simulated: SimulatedSettings {
             start_prices: BTreeMap::from([(symbols()[0], 45_000.0), (symbols()[1], 0.6)]),
             step_seconds: 1,
