@@ -64,6 +64,7 @@ async fn start(place: Place) -> System {
         volatile: true,
         on_end: Deaf.start().recipient(),
         on_fatal: |what| panic!("{what}"),
+        seams: Default::default(),
     };
     system::assemble(ingredients).await.unwrap()
 }

@@ -15,6 +15,7 @@ use crate::{
     agents::{leaderboard, portfolio_rebalance::PortfolioOutput},
     bus::Payload,
     execution::actor::LookAgain,
+    market::actor::SampleFeeds,
     model::{Capability, Clock, DegradationLevel, Event, RegimeOutput, RunId, RunKey, RunOutcome, TaskName, Ts},
     runtime::post::post,
     store::{actor::Commit, batch::Batch},
@@ -130,13 +131,7 @@ impl Coordinator {
         self.mark_votes(now);
         self.drive_emergencies(ctx);
         if self.sample_is_due(now) {
-            let feeds = self.links.market.send(crate::market::actor::ReadFeeds);
-            let me = ctx.address();
-            actix_rt::spawn(async move {
-                let feeds = feeds.await.unwrap_or_default();
-                let healthy = !feeds.is_empty() && feeds.iter().all(|feed| feed.healthy);
-                post("coordinator", &me, super::actor::MarketSampled { healthy });
-            });
+            post("market", &self.links.market, SampleFeeds { answer: ctx.address().recipient() });
         }
     }
 

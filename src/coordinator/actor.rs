@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
 use tokio::task::AbortHandle;
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
     agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
     bus::{Payload, actor::Publisher},
     execution::actor::ExecutionActor,
-    market::actor::{MarketActor, ReadSnapshot},
+    market::actor::{FeedsSampled, MarketActor, ReadSnapshot},
     model::{
         Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, InFlightMarker, PositionId, Recovered,
         RunId, RunKey, RunOutcome, SkipReason, Symbol, TaskName, TradeKey, Ts,
@@ -33,7 +33,10 @@ use crate::{
         actor::{Reserve, RiskActor},
         board::Prices,
     },
-    runtime::clock::LogicalClock,
+    runtime::{
+        alarm::{self, Alarm, Alarmed},
+        clock::LogicalClock,
+    },
     settings::Settings,
     store::{actor::StoreActor, view::StateView},
 };
@@ -105,7 +108,7 @@ pub struct Coordinator {
     pub(super) clock: LogicalClock,
     pub(super) view: StateView,
     pub(super) prices: Prices,
-    pub(super) links: Links,
+    pub(super) links: Rc<Links>,
     pub(super) risk_rules: Rc<RiskRules>,
     pub(super) scheduler: Scheduler,
     pub(super) opinions: Opinions,
@@ -129,7 +132,7 @@ pub struct Coordinator {
     /// The reply whose report is being stepped right now.
     arrived: Option<(RunId, Reply)>,
     running: BTreeMap<RunId, AbortHandle>,
-    alarm: Option<(Ts, SpawnHandle)>,
+    alarm: Alarm,
     /// Notes beside the truth not handed to the store yet.
     pub(super) notes: Vec<Note>,
     pub(super) notes_since: Option<Ts>,
@@ -163,7 +166,7 @@ impl Coordinator {
             clock: parts.clock,
             view: parts.view,
             prices: parts.prices,
-            links: parts.links,
+            links: Rc::new(parts.links),
             risk_rules: parts.risk_rules,
             scheduler: parts.scheduler,
             opinions: parts.opinions,
@@ -183,7 +186,7 @@ impl Coordinator {
             effects: parts.effects,
             arrived: None,
             running: BTreeMap::new(),
-            alarm: None,
+            alarm: Alarm::default(),
             notes: Vec::new(),
             notes_since: None,
             last_gates: None,
@@ -217,7 +220,7 @@ impl Coordinator {
             self.carry_out(effect, now, ctx);
         }
         self.effects = effects;
-        self.arm(ctx);
+        self.arm();
     }
 
     fn carry_out(&mut self, effect: Effect, now: Ts, ctx: &mut Context<Self>) {
@@ -283,26 +286,16 @@ impl Coordinator {
         };
         let run_id = request.run_id;
         let supply = self.supply(request.key.symbol);
-        let work = runs::perform(request, claim, self.links.clone(), supply, ctx.address());
+        let work = runs::perform(request, claim, Rc::clone(&self.links), supply, ctx.address());
         self.running.insert(run_id, actix_rt::spawn(work).abort_handle());
     }
 
     /// Wakes at the earliest instant anything can change.
-    pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn arm(&mut self) {
         let next = [self.scheduler.next_wakeup(), self.own_wakeup()].into_iter().flatten().min();
-        let Some(at) = next else { return };
-        if self.alarm.as_ref().is_some_and(|(set, _)| *set == at) {
-            return;
+        if next.is_some() {
+            self.alarm.set(next, &self.clock);
         }
-        if let Some((_, handle)) = self.alarm.take() {
-            ctx.cancel_future(handle);
-        }
-        let handle = ctx.run_later(self.clock.until(at), |actor, ctx| {
-            actor.alarm = None;
-            actor.housekeeping(ctx);
-            actor.step(Input::Tick, ctx);
-        });
-        self.alarm = Some((at, handle));
     }
 
     /// Appends a note beside the truth; `make` is not called where nothing outlives the process.
@@ -358,11 +351,23 @@ impl Actor for Coordinator {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        alarm::install(ctx);
         let now = self.clock.now();
         for effect in std::mem::take(&mut self.effects) {
             self.carry_out(effect, now, ctx);
         }
         self.after_boot(ctx);
+        self.housekeeping(ctx);
+        self.step(Input::Tick, ctx);
+    }
+}
+
+impl Alarmed for Coordinator {
+    fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
+    }
+
+    fn rung(&mut self, ctx: &mut Context<Self>) {
         self.housekeeping(ctx);
         self.step(Input::Tick, ctx);
     }
@@ -405,17 +410,9 @@ impl Handler<LookAgain> for Coordinator {
     }
 }
 
-/// Market data were looked at.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct MarketSampled {
-    /// Every symbol's data advance.
-    pub healthy: bool,
-}
-
-impl Handler<MarketSampled> for Coordinator {
+impl Handler<FeedsSampled> for Coordinator {
     type Result = ();
-    fn handle(&mut self, sampled: MarketSampled, ctx: &mut Context<Self>) {
+    fn handle(&mut self, sampled: FeedsSampled, ctx: &mut Context<Self>) {
         self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") });
         self.step(Input::Tick, ctx);
     }

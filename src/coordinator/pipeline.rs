@@ -36,7 +36,7 @@ use crate::{
 
 /// What a decision needs after its first commit.
 struct Carrier {
-    links: Links,
+    links: Rc<Links>,
     clock: LogicalClock,
     view: StateView,
     level: Rc<Cell<DegradationLevel>>,
@@ -71,7 +71,7 @@ impl Coordinator {
         let mut events = vec![finished];
         events.append(&mut progress.events);
         let carrier = Carrier {
-            links: self.links.clone(),
+            links: Rc::clone(&self.links),
             clock: self.clock.clone(),
             view: self.view.clone(),
             level: Rc::clone(&self.level_cell),

@@ -74,7 +74,7 @@ pub struct Supply {
 pub async fn perform(
     request: RunRequest,
     claim: Option<Batch>,
-    links: Links,
+    links: Rc<Links>,
     supply: Supply,
     coordinator: Addr<Coordinator>,
 ) {

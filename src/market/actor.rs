@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient};
+use actix::{Actor, Context, Handler, Message, MessageResult, Recipient};
 
 use super::{
     core::{FeedStatus, Market},
@@ -13,7 +13,11 @@ use super::{
 };
 use crate::{
     model::{Clock, PriceTick, Snapshot, Symbol, Ts},
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{
+        alarm::{self, Alarm, Alarmed},
+        clock::LogicalClock,
+        post::post,
+    },
 };
 
 /// Asks for the market state of a symbol; absent for a symbol without data.
@@ -28,6 +32,22 @@ pub struct ReadSnapshot {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Vec<FeedStatus>")]
 pub struct ReadFeeds;
+
+/// Asks whether every symbol's data advance; answered by a message of its own, so that nothing waits for it.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct SampleFeeds {
+    /// Who is told.
+    pub answer: Recipient<FeedsSampled>,
+}
+
+/// Market data were looked at.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct FeedsSampled {
+    /// There are symbols, and every symbol's data advance.
+    pub healthy: bool,
+}
 
 /// Asks what the feed skipped and how many candles and prices were taken since the start.
 #[derive(Message, Clone, Copy, Debug)]
@@ -53,6 +73,7 @@ pub struct MarketActor {
     on_price: PriceHook,
     on_end: Option<Recipient<FeedEnded>>,
     taken: u64,
+    alarm: Alarm,
 }
 
 impl MarketActor {
@@ -64,7 +85,7 @@ impl MarketActor {
         on_price: PriceHook,
         on_end: Recipient<FeedEnded>,
     ) -> MarketActor {
-        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0 }
+        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0, alarm: Alarm::default() }
     }
 
     /// Takes in everything available by now.
@@ -91,12 +112,10 @@ impl MarketActor {
         }
     }
 
-    fn wake(&mut self, ctx: &mut Context<Self>) {
+    fn wake(&mut self) {
         self.pump(self.clock.now());
         match self.feed.peek_at() {
-            Some(at) => {
-                ctx.run_later(self.clock.until(at), Self::wake);
-            }
+            Some(at) => self.alarm.set(Some(at), &self.clock),
             None => match self.feed.next() {
                 Some(Err(error)) => self.end(Some(error.to_string())),
                 _ => self.end(None),
@@ -109,7 +128,18 @@ impl Actor for MarketActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.wake(ctx);
+        alarm::install(ctx);
+        self.wake();
+    }
+}
+
+impl Alarmed for MarketActor {
+    fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
+    }
+
+    fn rung(&mut self, _: &mut Context<Self>) {
+        self.wake();
     }
 }
 
@@ -129,6 +159,15 @@ impl Handler<ReadFeeds> for MarketActor {
         let now = self.clock.now();
         self.pump(now);
         MessageResult(self.market.feed_status(now))
+    }
+}
+
+impl Handler<SampleFeeds> for MarketActor {
+    type Result = ();
+    fn handle(&mut self, sample: SampleFeeds, _: &mut Context<Self>) {
+        let now = self.clock.now();
+        self.pump(now);
+        post("sampler", &sample.answer, FeedsSampled { healthy: self.market.is_healthy(now) });
     }
 }
 

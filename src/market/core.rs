@@ -232,6 +232,12 @@ impl Market {
         self.symbols.values().map(|market| market.status(now, &self.limits)).collect()
     }
 
+    /// There are symbols, and every symbol's data advance.
+    pub fn is_healthy(&self, now: Ts) -> bool {
+        let mut statuses = self.symbols.values().map(|market| market.status(now, &self.limits));
+        !self.symbols.is_empty() && statuses.all(|status| status.healthy)
+    }
+
     /// Candles and prices of symbols that are not configured.
     pub fn unknown_symbols(&self) -> u64 {
         self.unknown_symbols

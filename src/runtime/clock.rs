@@ -3,7 +3,10 @@
 //! The one place that turns monotonic time into [`Ts`]. It reads the wall only when asked ([`wall_now`]) and never
 //! decides what a disagreement means; it only applies the correction of resilience.md §7.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::time::{Duration, Instant};
 
@@ -46,8 +49,14 @@ impl Anchor {
     /// Rounded up, so that the clock shows `at` when a timer set for this instant fires.
     fn monotonic(&self, at: Ts) -> Instant {
         let ms = at.since_ms(self.at).max(0).unsigned_abs();
-        let nanos = u128::from(ms).saturating_mul(1_000_000).div_ceil(u128::from(self.speed));
-        let needed = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let needed = match ms.checked_mul(1_000_000) {
+            Some(nanos) => Duration::from_nanos(nanos.div_ceil(u64::from(self.speed))),
+            // Centuries ahead; the usual path needs no division of 128 bits.
+            None => {
+                let nanos = u128::from(ms).saturating_mul(1_000_000).div_ceil(u128::from(self.speed));
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+            }
+        };
         let Some(slow) = self.slow else { return self.since + needed };
         let in_slow = slow.lasts.mul_f64(slow.rate);
         // Fractions of the rate are binary; a microsecond covers what they lose.
@@ -61,21 +70,35 @@ impl Anchor {
 }
 
 fn scaled_ms(elapsed: Duration, speed: u32) -> i64 {
-    let ms = elapsed.as_nanos() * u128::from(speed) / 1_000_000;
+    let nanos = u64::try_from(elapsed.as_nanos()).ok().and_then(|nanos| nanos.checked_mul(u64::from(speed)));
+    let ms = match nanos {
+        // A division by a constant of 64 bits: this is read many times for every candle.
+        Some(nanos) => u128::from(nanos / 1_000_000),
+        None => elapsed.as_nanos() * u128::from(speed) / 1_000_000,
+    };
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
 /// The logical clock; clones share one anchor. Monotonic: it never goes back and never stands still.
 #[derive(Clone, Debug)]
 pub struct LogicalClock {
-    anchor: Arc<Mutex<Anchor>>,
+    shared: Arc<Shared>,
+}
+
+/// The anchor of the start is read without a lock until a correction replaces it, which a virtual clock never sees.
+#[derive(Debug)]
+struct Shared {
+    first: Anchor,
+    corrected: AtomicBool,
+    anchor: Mutex<Anchor>,
 }
 
 impl LogicalClock {
     /// A clock that shows `base` now and runs `speed` times as fast as Tokio's time; speed 0 counts as 1.
     pub fn start(base: Ts, speed: u32) -> LogicalClock {
         let anchor = Anchor { at: base, since: Instant::now(), speed: speed.max(1), slow: None };
-        LogicalClock { anchor: Arc::new(Mutex::new(anchor)) }
+        let shared = Shared { first: anchor, corrected: AtomicBool::new(false), anchor: Mutex::new(anchor) };
+        LogicalClock { shared: Arc::new(shared) }
     }
 
     /// The monotonic instant at which the clock will show `at`; now or earlier for instants already past.
@@ -108,7 +131,7 @@ impl LogicalClock {
     /// Meant for speed 1; a faster clock has left the wall on purpose and is not changed.
     pub fn follow_wall(&self, wall: Ts, backward_rate: f64) -> i64 {
         let now = Instant::now();
-        let mut anchor = self.anchor();
+        let mut anchor = self.lock();
         let logical = anchor.logical(now);
         let ahead = logical.since_ms(wall);
         if anchor.speed == 1 && ahead != 0 {
@@ -116,13 +139,19 @@ impl LogicalClock {
             let slow = (ahead > 0)
                 .then(|| Slow { rate, lasts: Duration::from_millis(ahead.unsigned_abs()).div_f64(1.0 - rate) });
             *anchor = Anchor { at: logical.max(wall), since: now, speed: 1, slow };
+            self.shared.corrected.store(true, Ordering::Release);
         }
         -ahead
     }
 
-    fn anchor(&self) -> MutexGuard<'_, Anchor> {
+    #[inline]
+    fn anchor(&self) -> Anchor {
+        if self.shared.corrected.load(Ordering::Acquire) { *self.lock() } else { self.shared.first }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Anchor> {
         // The anchor is replaced whole, so a panic elsewhere cannot have left half of one.
-        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.anchor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

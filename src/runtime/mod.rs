@@ -1,5 +1,6 @@
 //! Clock, supervisor, placement, shutdown: what carries the actors. No rule about trading lives here.
 
+pub mod alarm;
 pub mod clock;
 pub mod failure;
 pub mod placement;

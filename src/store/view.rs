@@ -8,24 +8,37 @@ use std::{
     cell::{Ref, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::model::{Record, State, apply::Misfit};
 
 /// Durable batches not folded into the view yet. Written by the store alone.
 #[derive(Clone, Default)]
-pub struct CommitLog(Arc<Mutex<VecDeque<Arc<[Record]>>>>);
+pub struct CommitLog(Arc<Log>);
+
+#[derive(Default)]
+struct Log {
+    batches: Mutex<VecDeque<Arc<[Record]>>>,
+    /// How many: readers look often and find nothing, so looking costs no lock.
+    waiting: AtomicUsize,
+}
 
 impl CommitLog {
     /// Adds a durable batch.
     pub fn push(&self, batch: Arc<[Record]>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(batch);
+        let mut batches = self.0.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.push_back(batch);
+        self.0.waiting.store(batches.len(), Ordering::Release);
     }
 
     fn drain_into(&self, state: &mut State) -> Result<(), Misfit> {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.0.batches.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(batch) = log.pop_front() {
+            self.0.waiting.store(log.len(), Ordering::Release);
             for record in batch.iter() {
                 state.apply(record)?;
             }
@@ -34,7 +47,7 @@ impl CommitLog {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.0.waiting.load(Ordering::Acquire) == 0
     }
 }
 
