@@ -1,5 +1,7 @@
 //! Operator commands over the bus, answered on their correlation id, with the real system in virtual time (F13, A169).
 
+#![expect(clippy::unwrap_used, reason = "helpers outside #[test] functions fail the test that calls them")]
+
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::{Actor, Addr, Context, Handler};

@@ -1,5 +1,6 @@
 //! Where operator commands enter the bus and where their answers come back (F13). One command, one answer: done,
 //! refused, or unavailable; never silence. It decides nothing and knows no command.
+// tidy: allow(pure) an actor file; what it decides is in pure files beside it
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 

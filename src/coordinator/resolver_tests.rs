@@ -1,3 +1,5 @@
+//! The resolver in virtual time: its limit, its errors, its bounds.
+
 use actix::ResponseFuture;
 
 use super::*;
