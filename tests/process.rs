@@ -189,6 +189,22 @@ fn a150_kill_9_at_many_moments_loses_nothing_that_was_shown() {
 }
 
 #[test]
+fn program_time_does_not_go_back_when_a_quiet_process_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let program = Program::start(&store, &FAST);
+    program.done(&["halt"]);
+    let began = instant(&program.status()["now"]);
+    let quiet = 10 * 3_600_000;
+    let last = program.status_when("ten quiet program hours", |status| instant(&status["now"]) > began.plus_ms(quiet));
+    program.kill9();
+    let program = Program::start(&store, &["--speed", "2"]);
+    // The time is noted every second and flushed within another one: two seconds at this speed are two hours.
+    let slack = 3 * 3_600_000;
+    assert!(instant(&program.status()["now"]) >= instant(&last["now"]).plus_ms(-slack));
+}
+
+#[test]
 fn a025_a026_commands_are_refused_with_a_reason_and_a_suggestion() {
     let folder = tempfile::tempdir().unwrap();
     let program = Program::start(&folder.path().join("store"), &SLOW);
