@@ -164,7 +164,7 @@ depends_on = [{ task = "technical_analysis" }]
     assert_clear(&environment, 2, &["TRIPLEGAIN__RISK__MAX_POSITION_PCT"]);
     let cycle = r#"
 [tasks.technical_analysis]
-depends_on = [{ task = "trading_decision" }]
+depends_on = [{ task = "trading_decision", required = true, require_new = false }]
 "#;
     fs::write(&file, cycle).unwrap();
     assert_clear(&run_to_end(&["--config", config, "config", "check"]), 2, &["technical_analysis", "->"]);
