@@ -23,20 +23,33 @@ impl TokenDigest {
     }
 }
 
-/// Reads the token file, or makes it with a fresh token.
+/// Whether the token file can be used, or can be made because it is absent; nothing is changed.
 ///
 /// # Errors
-/// When the file is readable by group or others, is not a token, or cannot be read or written.
-pub fn load_or_create(path: &Path) -> Result<TokenDigest> {
+/// When the file is readable by group or others, is not a token, or cannot be read.
+pub fn check(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) => {
             let mode = meta.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
                 bail!("token file {} has mode {mode:04o}; others could read it. Run: chmod 600 {0}", path.display());
             }
+            read(path).map(drop)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
-        Err(error) => return Err(error).with_context(|| format!("cannot look at the token file {}", path.display())),
+        // Below a file there is nothing either; the store says what is wrong with the directory.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot look at the token file {}", path.display())),
+    }
+}
+
+/// Reads the token file, or makes it with a fresh token.
+///
+/// # Errors
+/// As [`check`], or when the file cannot be written.
+pub fn load_or_create(path: &Path) -> Result<TokenDigest> {
+    check(path)?;
+    if !path.exists() {
+        create(path)?;
     }
     Ok(TokenDigest(Sha256::digest(read(path)?.as_bytes()).into()))
 }

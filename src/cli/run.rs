@@ -29,10 +29,11 @@ use crate::{
         clock::wall_now,
         failure::{Exit, Failure},
         placement::{Place, run_live},
+        post::post,
         shutdown::{signals, stop_on_signal},
     },
     settings::{Loaded, MarketSource, Settings},
-    store::{Batch, Close, Commit, Detach, Flush, OpenInfo, Opened, Store},
+    store::{AuxPut, Batch, Close, Commit, Detach, Flush, OpenInfo, Opened, Store, lock::StoreLock},
 };
 
 /// Where the access token is kept.
@@ -52,14 +53,29 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         tracing::info!("{warning}");
     }
     let data = PathBuf::from(&loaded.settings.data_dir);
-    let (store, opened) = open_store(&data, &loaded)?;
-    let listener = match loaded.settings.api.enabled {
-        true => Some((api::listen(&loaded.settings.api.bind)?, auth::load_or_create(&token_file(&loaded.settings))?)),
-        false => None,
+    let enabled = loaded.settings.api.enabled;
+    if enabled {
+        auth::check(&token_file(&loaded.settings)).map_err(wrong_usage)?;
+    }
+    // The port before the store, so that a refused start leaves no boot in the journal; but a store that is in use is
+    // the better answer when both are taken by the same process.
+    let listener = match enabled.then(|| api::listen(&loaded.settings.api.bind)).transpose() {
+        Err(error) if !StoreLock::is_held(&data) => return Err(error),
+        listener => listener,
     };
-    let start = logical_start(&opened, loaded.settings.runtime.speed);
+    let (store, opened) = open_store(&data, &loaded)?;
+    let listener = match listener? {
+        Some(listener) => Some((listener, auth::load_or_create(&token_file(&loaded.settings)).map_err(wrong_usage)?)),
+        None => None,
+    };
+    let start = logical_start(&opened, &store, loaded.settings.runtime.speed);
     say_what_was_found(&opened, &data, start, loaded.settings.runtime.speed);
     run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener))?
+}
+
+/// Only a person can help; the service manager does not try again.
+fn wrong_usage(error: anyhow::Error) -> anyhow::Error {
+    Failure::new(Exit::Usage, format!("{error:#}")).into()
 }
 
 fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
@@ -91,10 +107,29 @@ const fn data_kind(settings: &Settings) -> &'static str {
     }
 }
 
+/// Auxiliary tree of the program time, so that a kill in a quiet hour does not turn it back.
+const CLOCK: &str = "clock";
+
+/// Notes the program time every second, until it is aborted.
+fn note_the_time(system: &System) -> tokio::task::JoinHandle<()> {
+    let (clock, store) = (system.clock.clone(), system.links.store.clone());
+    actix_rt::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            every.tick().await;
+            if let Ok(value) = serde_json::to_vec(&clock.now()) {
+                post("store", &store, AuxPut { tree: CLOCK.to_owned(), key: "now".to_owned(), value });
+            }
+        }
+    })
+}
+
 /// Where logical time begins. An accelerated clock stands still while the process is down; at speed 1 it is the wall's,
-/// but never behind what is stored.
-fn logical_start(opened: &Opened, speed: u32) -> Ts {
-    let stored = opened.last_logical_time;
+/// but never behind what is stored or was shown.
+fn logical_start(opened: &Opened, store: &Store, speed: u32) -> Ts {
+    let rows = store.aux_rows(CLOCK).unwrap_or_default();
+    let shown = rows.iter().filter_map(|(_, row)| serde_json::from_slice(row).ok()).max();
+    let stored = opened.last_logical_time.max(shown.unwrap_or_default());
     if speed > 1 && !opened.created { stored } else { wall_now().max(stored) }
 }
 
@@ -199,9 +234,11 @@ async fn live(
         }
         None => None,
     };
+    let noting = note_the_time(&system);
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
     let stopped = stop_on_signal(signals()?, within, |signal| async move {
         tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
+        noting.abort();
         let exit = drain(&system).await;
         if let Some(server) = server {
             server.stop(false).await;

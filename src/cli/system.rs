@@ -331,6 +331,10 @@ async fn restore(
         let recovered = found(&state, opened, runs.len() as u32);
         (scheduler, effects, runs, recovered)
     };
+    if opened.frozen {
+        // Nothing can be recorded over a damaged journal; the program is HALTED and says so.
+        return Ok((scheduler, effects, recovered));
+    }
     let mut events = Vec::new();
     if !runs.is_empty() {
         events.push(Event::InFlightRecovered { runs });

@@ -126,6 +126,8 @@ pub struct Coordinator {
     pub(super) stepping: BTreeSet<PositionId>,
     /// Emergencies whose end is being recorded.
     pub(super) finishing: BTreeSet<String>,
+    /// Commands that are not durable yet, by key: hash of the body and the answer to come.
+    pub(super) operating: BTreeMap<String, (String, super::operate::Answering)>,
     pub(super) started_real: std::time::Instant,
     pub(super) volatile: bool,
     effects: Vec<Effect>,
@@ -181,6 +183,7 @@ impl Coordinator {
             closing: BTreeMap::new(),
             stepping: BTreeSet::new(),
             finishing: BTreeSet::new(),
+            operating: BTreeMap::new(),
             started_real: std::time::Instant::now(),
             volatile: parts.volatile,
             effects: parts.effects,

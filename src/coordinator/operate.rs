@@ -2,6 +2,10 @@
 //! idempotent by their key for a day (operations §1).
 
 use actix::{Context, Handler, ResponseFuture};
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared},
+};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -24,6 +28,9 @@ use crate::{
     runtime::post::post,
     store::{actor::Commit, batch::Expectation},
 };
+
+/// The answer to a command that is on its way to the disk.
+pub(super) type Answering = Shared<LocalBoxFuture<'static, Operated>>;
 
 /// What a command does, before it is durable.
 struct Prepared {
@@ -50,11 +57,14 @@ impl Coordinator {
         let now = self.clock.now();
         match &operate.command {
             Command::Pause { .. } => {
-                let events = states::pause(&self.view.read().coordinator, states::OPERATOR);
+                let state = self.view.read();
+                let events = states::pause(&state.coordinator, states::OPERATOR);
+                let halted = state.coordinator.state == crate::model::CoordinatorState::Halted;
+                let now_in = if halted { "HALTED; after `reset` it is PAUSED until `resume`" } else { "PAUSED" };
+                let stopped = "decisions, new entries, rebalance legs";
                 done(
                     events,
-                    json!({"state": "PAUSED unless HALTED", "stopped": "decisions, new entries, rebalance legs",
-                    "going_on": "data, analysis, stops, targets, exits"}),
+                    json!({"state": now_in, "stopped": stopped, "going_on": "data, analysis, stops, targets, exits"}),
                 )
             }
             Command::Resume {} => {
@@ -188,11 +198,17 @@ impl Coordinator {
             let answered = answer.map_or(Operated::KeyReused, Operated::Answered);
             return Box::pin(async { answered });
         }
+        // A repetition that arrives before the first is durable waits for the same answer; it prepares nothing.
+        self.operating.retain(|_, (_, answer)| answer.peek().is_none());
+        if let Some((body, answer)) = self.operating.get(&operate.key) {
+            let same = (*body == hash).then(|| answer.clone());
+            return Box::pin(async { if let Some(answer) = same { answer.await } else { Operated::KeyReused } });
+        }
         let prepared = self.prepare(&operate, ctx);
         let mut events = vec![Event::CommandReceived {
             key: operate.key.clone(),
             command: operate.command.clone(),
-            body_hash: hash,
+            body_hash: hash.clone(),
         }];
         events.extend(prepared.events);
         events.push(match &prepared.answer {
@@ -206,7 +222,7 @@ impl Coordinator {
         let batch = batch.expecting(Expectation::CommandAbsent(operate.key.clone()));
         let request = self.links.store.send(Commit(batch));
         let (me, execution) = (actix::AsyncContext::address(ctx), self.links.execution.clone());
-        Box::pin(async move {
+        let answer = async move {
             match request.await {
                 Ok(Ok(_)) => {
                     post("execution", &execution, LookAgain);
@@ -216,7 +232,10 @@ impl Coordinator {
                 Ok(Err(refused)) => Operated::Unavailable(refused.to_string()),
                 Err(_) => Operated::Unavailable("the store does not answer".to_owned()),
             }
-        })
+        };
+        let answer = answer.boxed_local().shared();
+        self.operating.insert(operate.key, (hash, answer.clone()));
+        Box::pin(answer)
     }
 }
 

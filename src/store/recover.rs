@@ -191,17 +191,17 @@ fn frozen(
 /// The event that makes `state` HALTED for `halt`; none when it is HALTED for that very reason already.
 pub(super) fn halted(state: &State, halt: &HaltReason, epoch: u32, at: Ts) -> Option<Event> {
     let from = state.coordinator.state;
-    let known = state.coordinator.halt.as_ref().is_some_and(|held| held.reason == halt.code);
+    // Over a damaged journal the place is what a person needs; elsewhere the code is what `adopt` looks for.
+    let reason = match halt.code {
+        "journal_damaged" => format!("{}: {}", halt.code, halt.text),
+        code => code.to_owned(),
+    };
+    let known = state.coordinator.halt.as_ref().is_some_and(|held| held.reason.starts_with(halt.code));
     (from != CoordinatorState::Halted || !known).then(|| Event::StateChanged {
         from,
         to: CoordinatorState::Halted,
         reason: halt.text.clone(),
-        halt: Some(Halt {
-            id: format!("{}-{epoch}", halt.code),
-            reason: halt.code.to_owned(),
-            actor: "store".to_owned(),
-            at,
-        }),
+        halt: Some(Halt { id: format!("{}-{epoch}", halt.code), reason, actor: "store".to_owned(), at }),
     })
 }
 

@@ -154,17 +154,29 @@ struct Outcome {
 
 fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
     let settings = &loaded.settings;
-    let base =
-        CsvFeed::open(&args.data, &settings.symbols, CsvWindow { from: args.from, to: args.to, warm_up_ms: 0 })?.base();
-    let warm_up_ms = Market::history_ms(&settings.market, base);
-    let window = CsvWindow { from: args.from, to: args.to, warm_up_ms };
-    let mut feed = CsvFeed::open(&args.data, &settings.symbols, window)?;
-    let first = feed.peek_at().unwrap_or_default();
-    let start = args.from.unwrap_or(first);
-    if args.to.is_some_and(|to| to <= start) {
-        let text = format!("--to {} is not after {start}", args.to.unwrap_or_default());
+    let unusable = |error: crate::market::FeedError| Failure::new(Exit::Usage, error.to_string());
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && to <= from
+    {
+        return Err(Failure::new(Exit::Usage, format!("--to {to} is not after --from {from}")).into());
+    }
+    let exact = CsvWindow { from: args.from, to: args.to, warm_up_ms: 0 };
+    let mut probe = CsvFeed::open(&args.data, &settings.symbols, exact).map_err(unusable)?;
+    let base = probe.base();
+    if probe.peek_at().is_none() {
+        let from = args.from.map_or("the first candle".to_owned(), |from| from.to_string());
+        let to = args.to.map_or("the last candle".to_owned(), |to| to.to_string());
+        let text = format!(
+            "{} has no candle between --from ({from}) and --to ({to}); look at the first and last line of its files",
+            args.data.display()
+        );
         return Err(Failure::new(Exit::Usage, text).into());
     }
+    let warm_up_ms = Market::history_ms(&settings.market, base);
+    let window = CsvWindow { from: args.from, to: args.to, warm_up_ms };
+    let mut feed = CsvFeed::open(&args.data, &settings.symbols, window).map_err(unusable)?;
+    let first = feed.peek_at().unwrap_or_default();
+    let start = args.from.unwrap_or(first);
     let info = OpenInfo {
         seed: args.seed,
         data_kind: "csv".to_owned(),
