@@ -181,6 +181,7 @@ async fn live(
         volatile: false,
         on_end,
         on_fatal: fatal,
+        seams: system::Seams::default(),
     };
     let system = system::assemble(ingredients).await?;
     say_what_it_does(&settings, &system);

@@ -21,7 +21,10 @@ use crate::{
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         watch::{self, KeptRow},
     },
-    execution::actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+    execution::{
+        actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+        venue::Venue,
+    },
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -65,6 +68,17 @@ pub struct Ingredients {
     pub on_end: Recipient<FeedEnded>,
     /// Called for a broken invariant or a failed store, from any thread.
     pub on_fatal: fn(&str),
+    /// What stands in for parts of the program; nothing outside tests.
+    pub seams: Seams,
+}
+
+/// Places where another part can be put in: a venue that fails, an agent that hangs, a market that does not answer.
+#[derive(Default)]
+pub struct Seams {
+    /// Where orders are executed; the paper venue when absent.
+    pub venue: Option<Box<dyn Venue>>,
+    /// Changes whom the coordinator talks to.
+    pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
 }
 
 /// The running actors.
@@ -90,7 +104,8 @@ pub struct System {
 /// # Errors
 /// Settings the risk engine, the bus, the market or the scheduler cannot work with, or a feed that breaks at once.
 pub async fn assemble(ingredients: Ingredients) -> Result<System> {
-    let Ingredients { settings, config_hash, place, store, opened, mut feed, volatile, on_end, on_fatal } = ingredients;
+    let Ingredients { settings, config_hash, place, store, opened, mut feed, volatile, on_end, on_fatal, seams } =
+        ingredients;
     let clock = place.clock.clone();
     let aux = Aux::read(&store)?;
     let log = CommitLog::default();
@@ -149,6 +164,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         rules: Rc::clone(&rules),
         level: Rc::clone(&level),
         feed: feed.name().to_owned(),
+        venue: seams.venue,
         risk: risk.clone().recipient(),
         on_fatal: Rc::clone(&fatal),
     });
@@ -168,9 +184,10 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     macro_rules! agent {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
-            supervise($name, policy, move || $type::new(Rc::clone(&settings)), |incident: &Incident| {
+            let agent = supervise($name, policy, move || $type::new(Rc::clone(&settings)), |incident: &Incident| {
                 tracing::error!(actor = incident.actor, next = ?incident.next, "panic: {}", incident.message);
-            })
+            });
+            agent.recipient()
         }};
     }
     let desk_parts = (bus.clone(), clock.clone());
@@ -183,16 +200,23 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
         regime: agent!(RegimeDetection, "regime_detection"),
-        sentiment: supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ())),
+        sentiment: supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ()))
+            .recipient(),
         trading: agent!(TradingDecision, "trading_decision"),
         portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
         resolver: agent!(ConflictResolver, "conflict_resolver").recipient(),
         answers: desk.clone().recipient(),
         store: store.clone(),
+        snapshots: market.clone().recipient(),
         market,
+        reserve: risk.clone().recipient(),
         risk,
         execution,
         bus: bus.clone(),
+    };
+    let links = match seams.links {
+        Some(change) => change(links),
+        None => links,
     };
 
     let announcer = Announcer::start_with(bus, !volatile);

@@ -20,15 +20,19 @@ use super::{
     schedule::{Effect, Gates, Input, RunRequest, Scheduler},
 };
 use crate::{
-    agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
+    agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
     bus::{Payload, actor::Publisher},
     execution::actor::ExecutionActor,
-    market::actor::MarketActor,
+    market::actor::{MarketActor, ReadSnapshot},
     model::{
         Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, InFlightMarker, PositionId, Recovered,
         RunId, RunKey, RunOutcome, SkipReason, Symbol, TaskName, TradeKey, Ts,
     },
-    risk::{RiskRules, actor::RiskActor, board::Prices},
+    risk::{
+        RiskRules,
+        actor::{Reserve, RiskActor},
+        board::Prices,
+    },
     runtime::clock::LogicalClock,
     settings::Settings,
     store::{actor::StoreActor, view::StateView},
@@ -47,16 +51,20 @@ pub struct Links {
     pub execution: Addr<ExecutionActor>,
     /// Topics.
     pub bus: Publisher,
+    /// The market once more, as the one who answers with snapshots.
+    pub snapshots: Recipient<ReadSnapshot>,
+    /// Risk once more, as the one who reserves.
+    pub reserve: Recipient<Reserve>,
     /// Agent.
-    pub technical: Addr<TechnicalAnalysis>,
+    pub technical: Recipient<RunTechnical>,
     /// Agent.
-    pub regime: Addr<RegimeDetection>,
+    pub regime: Recipient<RunRegime>,
     /// Agent.
-    pub sentiment: Addr<SentimentAnalysis>,
+    pub sentiment: Recipient<RunSentiment>,
     /// Agent.
-    pub trading: Addr<TradingDecision>,
+    pub trading: Recipient<RunTrading>,
     /// Agent.
-    pub portfolio: Addr<PortfolioRebalance>,
+    pub portfolio: Recipient<RunPortfolio>,
     /// Settles conflicts.
     pub resolver: Recipient<Resolve>,
     /// Hears the answers to commands.

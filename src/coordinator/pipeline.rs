@@ -253,7 +253,7 @@ impl Carrier {
     async fn ask_risk(self, request: RiskRequest) {
         let key = request.key;
         // A risk actor that is being restarted refuses: it has no account state.
-        let verdict = self.links.risk.send(Reserve(request.clone())).await.unwrap_or_else(|_| Err(no_account()));
+        let verdict = self.links.reserve.send(Reserve(request.clone())).await.unwrap_or_else(|_| Err(no_account()));
         let gate = Gate { state: self.view.read().coordinator.state, level: self.level.get(), now: self.clock.now() };
         let settings = &self.settings.decision;
         let mut progress = decision::after_risk(self.decision, &request, verdict, self.signal_at, gate, settings);

@@ -111,7 +111,7 @@ async fn attempt(
     };
     let mut snapshot = None;
     if !matches!(request.key.task, TaskName::SentimentAnalysis | TaskName::PortfolioRebalance) {
-        let read = links.market.send(ReadSnapshot { symbol });
+        let read = links.snapshots.send(ReadSnapshot { symbol });
         let answered = match request.snapshot_deadline {
             Some(at) => timeout_at(supply.clock.instant_at(at), read)
                 .await

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Violation, intent,
-    venue::PaperVenue,
+    venue::{PaperVenue, Venue},
     work::{self, Desk, Next, Ticks, Work},
 };
 use crate::{
@@ -121,6 +121,8 @@ pub struct Parts {
     pub level: Rc<Cell<DegradationLevel>>,
     /// Name of the feed, the first part of price ids.
     pub feed: String,
+    /// Where orders are executed; the paper venue when absent.
+    pub venue: Option<Box<dyn Venue>>,
     /// Who marks the account.
     pub risk: Recipient<Mark>,
     /// Called for a broken invariant.
@@ -130,7 +132,7 @@ pub struct Parts {
 /// The execution actor.
 pub struct ExecutionActor {
     parts: Parts,
-    venue: PaperVenue,
+    venue: Box<dyn Venue>,
     ticks: Ticks,
     requests: VecDeque<Request>,
     busy: bool,
@@ -139,13 +141,9 @@ pub struct ExecutionActor {
 
 impl ExecutionActor {
     /// Puts the parts together.
-    pub fn new(parts: Parts) -> ExecutionActor {
-        let venue = PaperVenue {
-            execution: parts.settings.execution.clone(),
-            rules: parts.settings.market.symbol.clone(),
-            feed: parts.feed.clone(),
-            price_max_age_ms: i64::from(parts.settings.market.price_max_age_seconds) * 1_000,
-        };
+    pub fn new(mut parts: Parts) -> ExecutionActor {
+        let venue = parts.venue.take();
+        let venue = venue.unwrap_or_else(|| Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())));
         ExecutionActor { parts, venue, ticks: Ticks::default(), requests: VecDeque::new(), busy: false, alarm: None }
     }
 
@@ -165,7 +163,7 @@ impl ExecutionActor {
                     level: self.parts.level.get(),
                     now,
                 };
-                work::next(&self.parts.view.read(), &mut self.ticks, &mut self.venue, &desk)
+                work::next(&self.parts.view.read(), &mut self.ticks, self.venue.as_mut(), &desk)
             };
             match next {
                 Ok(Next::Commit(work)) => self.commit(work, None, ctx),

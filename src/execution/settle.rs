@@ -47,7 +47,7 @@ pub fn submitting(trade: &Trade, now: Ts) -> Event {
 pub fn at_once(
     state: &State,
     trade: Trade,
-    venue: &mut impl Venue,
+    venue: &mut dyn Venue,
     price: Option<&PriceTick>,
     evidence: Option<&str>,
     desk: &Desk<'_>,

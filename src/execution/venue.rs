@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::paper::{self, PaperContext, VenueFill};
 use crate::{
     model::{PriceTick, Symbol, SymbolRules, Trade, Ts},
-    settings::ExecutionSettings,
+    settings::{ExecutionSettings, Settings},
 };
 
 /// What a venue says about an order.
@@ -64,6 +64,18 @@ pub struct PaperVenue {
     pub feed: String,
     /// Oldest usable price, milliseconds.
     pub price_max_age_ms: i64,
+}
+
+impl PaperVenue {
+    /// The venue of these settings, matching against the prices of `feed`.
+    pub fn new(settings: &Settings, feed: String) -> PaperVenue {
+        PaperVenue {
+            execution: settings.execution.clone(),
+            rules: settings.market.symbol.clone(),
+            feed,
+            price_max_age_ms: i64::from(settings.market.price_max_age_seconds) * 1_000,
+        }
+    }
 }
 
 impl Venue for PaperVenue {

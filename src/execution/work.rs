@@ -77,7 +77,7 @@ impl Ticks {
 ///
 /// # Errors
 /// The state contradicts itself: a broken invariant.
-pub fn next(state: &State, ticks: &mut Ticks, venue: &mut impl Venue, desk: &Desk<'_>) -> Result<Next, Violation> {
+pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk<'_>) -> Result<Next, Violation> {
     let mut until = Until(None);
     for trade in state.trades.values() {
         if let Some(events) = advance(state, trade, venue, desk, &mut until)? {
@@ -131,7 +131,7 @@ fn settle_desk<'a>(desk: &Desk<'a>, symbol: Symbol) -> Option<settle::Desk<'a>> 
 fn advance(
     state: &State,
     trade: &Trade,
-    venue: &mut impl Venue,
+    venue: &mut dyn Venue,
     desk: &Desk<'_>,
     until: &mut Until,
 ) -> Result<Option<Vec<Event>>, Violation> {
@@ -194,7 +194,7 @@ fn forbidden(state: &State, trade: &Trade, desk: &Desk<'_>) -> Option<String> {
 fn ask_venue(
     state: &State,
     trade: &Trade,
-    venue: &mut impl Venue,
+    venue: &mut dyn Venue,
     desk: &Desk<'_>,
     until: &mut Until,
 ) -> Result<Option<Vec<Event>>, Violation> {
@@ -225,7 +225,7 @@ fn at_price(
     state: &State,
     tick: &PriceTick,
     ticks: &mut Ticks,
-    venue: &mut impl Venue,
+    venue: &mut dyn Venue,
     desk: &Desk<'_>,
 ) -> Result<Option<Work>, Violation> {
     let Some(settle) = settle_desk(desk, tick.symbol) else { return Ok(None) };
@@ -268,7 +268,7 @@ fn at_price(
 fn exit_now(
     state: &State,
     call: &ExitCall,
-    venue: &mut impl Venue,
+    venue: &mut dyn Venue,
     desk: &Desk<'_>,
     settle: &settle::Desk<'_>,
 ) -> Result<Work, Violation> {
@@ -334,7 +334,7 @@ fn leg_events(
 /// The time exit, when no price happens to arrive at its instant.
 fn held_too_long(
     state: &State,
-    venue: &mut impl Venue,
+    venue: &mut dyn Venue,
     desk: &Desk<'_>,
     until: &mut Until,
 ) -> Result<Option<Work>, Violation> {

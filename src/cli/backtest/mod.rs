@@ -263,6 +263,7 @@ impl Drive {
             volatile: true,
             on_end: owner.clone().recipient(),
             on_fatal: run::fatal,
+            seams: system::Seams::default(),
         };
         let system = system::assemble(ingredients).await?;
         system.links.store.send(Observe(owner.recipient())).await?;
