@@ -1,0 +1,10 @@
+//! Whole-program scenarios: the real actors in virtual time on a scripted feed. See `support/world`.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+#[path = "support/world/mod.rs"]
+mod support;
+
+#[path = "world/decisions.rs"]
+mod decisions;
+#[path = "world/schedule.rs"]
+mod schedule;
