@@ -8,3 +8,11 @@ mod support;
 mod decisions;
 #[path = "world/schedule.rs"]
 mod schedule;
+#[path = "world/emergencies.rs"]
+mod emergencies;
+#[path = "world/orders.rs"]
+mod orders;
+#[path = "world/plans.rs"]
+mod plans;
+#[path = "world/recovery.rs"]
+mod recovery;

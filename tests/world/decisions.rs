@@ -61,3 +61,104 @@ fn a045_a_neutral_analyst_halves_the_agreement() {
         assert_eq!(consensus_of(world), [(2, 1.0, "0.7000".into(), "0.7000".into())]);
     });
 }
+
+#[test]
+fn a056_a057_a_choppy_market_aborts_and_waits_when_told_to() {
+    for (fallback, word) in [(ResolutionAction::Abort, "aborted"), (ResolutionAction::Wait, "waited")] {
+        let setup = with_opinions(Bias::Long, Regime::Choppy)
+            .with(|s| drop(s.conflicts.fallback.insert(ConflictKind::RegimeConflict, fallback)));
+        setup.play(async |world| {
+            world.wishes.set(btc(), Wish { confidence: 0.99, ..Wish::buy() });
+            world.until(150).await;
+            let ends: Vec<_> = world.ends().iter().map(|end| end.name().to_owned()).filter(|n| n != "hold").collect();
+            assert_eq!(ends, [word], "{}", world.timeline());
+            assert_eq!(world.count("TradeIntent"), 0);
+        });
+    }
+}
+
+#[test]
+fn a113_a_pause_between_signal_and_risk_suppresses_the_entry() {
+    let mut setup = Setup::new();
+    setup.doubles.reserve = Some(Rc::new(|_| Reply::Pass(5_000)));
+    setup.play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(123).await;
+        assert_eq!(world.count("Sized"), 1);
+        world.order("p", Command::Pause { reason: String::new() }).await;
+        world.until(140).await;
+        assert!(world.ends().contains(&DecisionEnd::Suppressed("paused".into())), "{}", world.timeline());
+        assert_eq!(world.count("TradeIntent"), 0);
+        assert!(world.state().risk.reservations.is_empty());
+    });
+}
+
+#[test]
+fn a066_a_decision_outlives_its_run() {
+    let mut setup = Setup::new().with(|s| s.tasks.get_mut(&TaskName::TradingDecision).unwrap().timeout_seconds = 5);
+    setup.doubles.reserve = Some(Rc::new(|_| Reply::Pass(9_000)));
+    setup.play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(150).await;
+        assert_eq!(world.state().positions.len(), 1, "{}", world.timeline());
+        assert!(world.notes("task_error").is_empty());
+    });
+}
+
+#[test]
+fn a114_analysis_goes_on_while_paused() {
+    Setup::new().play(async |world| {
+        world.order("p", Command::Pause { reason: String::new() }).await;
+        world.wishes.set(btc(), Wish::buy());
+        world.until(601).await;
+        assert_eq!(world.seen.seconds(TaskName::TechnicalAnalysis, btc()).len(), 11);
+        assert!(world.seen.of(TaskName::TradingDecision, btc()).is_empty());
+        assert_eq!(world.count("TradeIntent"), 0);
+        let status = world.status().await;
+        let row = status.tasks.iter().find(|t| t.task == TaskName::TradingDecision && t.symbol == btc()).unwrap();
+        assert_eq!(row.last_skip_reason.as_deref(), Some("state_paused"));
+    });
+}
+
+#[test]
+fn a116_three_order_errors_in_a_row_cool_entries_down_for_a_quarter_of_an_hour() {
+    Setup::new().play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.faults.set(Some((3, Fault::Definite)));
+        world.until(150).await;
+        assert_eq!(world.count("TradeNotExecuted"), 3, "{}", world.timeline());
+        let cooldowns = world.all(|event| match event {
+            Event::CooldownSet { until, cause: CooldownCause::OrderErrors } => Some(*until),
+            _ => None,
+        });
+        assert_eq!(cooldowns.len(), 1);
+        let third = world.times("TradeNotExecuted")[2];
+        assert_eq!(cooldowns[0].since_ms(world.start) as f64 / 1_000.0, third + 900.0);
+        assert_eq!(world.state().positions.len(), 1, "the fourth attempt");
+    });
+}
+
+#[test]
+fn a065_a125_levels_make_entries_smaller_and_then_stop_them() {
+    let sizes = |silent_from: i64| {
+        Setup::new().play(async |world| {
+            world.until(silent_from).await;
+            world.tape.silence(sym("XRP/BTC"));
+            world.wishes.set(btc(), Wish::buy());
+            world.until(150).await;
+            let level = world.status().await.degradation;
+            let sized = world.all(|event| match event {
+                Event::Sized { sizing, .. } => Some(sizing.notional.normalize()),
+                _ => None,
+            });
+            (level, sized, world.ends().into_iter().filter(|end| *end != DecisionEnd::Hold).collect::<Vec<_>>())
+        })
+    };
+    let (_, whole, _) = sizes(149);
+    assert_eq!(whole, [dec("1000")]);
+    let (level, half, _) = sizes(60);
+    assert_eq!((level.as_str(), half), ("REDUCED", vec![dec("500")]));
+    let (level, none, ends) = sizes(5);
+    assert_eq!((level.as_str(), none), ("LIMITED", vec![]));
+    assert_eq!(ends, [DecisionEnd::Suppressed("degraded".into())]);
+}

@@ -11,6 +11,15 @@ const TRADING: TaskName = TaskName::TradingDecision;
 /// 2026-01-07 11:10:00.
 const TEN_PAST: Ts = Ts(START.0 - 48 * 60_000);
 
+/// Only the technical analyst: nobody else asks for its runs.
+fn analyst_alone() -> Setup {
+    Setup::new().with(|s| {
+        for (task, settings) in &mut s.tasks {
+            settings.enabled = *task == TA;
+        }
+    })
+}
+
 #[test]
 fn a001_cold_start() {
     let setup = Setup::new().at(TEN_PAST).with(|s| s.tasks.get_mut(&TaskName::PortfolioRebalance).unwrap().enabled = true);
@@ -32,7 +41,7 @@ fn a001_cold_start() {
 
 #[test]
 fn a003_a004_a_hanging_key_stays_alone_and_is_never_run_twice_at_once() {
-    let mut setup = Setup::new();
+    let mut setup = analyst_alone();
     let under_way = Rc::new(Cell::new(0));
     setup.doubles.technical = Rc::new(move |run| {
         if run.ctx.symbol == btc() {
@@ -58,7 +67,7 @@ fn a003_a004_a_hanging_key_stays_alone_and_is_never_run_twice_at_once() {
 
 #[test]
 fn a007_a_hanging_agent_is_timed_out_at_30_s_and_its_late_answer_discarded() {
-    let mut setup = Setup::new();
+    let mut setup = analyst_alone();
     let first = Cell::new(true);
     setup.doubles.technical = Rc::new(move |run| {
         if run.ctx.symbol == btc() && first.replace(false) {
@@ -183,7 +192,7 @@ fn a027_a_panic_fails_its_run_and_nothing_else() {
 #[test]
 fn a028_a_failing_slot_is_tried_three_times_with_the_same_delays_each_time() {
     let play = || {
-        let mut setup = Setup::new();
+        let mut setup = analyst_alone();
         setup.doubles.technical = Rc::new(|run| {
             if run.ctx.symbol != btc() {
                 return Reply::Now(ta(&run.ctx, Bias::Long));

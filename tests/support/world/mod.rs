@@ -6,7 +6,7 @@ pub mod doubles;
 pub mod feed;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
@@ -17,14 +17,14 @@ pub use doubles::*;
 pub use feed::Tape;
 use triplegain::{
     cli::system::{self, Ingredients, Seams, System, assemble},
-    coordinator::messages::{CheckedStats, GetStats, GetStatus, Operate, Operated},
-    execution::venue::Venue,
+    coordinator::messages::{CheckedStats, GetStats, GetStatus, Operate},
+    execution::venue::{Venue, VenueAnswer},
     market::actor::FeedEnded,
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
 pub use triplegain::{
-    coordinator::status::Status,
+    coordinator::{messages::Operated, status::Status},
     execution::venue::{Fault, FaultyVenue, PaperVenue},
     model::*,
     settings::Settings,
@@ -67,7 +67,7 @@ pub struct Setup {
     pub start: Ts,
     pub tape: Tape,
     pub doubles: Doubles,
-    pub faults: Option<(u32, Fault)>,
+    pub faults: Faults,
     /// A durable store in this folder; in memory when absent.
     pub folder: Option<PathBuf>,
     /// Hash of the settings, as a change of settings would change it.
@@ -85,7 +85,7 @@ impl Setup {
             start: START,
             tape: Tape::default(),
             doubles: Doubles::default(),
-            faults: None,
+            faults: Faults::default(),
             folder: None,
             config_hash: "a".repeat(64),
             history_hours: 2,
@@ -140,12 +140,10 @@ impl Setup {
             let wishes = self.doubles.wishes.clone();
             let doubles = (self.doubles, seen.clone());
             let feed = feed::Scripted::new(self.tape.clone(), &settings.symbols, start, self.history_hours);
-            let venue = self.faults.map(|(failures, fault)| {
-                let inner = PaperVenue::new(&settings, "scripted".into());
-                Box::new(FaultyVenue { inner, failures, fault, calls: 0 }) as Box<dyn Venue>
-            });
+            let faults = self.faults.clone();
+            let venue = Flaky { inner: PaperVenue::new(&settings, "scripted".into()), faults: faults.clone() };
             let seams = Seams {
-                venue,
+                venue: Some(Box::new(venue)),
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
             };
             let records = Rc::new(RefCell::new(Vec::new()));
@@ -165,12 +163,30 @@ impl Setup {
             .await
             .unwrap();
             system.links.store.send(Observe(owner.recipient())).await.unwrap();
-            let world = World { system, clock, start, records, tape: self.tape, wishes, seen, settings };
+            let world = World { system, clock, start, records, tape: self.tape, wishes, seen, settings, faults };
             scenario(&world).await
         });
         let fatal = FATAL.with_borrow_mut(std::mem::take);
         assert!(fatal.is_empty(), "a broken invariant: {fatal:?}");
         result.unwrap()
+    }
+}
+
+/// How many of the next executions fail, and how.
+pub type Faults = Rc<Cell<Option<(u32, Fault)>>>;
+
+struct Flaky {
+    inner: PaperVenue,
+    faults: Faults,
+}
+
+impl Venue for Flaky {
+    fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer {
+        let Some((failures, fault)) = self.faults.get() else { return self.inner.execute(trade, price, now) };
+        let mut venue = FaultyVenue { inner: self.inner.clone(), failures, fault, calls: 0 };
+        let answer = venue.execute(trade, price, now);
+        self.faults.set(Some((venue.failures, fault)).filter(|(left, _)| *left > 0));
+        answer
     }
 }
 
@@ -204,6 +220,8 @@ pub struct World {
     pub wishes: Wishes,
     pub seen: Log,
     pub settings: Rc<Settings>,
+    /// How the venue fails from now on.
+    pub faults: Faults,
 }
 
 impl World {

@@ -1,0 +1,221 @@
+//! Loss limits and what follows.
+
+use crate::support::*;
+
+/// 5 500 USDT and 0.1 BTC at 45 000: 10 000.
+fn with_inventory() -> Setup {
+    Setup::new().with(|s| {
+        s.account.initial_balances = [("USDT", "5500"), ("BTC", "0.1")].map(|(a, m)| (asset(a), dec(m))).into();
+    })
+}
+
+fn trips(world: &World) -> Vec<BreakerKind> {
+    world.all(|event| match event {
+        Event::BreakerTripped { latch, .. } => Some(latch.breaker),
+        _ => None,
+    })
+}
+
+const TO_MIDNIGHT: i64 = 12 * 3_600 + 120;
+
+#[test]
+fn a097_a098_a115_daily_loss_latches_at_its_limit_and_is_armed_again_at_midnight() {
+    with_inventory().at(START.plus_ms(11 * 3_600_000)).play(async |world| {
+        let midnight = TO_MIDNIGHT - 11 * 3_600;
+        world.until(20).await;
+        world.tape.set(btc(), 40_000.1);
+        world.pass(20).await;
+        assert_eq!(trips(world), []);
+        world.tape.set(btc(), 40_000.0);
+        world.pass(60).await;
+        assert_eq!(trips(world), [BreakerKind::DailyLoss]);
+        assert_eq!(world.is(), CoordinatorState::Paused);
+        assert_eq!(world.reasons(), "breaker:daily_loss");
+
+        world.until(160).await;
+        let answer = world.order("r", Command::Resume {}).await;
+        assert_eq!(answer["latched_breakers"], serde_json::json!(["daily_loss"]));
+        assert_eq!(world.is(), CoordinatorState::Running);
+        world.order("p", Command::Pause { reason: String::new() }).await;
+
+        world.until(midnight + 10).await;
+        let armed = world.all(|event| match event {
+            Event::BreakerRearmed { breaker, .. } => Some(*breaker),
+            _ => None,
+        });
+        assert_eq!(armed, [BreakerKind::DailyLoss], "{}", world.timeline());
+        assert!((world.times("BreakerRearmed")[0] - midnight as f64).abs() <= 5.0);
+        assert_eq!(world.is(), CoordinatorState::Paused);
+        assert_eq!(trips(world).len(), 1);
+    });
+}
+
+#[test]
+fn a115_entries_are_refused_while_a_breaker_is_latched() {
+    with_inventory().play(async |world| {
+        world.tape.set(btc(), 40_000.0);
+        world.until(60).await;
+        world.order("r", Command::Resume {}).await;
+        world.wishes.set(xrp(), Wish::buy());
+        world.until(150).await;
+        let codes = world.all(|event| match event {
+            Event::RiskRefused { refusal, .. } => Some(refusal.code),
+            _ => None,
+        });
+        assert_eq!(codes, [RiskCode::TradingHalted], "{}", world.timeline());
+    });
+}
+
+#[test]
+fn a099_a100_max_drawdown_stays_latched_over_midnight_and_reset_rebases_the_peak() {
+    with_inventory().at(START.plus_ms(11 * 3_600_000)).play(async |world| {
+        world.until(20).await;
+        world.tape.set(btc(), 25_000.0);
+        world.pass(30).await;
+        assert_eq!(world.is(), CoordinatorState::Halted);
+        assert!(trips(world).contains(&BreakerKind::MaxDrawdown) && trips(world).contains(&BreakerKind::DailyLoss));
+        world.until(TO_MIDNIGHT - 11 * 3_600 + 10).await;
+        let latched: Vec<BreakerKind> = world.state().risk.latched.keys().copied().collect();
+        assert!(latched.contains(&BreakerKind::MaxDrawdown) && !latched.contains(&BreakerKind::DailyLoss));
+        let halt = world.status().await.halt_id.unwrap();
+        assert_eq!(world.refusal("x", Command::Reset { halt_id: "H0".into() }).await, "wrong_halt_id");
+        world.order("y", Command::Reset { halt_id: halt }).await;
+        assert_eq!(world.state().risk.peak, dec("8000"));
+        assert_eq!(world.is(), CoordinatorState::Paused);
+        world.pass(60).await;
+        assert_eq!(trips(world).iter().filter(|kind| **kind == BreakerKind::MaxDrawdown).count(), 1);
+        assert!(world.state().risk.latched.keys().all(|kind| *kind != BreakerKind::MaxDrawdown));
+    });
+}
+
+/// Opens one long in XRP/USDT and one in XRP/BTC.
+async fn two_longs(world: &World) {
+    for symbol in [xrp(), sym("XRP/BTC")] {
+        world.wishes.set(symbol, Wish { size_pct: 5.0, ..Wish::buy() });
+    }
+    world.until(160).await;
+    assert_eq!(world.state().positions.len(), 2, "{}", world.timeline());
+}
+
+#[test]
+fn a105_max_drawdown_halts_first_and_closes_everything_at_the_market() {
+    with_inventory().play(async |world| {
+        two_longs(world).await;
+        world.tape.set(btc(), 22_000.0);
+        world.pass(60).await;
+        assert_eq!(world.is(), CoordinatorState::Halted);
+        assert!(world.state().positions.is_empty(), "{}", world.timeline());
+        let at = |kind: &str| world.records().iter().position(|r| r.event.kind() == kind).unwrap();
+        let halted = world.records().iter().position(
+            |r| matches!(&r.event, Event::StateChanged { to: CoordinatorState::Halted, .. }),
+        );
+        assert!(halted.unwrap() < at("PositionClosed"));
+        let results = world.all(|event| match event {
+            Event::EmergencyDone { key, results } if key.action == EmergencyAction::HaltAll => Some(results.clone()),
+            _ => None,
+        });
+        assert_eq!(results.len(), 1);
+        assert!(results[0].len() == 2 && results[0].values().all(|result| result == "closed"), "{results:?}");
+        assert_eq!(world.state().account.total(asset("XRP")), Decimal::ZERO);
+    });
+}
+
+#[test]
+fn a106_a_close_that_fails_twice_is_tried_again_after_5_and_10_seconds() {
+    let setup = with_inventory().with(|s| s.execution.max_attempts_definite = 1);
+    setup.play(async |world| {
+        world.wishes.set(xrp(), Wish { size_pct: 5.0, ..Wish::buy() });
+        world.until(160).await;
+        assert_eq!(world.state().positions.len(), 1);
+        world.faults.set(Some((2, Fault::Definite)));
+        world.tape.set(btc(), 22_000.0);
+        world.pass(120).await;
+        assert!(world.state().positions.is_empty(), "{}", world.timeline());
+        let failures = world.times("TradeNotExecuted");
+        let fill = world.all(|event| matches!(event, Event::PositionClosed { .. }).then_some(()));
+        assert_eq!(fill.len(), 1);
+        let closed = world.times("PositionClosed")[0];
+        let rejected = world.times("TradeRejected");
+        let tries: Vec<f64> = if rejected.is_empty() { failures } else { rejected };
+        assert_eq!(tries.len(), 2, "{}", world.timeline());
+        let waits = [tries[1] - tries[0], closed - tries[1]];
+        assert!((5.0..=6.0).contains(&waits[0]) && (10.0..=11.0).contains(&waits[1]), "{waits:?}\n{}", world.timeline());
+    });
+}
+
+#[test]
+fn a107_weekly_loss_halves_every_position_once_and_then_pauses() {
+    with_inventory().play(async |world| {
+        two_longs(world).await;
+        let before: Vec<Qty> = world.state().positions.values().map(|p| p.quantity).collect();
+        world.tape.set(btc(), 34_000.0);
+        world.pass(300).await;
+        assert!(trips(world).contains(&BreakerKind::WeeklyLoss), "{}", world.timeline());
+        assert!(!trips(world).contains(&BreakerKind::MaxDrawdown));
+        let after: Vec<Qty> = world.state().positions.values().map(|p| p.quantity).collect();
+        assert_eq!(after.len(), 2);
+        for (before, after) in before.iter().zip(&after) {
+            let gone = before - after;
+            assert!((gone - before / dec("2")).abs() <= Decimal::ONE, "{before} {after}");
+        }
+        assert!(world.reasons().contains("breaker:weekly_loss"));
+        let reduced = world.times("PositionChanged").len();
+        world.pass(600).await;
+        assert_eq!(world.times("PositionChanged").len(), reduced);
+    });
+}
+
+#[test]
+fn a108_a_daily_loss_while_halted_stays_halted() {
+    with_inventory().play(async |world| {
+        world.order("h", Command::Halt { reason: "x".into() }).await;
+        let id = world.status().await.halt_id;
+        world.tape.set(btc(), 40_000.0);
+        world.until(60).await;
+        assert_eq!(trips(world), [BreakerKind::DailyLoss]);
+        assert_eq!((world.is(), world.status().await.halt_id), (CoordinatorState::Halted, id));
+        assert!(world.reasons().contains("breaker:daily_loss"), "{}", world.reasons());
+        world.order("p", Command::Pause { reason: String::new() }).await;
+        assert_eq!(world.is(), CoordinatorState::Halted, "A109");
+    });
+}
+
+#[test]
+fn a110_a_halt_survives_a_crash_and_stops_still_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let halted = Setup::new().durable(folder.path()).play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(150).await;
+        assert_eq!(world.state().positions.len(), 1);
+        world.order("h", Command::Halt { reason: "enough".into() }).await;
+        world.state().coordinator.halt.clone().unwrap()
+    });
+    let later = Setup::new().durable(folder.path()).at(START.plus_ms(600_000));
+    later.tape.set(btc(), 43_500.0);
+    later.play(async |world| {
+        world.until(60).await;
+        assert_eq!(world.state().coordinator.halt.as_ref(), Some(&halted));
+        assert!(world.state().positions.is_empty(), "{}", world.timeline());
+        let causes = world.all(|event| match event {
+            Event::PositionClosed { closed } => Some(closed.cause),
+            _ => None,
+        });
+        assert_eq!(causes, [ExitCause::Stop]);
+        assert!(world.seen.of(TaskName::TradingDecision, btc()).is_empty());
+    });
+}
+
+#[test]
+fn a126_a_stop_is_executed_while_the_level_is_emergency() {
+    Setup::new().play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(130).await;
+        world.tape.silence(sym("XRP/BTC"));
+        world.until(1_500).await;
+        assert_eq!(world.status().await.degradation, "EMERGENCY");
+        assert_eq!(world.reasons(), "degradation");
+        world.tape.set(btc(), 44_090.0);
+        world.pass(10).await;
+        assert!(world.state().positions.is_empty(), "{}", world.timeline());
+    });
+}

@@ -1,0 +1,172 @@
+//! Orders at the paper venue, and operator commands.
+
+use crate::support::*;
+
+fn closes(world: &World) -> Vec<ClosedPosition> {
+    world.all(|event| match event {
+        Event::PositionClosed { closed } => Some((**closed).clone()),
+        _ => None,
+    })
+}
+
+fn resting(world: &World) -> Option<Trade> {
+    world.state().trades.values().find(|trade| trade.state == TradeState::Acked).cloned()
+}
+
+fn below() -> Wish {
+    Wish { entry_pct: -1.0, ..Wish::buy() }
+}
+
+#[test]
+fn a182_a_resting_limit_survives_a_restart_and_fills_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Setup::new().durable(folder.path()).play(async |world| {
+        world.wishes.set(btc(), below());
+        world.until(150).await;
+        resting(world).expect("an order rests")
+    });
+    Setup::new().durable(folder.path()).at(START.plus_ms(400_000)).play(async |world| {
+        assert_eq!(world.system.recovered.resting_orders, 1);
+        assert_eq!(resting(world).as_ref(), Some(&before));
+        world.until(60).await;
+        world.tape.set(btc(), 44_500.0);
+        world.pass(10).await;
+        let fills = world.all(|event| match event {
+            Event::TradeFill { trade_key, price, liquidity, .. } => Some((*trade_key, *price, *liquidity)),
+            _ => None,
+        });
+        assert_eq!(fills.len(), 1, "{}", world.timeline());
+        assert_eq!((fills[0].0, fills[0].2), (before.key, Liquidity::Maker));
+        assert!(fills[0].1 <= dec("44550"));
+        assert_eq!(world.state().positions.len(), 1);
+    });
+}
+
+#[test]
+fn a182_a_resting_limit_expires_after_24_hours_and_gives_its_funds_back() {
+    let folder = tempfile::tempdir().unwrap();
+    Setup::new().durable(folder.path()).play(async |world| {
+        world.wishes.set(btc(), below());
+        world.until(150).await;
+        assert!(resting(world).is_some() && world.state().account.locked(asset("USDT")) > Decimal::ZERO);
+    });
+    Setup::new().durable(folder.path()).at(START.plus_ms(24 * 3_600_000)).play(async |world| {
+        world.until(100).await;
+        assert!(resting(world).is_some());
+        world.until(135).await;
+        assert!(resting(world).is_none(), "{}", world.timeline());
+        assert_eq!(world.count("TradeExpired"), 1);
+        assert_eq!(world.state().account.locked(asset("USDT")), Decimal::ZERO);
+        assert_eq!(world.state().account.free(asset("USDT")), dec("10000"));
+    });
+}
+
+#[test]
+fn a182_halt_cancels_a_resting_entry() {
+    Setup::new().play(async |world| {
+        world.wishes.set(btc(), below());
+        world.until(150).await;
+        assert!(resting(world).is_some());
+        world.order("h", Command::Halt { reason: String::new() }).await;
+        world.pass(2).await;
+        assert!(resting(world).is_none());
+        assert_eq!(world.count("TradeCancelled"), 1);
+        assert_eq!(world.state().account.free(asset("USDT")), dec("10000"));
+    });
+}
+
+#[test]
+fn a183_buying_with_everything_never_goes_below_zero() {
+    let setup = Setup::new().with(|s| {
+        s.risk.max_position_pct = dec("100");
+        s.risk.max_total_exposure_pct = dec("100");
+        s.risk.max_correlated_exposure_pct = dec("100");
+    });
+    setup.play(async |world| {
+        for symbol in [btc(), xrp()] {
+            world.wishes.set(symbol, Wish { size_pct: 100.0, stop_pct: 1.0, ..Wish::buy() });
+        }
+        world.until(200).await;
+        let state = world.state();
+        let usdt = asset("USDT");
+        assert!(state.account.free(usdt) >= Decimal::ZERO && state.account.locked(usdt) >= Decimal::ZERO);
+        assert!(state.account.total(usdt) < dec("1000"), "{}", world.timeline());
+        triplegain::execution::ledger::check_conservation(&state).unwrap();
+    });
+}
+
+#[test]
+fn a186_a_candle_that_reaches_stop_and_target_closes_at_the_stop() {
+    Setup::new().play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(150).await;
+        world.tape.spike(btc(), 44_000.0, 47_000.0);
+        world.until(190).await;
+        let closed = closes(world);
+        assert_eq!(closed.len(), 1, "{}", world.timeline());
+        assert_eq!(closed[0].cause, ExitCause::Stop);
+        assert!(closed[0].exit <= dec("44100"));
+    });
+}
+
+#[test]
+fn a187_a_position_is_closed_after_48_hours() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Setup::new().durable(folder.path()).play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(150).await;
+        world.state().positions.values().next().unwrap().opened_at
+    });
+    Setup::new().durable(folder.path()).at(START.plus_ms(48 * 3_600_000)).play(async |world| {
+        world.until(115).await;
+        assert_eq!(world.state().positions.len(), 1);
+        world.until(140).await;
+        let closed = closes(world);
+        assert_eq!(closed.len(), 1, "{}", world.timeline());
+        assert_eq!(closed[0].cause, ExitCause::Time);
+        let late = closed[0].closed_at.since_ms(opened) - 48 * 3_600_000;
+        assert!((0..=5_000).contains(&late), "{late} ms");
+    });
+}
+
+#[test]
+fn a188_nothing_to_sell_is_an_event_and_no_order() {
+    Setup::new().play(async |world| {
+        world.wishes.set(btc(), Wish::new(Action::Sell));
+        world.wishes.set(xrp(), Wish::new(Action::CloseShort));
+        world.until(150).await;
+        let nothing = world.ends().iter().filter(|end| matches!(end, DecisionEnd::NothingToDo(_))).count();
+        assert_eq!(nothing, 2, "{}", world.timeline());
+        assert_eq!(world.count("TradeIntent"), 0);
+    });
+}
+
+#[test]
+fn a169_a170_commands_are_refused_by_name_and_happen_once() {
+    Setup::new().play(async |world| {
+        world.until(5).await;
+        let wrong = Command::RunTask { task: "ta_analysis".into(), symbol: "BTC/USDT".into() };
+        match world.operate("k1", wrong).await {
+            Operated::Answered(CommandAnswer::Refused { reason, .. }) => assert!(reason.contains("technical_analysis")),
+            other => panic!("{other:?}"),
+        }
+        let halt = Command::Halt { reason: "once".into() };
+        let first = world.operate("k2", halt.clone()).await;
+        let seq = world.state().meta.seq;
+        assert_eq!(world.operate("k2", halt).await, first);
+        assert_eq!((world.state().meta.seq, world.state().coordinator.halts), (seq, 1));
+        assert_eq!(world.operate("k2", Command::Resume {}).await, Operated::KeyReused);
+    });
+}
+
+#[test]
+fn a171_a_command_holds_after_a_crash_and_its_key_gets_the_same_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let halt = Command::Halt { reason: "crash next".into() };
+    let first = Setup::new().durable(folder.path()).play(async |world| world.operate("k", halt.clone()).await);
+    Setup::new().durable(folder.path()).at(START.plus_ms(60_000)).play(async |world| {
+        assert_eq!(world.is(), CoordinatorState::Halted);
+        assert_eq!(world.operate("k", halt.clone()).await, first);
+        assert_eq!(world.state().coordinator.halts, 1);
+    });
+}
