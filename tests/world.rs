@@ -6,8 +6,6 @@ mod support;
 
 #[path = "world/decisions.rs"]
 mod decisions;
-#[path = "world/schedule.rs"]
-mod schedule;
 #[path = "world/emergencies.rs"]
 mod emergencies;
 #[path = "world/orders.rs"]
@@ -16,3 +14,5 @@ mod orders;
 mod plans;
 #[path = "world/recovery.rs"]
 mod recovery;
+#[path = "world/schedule.rs"]
+mod schedule;

@@ -119,6 +119,8 @@ pub struct Coordinator {
     pub(super) switches: BTreeMap<TaskName, bool>,
     /// Emergency trades under way, by position.
     pub(super) closing: BTreeMap<PositionId, (EmergencyKey, Option<TradeKey>)>,
+    /// Positions whose last emergency step is being recorded; until it is durable nothing new is ordered for them.
+    pub(super) stepping: BTreeSet<PositionId>,
     /// Emergencies whose end is being recorded.
     pub(super) finishing: BTreeSet<String>,
     pub(super) started_real: std::time::Instant,
@@ -174,6 +176,7 @@ impl Coordinator {
             draining: false,
             switches: BTreeMap::new(),
             closing: BTreeMap::new(),
+            stepping: BTreeSet::new(),
             finishing: BTreeSet::new(),
             started_real: std::time::Instant::now(),
             volatile: parts.volatile,

@@ -45,8 +45,12 @@ impl Handler<CommittedBatch> for Coordinator {
                 Event::TradeNotExecuted { .. } => self.outcome(Capability::Venue, Err("order")),
                 Event::TradeUnknown { .. } => self.outcome(Capability::Venue, Err("unanswered")),
                 Event::TradeFill { .. } | Event::TradeAcked { .. } => self.outcome(Capability::Venue, Ok(())),
+                Event::EmergencyStep { position, .. } => {
+                    self.stepping.remove(position);
+                    self.closing.remove(position);
+                    look = true;
+                }
                 Event::EmergencyStarted { .. }
-                | Event::EmergencyStep { .. }
                 | Event::PositionClosed { .. }
                 | Event::TradeCancelled { .. }
                 | Event::TradeRejected { .. }
@@ -108,15 +112,18 @@ impl Coordinator {
         let mut events = Vec::new();
         {
             let state = self.view.read();
-            self.closing.retain(|position, (key, trade)| {
+            for (position, (key, trade)) in &self.closing {
+                if self.stepping.contains(position) {
+                    continue;
+                }
                 let ended = trade.and_then(|trade| state.trade_index.get(&trade)).map(|stub| stub.state);
-                let Some(ended) = ended.filter(|state| state.is_terminal()) else { return true };
+                let Some(ended) = ended.filter(|state| state.is_terminal()) else { continue };
                 let word = format!("{ended:?}").to_lowercase();
                 let outcome = if ended == TradeState::Settled { Ok(word.as_str()) } else { Err(word.as_str()) };
                 let step = emergency::record_step(&state, key, *position, outcome, &self.settings.emergency, now);
+                self.stepping.insert(*position);
                 events.push(step);
-                false
-            });
+            }
         }
         self.record("emergency", events);
     }
@@ -210,7 +217,9 @@ impl Handler<Ordered> for Coordinator {
                 }
             }
             Err(reason) => {
-                if let Some((key, _)) = self.closing.remove(&ordered.position) {
+                if let Some((key, _)) = self.closing.get(&ordered.position).cloned()
+                    && self.stepping.insert(ordered.position)
+                {
                     let step = {
                         let state = self.view.read();
                         let settings = &self.settings.emergency;

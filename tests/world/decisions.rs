@@ -125,7 +125,7 @@ fn a116_three_order_errors_in_a_row_cool_entries_down_for_a_quarter_of_an_hour()
     Setup::new().play(async |world| {
         world.wishes.set(btc(), Wish::buy());
         world.faults.set(Some((3, Fault::Definite)));
-        world.until(150).await;
+        world.until(170).await;
         assert_eq!(world.count("TradeNotExecuted"), 3, "{}", world.timeline());
         let cooldowns = world.all(|event| match event {
             Event::CooldownSet { until, cause: CooldownCause::OrderErrors } => Some(*until),
@@ -142,9 +142,9 @@ fn a116_three_order_errors_in_a_row_cool_entries_down_for_a_quarter_of_an_hour()
 fn a065_a125_levels_make_entries_smaller_and_then_stop_them() {
     let sizes = |silent_from: i64| {
         Setup::new().play(async |world| {
+            world.wishes.set(btc(), Wish::buy());
             world.until(silent_from).await;
             world.tape.silence(sym("XRP/BTC"));
-            world.wishes.set(btc(), Wish::buy());
             world.until(150).await;
             let level = world.status().await.degradation;
             let sized = world.all(|event| match event {

@@ -53,6 +53,7 @@ fn a097_a098_a115_daily_loss_latches_at_its_limit_and_is_armed_again_at_midnight
 #[test]
 fn a115_entries_are_refused_while_a_breaker_is_latched() {
     with_inventory().play(async |world| {
+        world.until(20).await;
         world.tape.set(btc(), 40_000.0);
         world.until(60).await;
         world.order("r", Command::Resume {}).await;
@@ -106,9 +107,10 @@ fn a105_max_drawdown_halts_first_and_closes_everything_at_the_market() {
         assert_eq!(world.is(), CoordinatorState::Halted);
         assert!(world.state().positions.is_empty(), "{}", world.timeline());
         let at = |kind: &str| world.records().iter().position(|r| r.event.kind() == kind).unwrap();
-        let halted = world.records().iter().position(
-            |r| matches!(&r.event, Event::StateChanged { to: CoordinatorState::Halted, .. }),
-        );
+        let halted = world
+            .records()
+            .iter()
+            .position(|r| matches!(&r.event, Event::StateChanged { to: CoordinatorState::Halted, .. }));
         assert!(halted.unwrap() < at("PositionClosed"));
         let results = world.all(|event| match event {
             Event::EmergencyDone { key, results } if key.action == EmergencyAction::HaltAll => Some(results.clone()),
@@ -139,7 +141,11 @@ fn a106_a_close_that_fails_twice_is_tried_again_after_5_and_10_seconds() {
         let tries: Vec<f64> = if rejected.is_empty() { failures } else { rejected };
         assert_eq!(tries.len(), 2, "{}", world.timeline());
         let waits = [tries[1] - tries[0], closed - tries[1]];
-        assert!((5.0..=6.0).contains(&waits[0]) && (10.0..=11.0).contains(&waits[1]), "{waits:?}\n{}", world.timeline());
+        assert!(
+            (5.0..=6.0).contains(&waits[0]) && (10.0..=11.0).contains(&waits[1]),
+            "{waits:?}\n{}",
+            world.timeline()
+        );
     });
 }
 
@@ -148,7 +154,7 @@ fn a107_weekly_loss_halves_every_position_once_and_then_pauses() {
     with_inventory().play(async |world| {
         two_longs(world).await;
         let before: Vec<Qty> = world.state().positions.values().map(|p| p.quantity).collect();
-        world.tape.set(btc(), 34_000.0);
+        world.tape.set(btc(), 33_000.0);
         world.pass(300).await;
         assert!(trips(world).contains(&BreakerKind::WeeklyLoss), "{}", world.timeline());
         assert!(!trips(world).contains(&BreakerKind::MaxDrawdown));
@@ -168,6 +174,7 @@ fn a107_weekly_loss_halves_every_position_once_and_then_pauses() {
 #[test]
 fn a108_a_daily_loss_while_halted_stays_halted() {
     with_inventory().play(async |world| {
+        world.until(20).await;
         world.order("h", Command::Halt { reason: "x".into() }).await;
         let id = world.status().await.halt_id;
         world.tape.set(btc(), 40_000.0);

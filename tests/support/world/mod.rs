@@ -344,7 +344,8 @@ impl World {
         let store = &self.system.links.store;
         store.send(triplegain::store::Flush).await.unwrap();
         store.send(Detach).await.unwrap();
-        let stop = triplegain::store::Batch::new("coordinator", "stop", "signal", self.now(), vec![Event::CleanStop {}]);
+        let stop =
+            triplegain::store::Batch::new("coordinator", "stop", "signal", self.now(), vec![Event::CleanStop {}]);
         store.send(triplegain::store::Commit(stop)).await.unwrap().unwrap();
         store.send(Close).await.unwrap();
     }
