@@ -204,7 +204,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
             .recipient(),
         trading: agent!(TradingDecision, "trading_decision"),
         portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
-        resolver: agent!(ConflictResolver, "conflict_resolver").recipient(),
+        resolver: agent!(ConflictResolver, "conflict_resolver"),
         answers: desk.clone().recipient(),
         store: store.clone(),
         snapshots: market.clone().recipient(),
