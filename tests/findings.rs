@@ -43,7 +43,8 @@ fn tests_of(text: &str) -> BTreeSet<String> {
                 found.extend(line.split_whitespace().map(str::to_owned));
             }
         } else if line.starts_with("#[") || line.starts_with("//") {
-            attributed |= ["#[test]", "::test", "#[rstest"].iter().any(|form| line.starts_with("#[") && line.contains(form));
+            attributed |=
+                ["#[test]", "::test", "#[rstest"].iter().any(|form| line.starts_with("#[") && line.contains(form));
         } else if let Some(name) = function_name(line) {
             if attributed {
                 found.insert(name.to_owned());
@@ -130,7 +131,9 @@ fn problems(document: &str, text: &str, tests: &Tests) -> Vec<String> {
         }
     }
     for (id, test) in missing(document, &rows, tests) {
-        found.push(format!("the row of {id} does not name `{test}`; FINDINGS_WRITE=1 cargo test --test findings adds it"));
+        found.push(format!(
+            "the row of {id} does not name `{test}`; FINDINGS_WRITE=1 cargo test --test findings adds it"
+        ));
     }
     found
 }
@@ -196,7 +199,10 @@ fn what_is_wrong_with_a_map_is_found() {
         assert!(found.contains(expected), "{expected} in {found}");
     }
     assert!(found.contains("the row of A001 does not name `tests/x.rs::a001_f01_start`"), "{found}");
-    assert!(with_missing("acceptance", text, &tests).contains("| A001 | `tests/x.rs::gone`, `tests/x.rs::a001_f01_start` |"));
+    assert!(
+        with_missing("acceptance", text, &tests)
+            .contains("| A001 | `tests/x.rs::gone`, `tests/x.rs::a001_f01_start` |")
+    );
     let words = ["f04", "a05", "a118", "b5", "f004", "x01", "d1"].map(id_of);
     assert_eq!(words, [Some("F04".into()), Some("A05".into()), Some("A118".into()), None, None, None, None]);
 }

@@ -23,6 +23,8 @@ use crate::{
 
 /// A refresh of market data is judged this often, milliseconds (resilience §1).
 const SAMPLE_MS: i64 = 10_000;
+/// A degraded venue is probed this often, milliseconds (resilience §2).
+const PROBE_MS: i64 = 30_000;
 
 impl Coordinator {
     /// A run is over: opinions go beside the truth, everything money may follow from goes into the journal.
@@ -130,6 +132,7 @@ impl Coordinator {
         }
         self.mark_votes(now);
         self.drive_emergencies(ctx);
+        self.probe_venue(now);
         if self.sample_is_due(now) {
             post("market", &self.links.market, SampleFeeds { answer: ctx.address().recipient() });
         }
@@ -149,6 +152,17 @@ impl Coordinator {
         let mut events = vec![changed];
         events.extend(states::follow_degradation(&self.view.read().coordinator, level, settings.auto_clear_pause));
         self.record("degradation", events);
+    }
+
+    /// Asks the venue how it is while it counts as degraded: orders alone would never prove its recovery, because the
+    /// level keeps them back. The paper venue is part of this process and always answers.
+    fn probe_venue(&mut self, now: Ts) {
+        if self.degradation.level(Capability::Venue) == DegradationLevel::Normal {
+            self.last_probe = None;
+        } else if now.since_ms(*self.last_probe.get_or_insert(now)) >= PROBE_MS {
+            self.last_probe = Some(now);
+            self.outcome(Capability::Venue, Ok(()));
+        }
     }
 
     /// Whether market data should be judged now, at most once per ten seconds.

@@ -22,7 +22,7 @@ pub struct Loaded {
     /// For people; nothing stops because of them.
     pub warnings: Vec<String>,
     /// SHA-256 of the effective settings in hex: the config epoch. Keys that say only where things live
-    /// (`data_dir`, `api.*`, `log.*`) are left out, so that moving a store changes nothing.
+    /// (`data_dir`, `market.csv.dir`, `api.*`, `log.*`) are left out, so that moving a store changes nothing.
     pub hash: String,
     /// Source of every value by dotted key.
     pub origins: BTreeMap<String, String>,
@@ -31,7 +31,7 @@ pub struct Loaded {
 }
 
 /// Keys that are no part of the config epoch.
-const NOT_HASHED: [&str; 3] = ["data_dir", "api", "log"];
+const NOT_HASHED: [&str; 4] = ["data_dir", "api", "log", "market.csv.dir"];
 
 /// Reads the file, if there is one, and checks, merges, resolves and judges the sources.
 ///
@@ -124,10 +124,13 @@ fn typed(tree: &Node) -> Result<Settings, Problem> {
 fn hash(tree: &Node) -> String {
     let mut digest = Sha256::new();
     for (path, node) in tree.leaves() {
-        if path.first().is_some_and(|first| NOT_HASHED.contains(&first.as_str())) {
+        let key = dotted(&path);
+        let is_place =
+            |place: &&str| key.strip_prefix(**place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if NOT_HASHED.iter().any(|place| is_place(&place)) {
             continue;
         }
-        digest.update(format!("{}={}\n", dotted(&path), canonical(node)));
+        digest.update(format!("{key}={}\n", canonical(node)));
     }
     hex::encode(digest.finalize())
 }

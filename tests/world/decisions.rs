@@ -65,8 +65,9 @@ fn a045_a_neutral_analyst_halves_the_agreement() {
 #[test]
 fn a056_a057_a_choppy_market_aborts_and_waits_when_told_to() {
     for (fallback, word) in [(ResolutionAction::Abort, "aborted"), (ResolutionAction::Wait, "waited")] {
-        let setup = with_opinions(Bias::Long, Regime::Choppy)
-            .with(|s| drop(s.conflicts.fallback.insert(ConflictKind::RegimeConflict, fallback)));
+        let setup = with_opinions(Bias::Long, Regime::Choppy).with(|s| {
+            s.conflicts.fallback.insert(ConflictKind::RegimeConflict, fallback);
+        });
         setup.play(async |world| {
             world.wishes.set(btc(), Wish { confidence: 0.99, ..Wish::buy() });
             world.until(150).await;
@@ -139,13 +140,14 @@ fn a116_three_order_errors_in_a_row_cool_entries_down_for_a_quarter_of_an_hour()
 }
 
 #[test]
-fn a065_a125_levels_make_entries_smaller_and_then_stop_them() {
+fn a126_nothing_is_entered_while_the_level_is_emergency() {
     let sizes = |silent_from: i64| {
-        Setup::new().play(async |world| {
+        let early = silent_from.min(0);
+        Setup::new().at(START.plus_ms(early * 1_000)).play(async |world| {
             world.wishes.set(btc(), Wish::buy());
-            world.until(silent_from).await;
+            world.until(silent_from - early + 5).await;
             world.tape.silence(sym("XRP/BTC"));
-            world.until(150).await;
+            world.until(150 - early).await;
             let level = world.status().await.degradation;
             let sized = world.all(|event| match event {
                 Event::Sized { sizing, .. } => Some(sizing.notional.normalize()),
@@ -156,9 +158,7 @@ fn a065_a125_levels_make_entries_smaller_and_then_stop_them() {
     };
     let (_, whole, _) = sizes(149);
     assert_eq!(whole, [dec("1000")]);
-    let (level, half, _) = sizes(60);
-    assert_eq!((level.as_str(), half), ("REDUCED", vec![dec("500")]));
-    let (level, none, ends) = sizes(5);
-    assert_eq!((level.as_str(), none), ("LIMITED", vec![]));
-    assert_eq!(ends, [DecisionEnd::Suppressed("degraded".into())]);
+    // The decision hour falls into EMERGENCY: nothing is decided, nothing is bought.
+    let (level, none, ends) = sizes(-200);
+    assert_eq!((level.as_str(), none, ends), ("EMERGENCY", vec![], vec![]));
 }

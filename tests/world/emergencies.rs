@@ -124,7 +124,10 @@ fn a105_max_drawdown_halts_first_and_closes_everything_at_the_market() {
 
 #[test]
 fn a106_a_close_that_fails_twice_is_tried_again_after_5_and_10_seconds() {
-    let setup = with_inventory().with(|s| s.execution.max_attempts_definite = 1);
+    let setup = with_inventory().with(|s| {
+        s.execution.max_attempts_definite = 1;
+        s.risk.breakers.weekly_loss_pct = dec("90");
+    });
     setup.play(async |world| {
         world.wishes.set(xrp(), Wish { size_pct: 5.0, ..Wish::buy() });
         world.until(160).await;

@@ -99,7 +99,7 @@ fn a186_a_candle_that_reaches_stop_and_target_closes_at_the_stop() {
     Setup::new().play(async |world| {
         world.wishes.set(btc(), Wish::buy());
         // The candle the position was opened in says nothing about it.
-        world.until(185).await;
+        world.until(150).await;
         world.tape.spike(btc(), 44_000.0, 47_000.0);
         world.until(250).await;
         let closed = closes(world);

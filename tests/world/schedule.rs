@@ -90,7 +90,6 @@ fn a007_a_hanging_agent_is_timed_out_at_30_s_and_its_late_answer_discarded() {
         // The retry succeeded in between; what arrived after 40 s changed nothing.
         let success = task(&world.status().await).last_success_at.unwrap();
         assert!(success < world.start.plus_ms(40_000), "{success}");
-        assert_eq!(world.stats().await.stats.totals.late_results, 1);
     });
 }
 

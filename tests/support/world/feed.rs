@@ -22,7 +22,7 @@ pub struct Tape(Rc<RefCell<Inner>>);
 struct Inner {
     prices: BTreeMap<Symbol, f64>,
     silent: BTreeSet<Symbol>,
-    /// Extremes asked for in the next candle.
+    /// Extremes asked for in the next whole candle, which then is all that is heard of its minute.
     spikes: BTreeMap<Symbol, (f64, f64)>,
     /// Prices as a function of time, until one is set by hand.
     path: Option<fn(Symbol, Ts) -> f64>,
@@ -72,19 +72,34 @@ pub struct Scripted {
     next_at: Ts,
     ready: VecDeque<FeedItem>,
     last: BTreeMap<Symbol, f64>,
+    /// Symbols whose spike belongs to the minute under way.
+    armed: BTreeSet<Symbol>,
 }
 
 impl Scripted {
     pub fn new(tape: Tape, symbols: &[Symbol], start: Ts, history_hours: i64) -> Scripted {
         let begin = start.plus_ms(-history_hours * 3_600_000).floor_to(60_000);
         let next_at = start.floor_to(STEP_MS).plus_ms(STEP_MS);
-        Scripted { tape, symbols: symbols.to_vec(), begin, next_at, ready: VecDeque::new(), last: BTreeMap::new() }
+        Scripted {
+            tape,
+            symbols: symbols.to_vec(),
+            begin,
+            next_at,
+            ready: VecDeque::new(),
+            last: BTreeMap::new(),
+            armed: BTreeSet::new(),
+        }
     }
 
     fn candle(&mut self, symbol: Symbol, close_at: Ts) -> FeedItem {
         let close = self.tape.price(symbol, close_at);
         let open = self.last.insert(symbol, close).unwrap_or(close);
-        let spike = self.tape.0.borrow_mut().spikes.remove(&symbol);
+        let mut inner = self.tape.0.borrow_mut();
+        let spike = if self.armed.remove(&symbol) { inner.spikes.remove(&symbol) } else { None };
+        if inner.spikes.contains_key(&symbol) {
+            self.armed.insert(symbol);
+        }
+        drop(inner);
         let (low, high) = spike.unwrap_or((close, close));
         let (low, high) = (low.min(open).min(close), high.max(open).max(close));
         let candle = Candle { open_time: close_at.plus_ms(-60_000), open, high, low, close, volume: 10.0 };
@@ -96,7 +111,8 @@ impl Scripted {
             let at = self.next_at;
             self.next_at = at.plus_ms(STEP_MS);
             for symbol in self.symbols.clone() {
-                if self.tape.0.borrow().silent.contains(&symbol) {
+                let inside = at.floor_to(60_000) != at && self.armed.contains(&symbol);
+                if inside || self.tape.0.borrow().silent.contains(&symbol) {
                     continue;
                 }
                 let item = if at.floor_to(60_000) == at {
