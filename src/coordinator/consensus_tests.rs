@@ -1,3 +1,5 @@
+//! Tests of the consensus rules of `coordinator`, by the ids of the acceptance scenarios they hold.
+
 use super::*;
 use crate::{
     coordinator::fixtures::{NOW, regime, sentiment, ta},

@@ -1,3 +1,5 @@
+//! Tests of the emergency rules of `coordinator`, by the ids of the acceptance scenarios they hold.
+
 use super::*;
 use crate::{
     model::{CoordinatorState, TradeState, state::TradeStub},

@@ -1,3 +1,5 @@
+//! Tests of the states rules of `coordinator`, by the ids of the acceptance scenarios they hold.
+
 use super::*;
 use crate::{
     model::{Decimal, State},

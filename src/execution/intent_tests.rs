@@ -1,3 +1,5 @@
+//! Tests of the intent rules of `execution`, by the ids of the acceptance scenarios they hold.
+
 use super::{super::testkit::*, *};
 
 fn trade(book: &mut Book, notional: Decimal, price: Decimal) -> Trade {

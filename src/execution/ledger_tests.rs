@@ -1,3 +1,5 @@
+//! Tests of the ledger rules of `execution`, by the ids of the acceptance scenarios they hold.
+
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},

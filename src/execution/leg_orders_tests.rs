@@ -1,3 +1,5 @@
+//! Tests of the leg orders rules of `execution`, by the ids of the acceptance scenarios they hold.
+
 use uuid::Uuid;
 
 use super::{super::testkit::*, *};

@@ -1,3 +1,5 @@
+//! Tests of the paper rules of `execution`, by the ids of the acceptance scenarios they hold.
+
 use super::{super::testkit::*, *};
 use crate::{
     execution::{ledger, settle, venue::Venue},

@@ -1,3 +1,5 @@
+//! Tests of the recovery rules of `execution`, by the ids of the acceptance scenarios they hold.
+
 use super::{super::testkit::*, *};
 use crate::{
     execution::settle,

@@ -1,3 +1,5 @@
+//! Tests of the cooldown rules of `risk`, by the ids of the acceptance scenarios they hold.
+
 use super::*;
 use crate::{
     model::State,

@@ -1,3 +1,5 @@
+//! Tests of the engine rules of `risk`, by the ids of the acceptance scenarios they hold.
+
 use proptest::prelude::*;
 
 use super::*;

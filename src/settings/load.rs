@@ -38,6 +38,7 @@ const NOT_HASHED: [&str; 4] = ["data_dir", "api", "log", "market.csv.dir"];
 /// # Errors
 /// All problems of all layers and all cross rules.
 pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    // tidy: allow(pure) the one place where a settings file is read; `load_with` is the rule without it
     load_with(sources, &|path| std::fs::read_to_string(path).map_err(|error| error.to_string()))
 }
 
@@ -126,7 +127,7 @@ fn hash(tree: &Node) -> String {
     for (path, node) in tree.leaves() {
         let key = dotted(&path);
         let is_place =
-            |place: &&str| key.strip_prefix(**place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            |place: &&str| key.strip_prefix(*place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         if NOT_HASHED.iter().any(|place| is_place(&place)) {
             continue;
         }

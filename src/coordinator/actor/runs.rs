@@ -7,7 +7,7 @@ use actix::{Addr, Message};
 use tokio::time::timeout_at;
 
 use super::{
-    actor::{Coordinator, Links},
+    Coordinator, Links,
     schedule::{RunReport, RunRequest},
 };
 use crate::{

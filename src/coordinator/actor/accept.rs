@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use actix::{AsyncContext, Context};
 
 use super::{
-    actor::{Coordinator, Note},
+    Coordinator, Note,
     opinions::StoredOpinion,
     runs::Reply,
     schedule::{Inputs, RunTags},

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use actix::{AsyncContext, Context, Handler};
 
 use super::{
-    actor::{Coordinator, LookAgain, Note},
+    Coordinator, LookAgain, Note,
     emergency::{self, EmergencyOrder, ReduceOrder},
     opinions::StoredOpinion,
     schedule::Input,

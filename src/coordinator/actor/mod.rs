@@ -2,6 +2,17 @@
 //!
 //! It never waits for an agent, a disk or the network: everything comes back as a message. Its panic ends the process.
 
+mod accept;
+pub mod announce;
+pub mod command_desk;
+pub mod messages;
+pub mod operate;
+mod pipeline;
+mod report;
+pub mod resolver;
+pub mod runs;
+pub mod watch;
+
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +22,19 @@ use std::{
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
 use tokio::task::AbortHandle;
 
-use super::{
+use self::{
     command_desk::CommandAnswered,
-    degradation::Degradation,
-    opinions::{Opinions, StoredOpinion},
     resolver::Resolve,
-    runs::{self, Arrived, Reply},
-    schedule::{Effect, Gates, Input, RunRequest, Scheduler},
+    runs::{Arrived, Reply},
+};
+use super::{
+    consensus, decision,
+    degradation::Degradation,
+    describe, disputed, emergency,
+    opinions::{self, Opinions, StoredOpinion},
+    resolution,
+    schedule::{self, Effect, Gates, Input, RunRequest, Scheduler},
+    states, status,
 };
 use crate::{
     agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
@@ -128,7 +145,7 @@ pub struct Coordinator {
     /// Emergencies whose end is being recorded.
     pub(super) finishing: BTreeSet<String>,
     /// Commands that are not durable yet, by key: hash of the body and the answer to come.
-    pub(super) operating: BTreeMap<String, (String, super::operate::Answering)>,
+    pub(super) operating: BTreeMap<String, (String, operate::Answering)>,
     pub(super) started_real: std::time::Instant,
     pub(super) volatile: bool,
     effects: Vec<Effect>,

@@ -8,7 +8,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 use actix::Context;
 
 use super::{
-    actor::{Coordinator, Links},
+    Coordinator, Links,
     consensus::{Eligible, Opinion, Opinions},
     decision::{self, DecisionInputs, DecisionRules, EntryOrder, Gate, Next, Progress},
     disputed::{self, Disputed},

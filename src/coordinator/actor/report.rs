@@ -3,7 +3,7 @@
 use actix::{Handler, MessageResult, ResponseFuture};
 
 use super::{
-    actor::Coordinator,
+    Coordinator,
     messages::{CheckedStats, GetStats, GetStatus},
     schedule::Stats,
     status::{

@@ -10,7 +10,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
-    actor::Coordinator,
+    Coordinator,
     command_desk::CommandAnswered,
     emergency,
     messages::{Operate, Operated},
@@ -226,7 +226,7 @@ impl Coordinator {
             match request.await {
                 Ok(Ok(_)) => {
                     post("execution", &execution, LookAgain);
-                    post("coordinator", &me, super::actor::LookAgain);
+                    post("coordinator", &me, super::LookAgain);
                     Operated::Answered(prepared.answer)
                 }
                 Ok(Err(refused)) => Operated::Unavailable(refused.to_string()),
