@@ -34,7 +34,8 @@ fn info() -> OpenInfo {
         config_hash: "c".repeat(64),
         version: "bench".into(),
         now: Ts::from_secs(1_700_000_000),
-        deposits: BTreeMap::new(),
+        // Every order locks and spends funds, which must be there.
+        deposits: BTreeMap::from([("USDT".parse().unwrap(), Decimal::from(100_000_000))]),
         store_id: None,
     }
 }
@@ -90,7 +91,9 @@ fn order(number: u64) -> Batch {
         evidence: None,
         postings: vec![
             Posting { asset: usdt, account: LedgerAccount::Locked, amount: -value },
+            Posting { asset: usdt, account: LedgerAccount::AtCost, amount: value },
             Posting { asset: symbol.base, account: LedgerAccount::Free, amount: Decimal::ONE },
+            Posting { asset: symbol.base, account: LedgerAccount::Bought, amount: Decimal::ONE },
         ],
     };
     let events = vec![
