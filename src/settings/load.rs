@@ -128,7 +128,7 @@ fn hash(tree: &Node) -> String {
         let key = dotted(&path);
         let is_place =
             |place: &&str| key.strip_prefix(*place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        if NOT_HASHED.iter().any(|place| is_place(&place)) {
+        if NOT_HASHED.iter().any(is_place) {
             continue;
         }
         digest.update(format!("{key}={}\n", canonical(node)));

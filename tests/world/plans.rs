@@ -11,7 +11,7 @@ fn allocator() -> Setup {
 }
 
 fn plan(world: &World) -> Plan {
-    world.state().plans.values().next_back().expect("a plan").clone()
+    world.state().plans.values().next_back().cloned().unwrap_or_else(|| panic!("there is no plan"))
 }
 
 fn done(plan: &Plan) -> usize {
