@@ -183,7 +183,8 @@ fn a150_kill_9_at_many_moments_loses_nothing_that_was_shown() {
     let records = assert_sound(&store);
     for found in of_kind(&records, "InFlightRecovered") {
         let runs = found["data"]["runs"].as_array().unwrap();
-        let keys: BTreeSet<String> = runs.iter().map(|run| run["key"].to_string() + &run["slot"].to_string()).collect();
+        let keys: BTreeSet<String> =
+            runs.iter().map(|run| run["marker"]["key"].to_string() + &run["marker"]["slot"].to_string()).collect();
         assert_eq!(keys.len(), runs.len(), "each interrupted run is listed once: {found}");
     }
 }

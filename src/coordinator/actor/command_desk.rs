@@ -30,6 +30,9 @@ pub struct CommandAnswered {
     pub operated: Operated,
 }
 
+/// How long an answer is waited for under an accelerated clock, real seconds.
+const PATIENCE_SECONDS: i64 = 10;
+
 /// Questions under way, by message and correlation.
 type Waiting = Rc<RefCell<BTreeMap<(Uuid, ChainId), oneshot::Sender<Operated>>>>;
 
@@ -65,6 +68,9 @@ async fn ask(bus: Publisher, clock: LogicalClock, waiting: Waiting, operate: Ope
     let root = ChainId::Named(Arc::clone(&key));
     let request = CommandRequest { key, operator: operate.source.as_str().into(), command: operate.command };
     let draft = Draft::new(operate.source, Payload::Command(Arc::new(request))).caused_by(root.clone(), root.clone());
+    // A person waits in real seconds: under an accelerated clock the topic's own ttl would be over before anyone looks.
+    let speed = clock.speed().max(1);
+    let draft = if speed > 1 { draft.ttl_seconds(PATIENCE_SECONDS * i64::from(speed)) } else { draft };
     let envelope = match bus.build(draft) {
         Ok(envelope) => envelope,
         Err(error) => return Operated::Unavailable(error.to_string()),
@@ -80,7 +86,10 @@ async fn ask(bus: Publisher, clock: LogicalClock, waiting: Waiting, operate: Ope
     waiting.borrow_mut().remove(&question);
     match answer {
         Ok(Ok(operated)) => operated,
-        _ => Operated::Unavailable(format!("no answer within {ttl} s; ask again with the same idempotency key")),
+        _ => Operated::Unavailable(format!(
+            "no answer within {} s; ask again with the same idempotency key",
+            ttl / speed
+        )),
     }
 }
 
