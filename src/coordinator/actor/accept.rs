@@ -132,14 +132,14 @@ impl Coordinator {
         }
         self.mark_votes(now);
         self.drive_emergencies(ctx);
-        self.probe_venue(now);
+        self.probe_venue(now, ctx);
         if self.sample_is_due(now) {
             post("market", &self.links.market, SampleFeeds { answer: ctx.address().recipient() });
         }
     }
 
     /// Counts one outcome of a capability; records a change of level and the pause that goes with EMERGENCY.
-    pub(super) fn outcome(&mut self, capability: Capability, outcome: Result<(), &str>) {
+    pub(super) fn outcome(&mut self, capability: Capability, outcome: Result<(), &str>, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let settings = &self.settings.degradation;
         let changed = match outcome {
@@ -147,21 +147,24 @@ impl Coordinator {
             Err(incident) => self.degradation.failure(capability, incident, settings, now),
         };
         let Some(changed) = changed else { return };
-        let level = self.degradation.global();
-        self.level_cell.set(level);
-        let mut events = vec![changed];
-        events.extend(states::follow_degradation(&self.view.read().coordinator, level, settings.auto_clear_pause));
-        self.record("degradation", events);
+        self.level_cell.set(self.degradation.global());
+        let make = move |actor: &mut Coordinator| {
+            let (level, auto_clear) = (actor.degradation.global(), actor.settings.degradation.auto_clear_pause);
+            let mut events = vec![changed];
+            events.extend(states::follow_degradation(&actor.view.read().coordinator, level, auto_clear));
+            events
+        };
+        self.change_state("degradation".to_owned(), make, ctx);
     }
 
     /// Asks the venue how it is while it counts as degraded: orders alone would never prove its recovery, because the
     /// level keeps them back. The paper venue is part of this process and always answers.
-    fn probe_venue(&mut self, now: Ts) {
+    fn probe_venue(&mut self, now: Ts, ctx: &mut Context<Self>) {
         if self.degradation.level(Capability::Venue) == DegradationLevel::Normal {
             self.last_probe = None;
         } else if now.since_ms(*self.last_probe.get_or_insert(now)) >= PROBE_MS {
             self.last_probe = Some(now);
-            self.outcome(Capability::Venue, Ok(()));
+            self.outcome(Capability::Venue, Ok(()), ctx);
         }
     }
 
@@ -207,8 +210,15 @@ impl Coordinator {
             let oldest = state.leaderboard.pending.iter().find(|(id, _)| !self.marking.contains(id));
             oldest.map(|(_, pending)| leaderboard::mark_at(pending, settings).max(self.clock.now().plus_ms(1_000)))
         };
-        let retries = self.view.read().emergencies.values().filter(|e| !e.done).filter_map(|e| e.retry_at).min();
-        let retries = retries.map(|at| at.max(self.clock.now().plus_ms(1)));
+        let retries = self
+            .view
+            .read()
+            .emergencies
+            .values()
+            .filter(|e| !e.done)
+            .filter_map(|e| e.retry_at)
+            .filter(|at| *at > self.clock.now())
+            .min();
         let above = self.level() > DegradationLevel::Normal;
         let probe = self.last_sample.filter(|_| above).map(|last| last.plus_ms(SAMPLE_MS));
         [notes, votes, probe, retries].into_iter().flatten().min()

@@ -5,6 +5,7 @@
 mod accept;
 pub mod announce;
 pub mod command_desk;
+mod lane;
 pub mod messages;
 pub mod operate;
 mod pipeline;
@@ -137,6 +138,7 @@ pub struct Coordinator {
     pub(super) marking: BTreeSet<DecisionId>,
     pub(super) forced: Option<Result<(), (&'static str, String)>>,
     pub(super) draining: bool,
+    lane: lane::Lane,
     pub(super) switches: BTreeMap<TaskName, bool>,
     /// Emergency trades under way, by position.
     pub(super) closing: BTreeMap<PositionId, (EmergencyKey, Option<TradeKey>)>,
@@ -198,6 +200,7 @@ impl Coordinator {
             marking: BTreeSet::new(),
             forced: None,
             draining: false,
+            lane: lane::Lane::default(),
             switches: BTreeMap::new(),
             closing: BTreeMap::new(),
             stepping: BTreeSet::new(),
@@ -435,7 +438,7 @@ impl Handler<LookAgain> for Coordinator {
 impl Handler<FeedsSampled> for Coordinator {
     type Result = ();
     fn handle(&mut self, sampled: FeedsSampled, ctx: &mut Context<Self>) {
-        self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") });
+        self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") }, ctx);
         self.step(Input::Tick, ctx);
     }
 }

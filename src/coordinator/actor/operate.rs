@@ -1,13 +1,16 @@
 //! Operator commands: checked, journaled with their effect in one batch, answered after that batch is durable, and
 //! idempotent by their key for a day (operations §1).
 
-use actix::{Context, Handler, ResponseFuture};
+use std::{cell::RefCell, rc::Rc};
+
+use actix::{Context, Handler, MailboxError, ResponseFuture};
 use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared},
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 
 use super::{
     Coordinator,
@@ -22,11 +25,10 @@ use crate::{
         Payload,
         actor::{Deliver, HandlingFailed},
     },
-    execution::actor::LookAgain,
     model::{Clock, Command, CommandAnswer, Event, PlanState, TaskName, TradeState},
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
-    store::{actor::Commit, batch::Expectation},
+    store::{Batch, CommitResult, batch::Expectation},
 };
 
 /// The answer to a command that is on its way to the disk.
@@ -189,6 +191,31 @@ pub fn unknown_task(name: &str) -> String {
 }
 
 impl Coordinator {
+    /// A command with its effect and its answer: one batch.
+    fn command_batch(&self, operate: &Operate, body_hash: String, prepared: &Prepared) -> Batch {
+        let key = operate.key.clone();
+        let mut events = vec![Event::CommandReceived { key: key.clone(), command: operate.command.clone(), body_hash }];
+        events.extend(prepared.events.iter().cloned());
+        events.push(match &prepared.answer {
+            CommandAnswer::Ok { result } => Event::CommandDone { key: key.clone(), result: result.clone() },
+            CommandAnswer::Refused { code, reason } => {
+                Event::CommandRefused { key: key.clone(), code: code.clone(), reason: reason.clone() }
+            }
+        });
+        // Execution owns the legs: what it has claimed since is not cancelled any more.
+        let legs = prepared.events.iter().filter_map(|event| match event {
+            Event::LegsCancelled { plan, legs, .. } => {
+                Some(legs.iter().map(|leg| Expectation::LegPlanned(*plan, *leg)))
+            }
+            _ => None,
+        });
+        let mut expected = vec![Expectation::CommandAbsent(key.clone())];
+        expected.extend(legs.flatten());
+        let mut batch = self.batch("operator", key, events);
+        batch.actor = format!("operator:{}", operate.source).into();
+        batch.expecting(Expectation::All(expected))
+    }
+
     /// Carries a command out; the answer comes when it is durable.
     fn operate(&mut self, operate: Operate, ctx: &mut Context<Self>) -> ResponseFuture<Operated> {
         let hash = body_hash(&operate.command);
@@ -204,37 +231,34 @@ impl Coordinator {
             let same = (*body == hash).then(|| answer.clone());
             return Box::pin(async { if let Some(answer) = same { answer.await } else { Operated::KeyReused } });
         }
-        let prepared = self.prepare(&operate, ctx);
-        let mut events = vec![Event::CommandReceived {
-            key: operate.key.clone(),
-            command: operate.command.clone(),
-            body_hash: hash.clone(),
-        }];
-        events.extend(prepared.events);
-        events.push(match &prepared.answer {
-            CommandAnswer::Ok { result } => Event::CommandDone { key: operate.key.clone(), result: result.clone() },
-            CommandAnswer::Refused { code, reason } => {
-                Event::CommandRefused { key: operate.key.clone(), code: code.clone(), reason: reason.clone() }
-            }
-        });
-        let mut batch = self.batch("operator", operate.key.clone(), events);
-        batch.actor = format!("operator:{}", operate.source).into();
-        let batch = batch.expecting(Expectation::CommandAbsent(operate.key.clone()));
-        let request = self.links.store.send(Commit(batch));
-        let (me, execution) = (actix::AsyncContext::address(ctx), self.links.execution.clone());
-        let answer = async move {
-            match request.await {
-                Ok(Ok(_)) => {
-                    post("execution", &execution, LookAgain);
-                    post("coordinator", &me, super::LookAgain);
-                    Operated::Answered(prepared.answer)
-                }
-                Ok(Err(refused)) => Operated::Unavailable(refused.to_string()),
-                Err(_) => Operated::Unavailable("the store does not answer".to_owned()),
-            }
+        let (sender, answered) = oneshot::channel();
+        let (key, body) = (operate.key.clone(), hash.clone());
+        let (given, taken) = (Rc::new(RefCell::new(None)), operate);
+        let answer_of = Rc::clone(&given);
+        let prepare = move |actor: &mut Coordinator, ctx: &mut Context<Coordinator>| {
+            let prepared = actor.prepare(&taken, ctx);
+            let batch = actor.command_batch(&taken, hash, &prepared);
+            *given.borrow_mut() = Some(prepared.answer);
+            batch
         };
+        let done =
+            move |actor: &mut Coordinator, answer: Result<CommitResult, MailboxError>, ctx: &mut Context<Self>| {
+                let operated = match (answer, answer_of.borrow_mut().take()) {
+                    (Ok(Ok(_)), Some(prepared)) => {
+                        actor.look_again(ctx);
+                        Operated::Answered(prepared)
+                    }
+                    (Ok(Err(refused)), _) => Operated::Unavailable(format!("{refused}; ask again")),
+                    _ => Operated::Unavailable("the store does not answer".to_owned()),
+                };
+                // Whoever asked may have gone; the effect holds.
+                let _ = sender.send(operated);
+            };
+        let gone = || Operated::Unavailable("the coordinator stopped".to_owned());
+        let answer = async move { answered.await.unwrap_or_else(|_| gone()) };
         let answer = answer.boxed_local().shared();
-        self.operating.insert(operate.key, (hash, answer.clone()));
+        self.operating.insert(key, (body, answer.clone()));
+        self.in_turn(prepare, done, ctx);
         Box::pin(answer)
     }
 }

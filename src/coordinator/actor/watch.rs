@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     execution::actor::{Exit, Purpose},
-    model::{Capability, Clock, Event, PositionId, RunKey, TaskName, TradeKey, TradeState, Ts},
+    model::{
+        Capability, Clock, EmergencyAction, EmergencyKey, Event, Latch, PositionId, RunKey, TaskName, TradeKey,
+        TradeState, Ts,
+    },
     runtime::post::post,
     store::actor::{AuxPut, AuxRemove, CommittedBatch},
 };
@@ -36,15 +39,13 @@ impl Handler<CommittedBatch> for Coordinator {
         for record in records.iter() {
             match &record.event {
                 Event::BreakerTripped { latch, action } => {
-                    let events = {
-                        let state = self.view.read();
-                        emergency::start(&state, latch, *action, &self.settings.emergency, self.clock.now())
-                    };
-                    self.record(latch.breaker.name(), events);
+                    self.start_emergency(latch.clone(), *action, ctx);
                 }
-                Event::TradeNotExecuted { .. } => self.outcome(Capability::Venue, Err("order")),
-                Event::TradeUnknown { .. } => self.outcome(Capability::Venue, Err("unanswered")),
-                Event::TradeFill { .. } | Event::TradeAcked { .. } => self.outcome(Capability::Venue, Ok(())),
+                Event::TradeNotExecuted { .. } => self.outcome(Capability::Venue, Err("order"), ctx),
+                Event::TradeUnknown { .. } => self.outcome(Capability::Venue, Err("unanswered"), ctx),
+                Event::TradeFill { .. } | Event::TradeAcked { .. } => {
+                    self.outcome(Capability::Venue, Ok(()), ctx);
+                }
                 Event::EmergencyStep { position, .. } => {
                     self.stepping.remove(position);
                     self.closing.remove(position);
@@ -98,13 +99,38 @@ impl Coordinator {
                 // Execution cancels resting entries by itself while HALTED, and looks again when the state changes.
                 EmergencyOrder::CancelResting { .. } => {}
                 EmergencyOrder::Reduce(order) => self.reduce(order, ctx),
-                EmergencyOrder::Finish { emergency, events } => {
+                EmergencyOrder::Finish { emergency, .. } => {
                     if self.finishing.insert(emergency.to_string()) {
-                        self.record(&emergency.to_string(), events);
+                        self.finish_emergency(emergency, ctx);
                     }
                 }
             }
         }
+    }
+
+    /// The action of a tripped breaker, once per instance.
+    fn start_emergency(&mut self, latch: Latch, action: EmergencyAction, ctx: &mut Context<Self>) {
+        let make = move |actor: &mut Coordinator| {
+            let state = actor.view.read();
+            emergency::start(&state, &latch, action, &actor.settings.emergency, actor.clock.now())
+        };
+        self.change_state("emergency".to_owned(), make, ctx);
+    }
+
+    /// Every target is reached; what follows (a pause) is read from the state of its own turn.
+    fn finish_emergency(&mut self, finished: EmergencyKey, ctx: &mut Context<Self>) {
+        let corr = finished.to_string();
+        let make = move |actor: &mut Coordinator| {
+            let state = actor.view.read();
+            let symbols = &actor.settings.market.symbol;
+            let orders = emergency::next_steps(&state, symbols, &actor.settings.emergency, actor.clock.now());
+            let mut ends = orders.into_iter().filter_map(|order| match order {
+                EmergencyOrder::Finish { emergency, events } if emergency == finished => Some(events),
+                _ => None,
+            });
+            ends.next().unwrap_or_default()
+        };
+        self.change_state(corr, make, ctx);
     }
 
     /// The record of every emergency trade that has ended since.
@@ -177,7 +203,7 @@ impl Coordinator {
     /// The first look after a boot: breakers that tripped before their action was recorded, emergencies under way,
     /// decisions that had not reached a trade.
     pub(super) fn after_boot(&mut self, ctx: &mut Context<Self>) {
-        let mut events = Vec::new();
+        let (mut events, mut unstarted) = (Vec::new(), Vec::new());
         {
             let state = self.view.read();
             for decision in state.decisions.keys() {
@@ -186,12 +212,14 @@ impl Coordinator {
             }
             for latch in state.risk.latched.values() {
                 let breach = self.settings.emergency.breach.get(&latch.breaker);
-                let action = crate::risk::rules::action_for(latch.breaker, breach);
-                events.extend(emergency::start(&state, latch, action, &self.settings.emergency, self.clock.now()));
+                unstarted.push((latch.clone(), crate::risk::rules::action_for(latch.breaker, breach)));
             }
             self.switches = state.coordinator.task_switches.clone();
         }
         self.record("boot", events);
+        for (latch, action) in unstarted {
+            self.start_emergency(latch, action, ctx);
+        }
         let me = ctx.address();
         post("coordinator", &me, LookAgain);
     }
