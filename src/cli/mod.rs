@@ -25,6 +25,9 @@ use crate::{
 struct Cli {
     #[command(flatten)]
     global: Global,
+    /// Program clock against real time, as in `run --speed N`
+    #[arg(long, value_name = "N")]
+    speed: Option<u32>,
     #[command(subcommand)]
     command: Option<Subcommands>,
 }
@@ -134,9 +137,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit> {
-    let Cli { global, command } = cli;
+    let Cli { global, speed: default_speed, command } = cli;
     match command.unwrap_or(Subcommands::Run { speed: None }) {
-        Subcommands::Run { speed } => run::run(&global, speed),
+        Subcommands::Run { speed } => run::run(&global, speed.or(default_speed)),
         Subcommands::Backtest(args) => backtest::backtest(&global, &args),
         Subcommands::Status => status(&global),
         Subcommands::Pause { reason } => command_to_peer(&global, &Command::Pause { reason }),

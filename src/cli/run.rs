@@ -16,6 +16,7 @@ use super::{
 use crate::{
     api::{self, Surface, auth},
     coordinator::actor::Drain,
+    execution::actor::Stop,
     market::{
         Feed, Market,
         actor::FeedEnded,
@@ -285,6 +286,7 @@ async fn drain(system: &System) -> Exit {
 }
 
 async fn try_drain(system: &System) -> Result<()> {
+    system.links.execution.send(Stop).await.context("execution does not answer")?;
     system.coordinator.send(Drain).await.context("the coordinator does not answer")?;
     let store = &system.links.store;
     store.send(Flush).await?;

@@ -29,7 +29,7 @@ use crate::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
-    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TradeState},
+    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TradeState, Ts},
     risk::{
         AccountMode, RiskRules, RulesInput,
         actor::{Mark, Parts as RiskParts, RiskActor},
@@ -107,7 +107,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let Ingredients { settings, config_hash, place, store, opened, mut feed, volatile, on_end, on_fatal, seams } =
         ingredients;
     let clock = place.clock.clone();
-    let aux = Aux::read(&store)?;
+    let aux = Aux::read(&store, clock.now())?;
     let log = CommitLog::default();
     let fatal: Rc<dyn Fn(String)> = Rc::new(move |what| on_fatal(&what));
     let misfit = Rc::clone(&fatal);
@@ -278,15 +278,22 @@ struct Aux {
 }
 
 impl Aux {
-    /// Rows that cannot be read are left out: losing them is harmless, and they are written anew.
-    fn read(store: &Store) -> Result<Aux> {
+    /// Rows that cannot be read are left out: losing them is harmless, and they are written anew. So are rows from
+    /// after `now`: an accelerated clock may begin a little before them, and nothing may know its own future.
+    fn read(store: &Store, now: Ts) -> Result<Aux> {
         let mut opinions = Opinions::default();
         for (_, row) in store.aux_rows(watch::OPINIONS)? {
-            if let Ok(opinion) = serde_json::from_slice::<StoredOpinion>(&row) {
+            if let Ok(opinion) = serde_json::from_slice::<StoredOpinion>(&row)
+                && opinion.head().produced_at <= now
+            {
                 opinions.accept(opinion);
             }
         }
-        Ok(Aux { opinions, rows: readable(store, watch::ROWS)?, markers: readable(store, watch::MARKERS)? })
+        let mut rows: Vec<KeptRow> = readable(store, watch::ROWS)?;
+        rows.retain(|row| {
+            row.last_success.is_none_or(|at| at <= now) && row.latest.is_none_or(|output| output.1 <= now)
+        });
+        Ok(Aux { opinions, rows, markers: readable(store, watch::MARKERS)? })
     }
 }
 

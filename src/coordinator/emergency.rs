@@ -66,7 +66,8 @@ pub fn key_of(latch: &Latch, action: EmergencyAction) -> EmergencyKey {
 
 /// Events that start the action of a tripped breaker; empty when this instance exists already.
 ///
-/// They belong in the same commit as `BreakerTripped`. For a halt, HALTED precedes everything else (C7).
+/// They follow `BreakerTripped` in a commit of their own; in between entries are refused because the breaker is latched,
+/// and a boot in between starts the action. For a halt, HALTED precedes everything else (C7).
 pub fn start(
     state: &State,
     latch: &Latch,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{RegimeOutput, SentimentOutput, Symbol, TaOutput};
+use crate::model::{OutputHead, RegimeOutput, SentimentOutput, Symbol, TaOutput};
 
 /// Accepted outputs. Shared values, replaced whole, never changed.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,17 @@ pub enum StoredOpinion {
     Regime(Arc<RegimeOutput>),
     /// From `sentiment_analysis`.
     Sentiment(Arc<SentimentOutput>),
+}
+
+impl StoredOpinion {
+    /// The common part of the output.
+    pub fn head(&self) -> &OutputHead {
+        match self {
+            StoredOpinion::Ta(output) => &output.head,
+            StoredOpinion::Regime(output) => &output.head,
+            StoredOpinion::Sentiment(output) => &output.head,
+        }
+    }
 }
 
 impl Opinions {

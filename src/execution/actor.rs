@@ -19,15 +19,20 @@ use crate::{
         Clock, CoordinatorState, DecisionEnd, DecisionId, DegradationLevel, EmergencyKey, Event, ExitCause, PositionId,
         PriceTick, Qty, RiskCode, RiskRefusal, State, Symbol, TradeKey, Ts,
     },
-    risk::{RiskRules, actor::Mark, board::Prices},
+    risk::{RiskRules, actor::Mark, board::Prices, view::refuses_entries},
     runtime::{clock::LogicalClock, post::post},
     settings::Settings,
     store::{
         actor::{Commit, StoreActor},
-        batch::{Batch, CommitResult},
+        batch::{Batch, CommitResult, Expectation},
         view::StateView,
     },
 };
+
+/// Commit nothing more: the program stops. What is under way goes on at the next start.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Stop;
 
 /// A new price.
 #[derive(Message, Clone, Copy, Debug)]
@@ -136,6 +141,7 @@ pub struct ExecutionActor {
     ticks: Ticks,
     requests: VecDeque<Request>,
     busy: bool,
+    stopped: bool,
     alarm: Option<(Ts, SpawnHandle)>,
 }
 
@@ -144,11 +150,19 @@ impl ExecutionActor {
     pub fn new(mut parts: Parts) -> ExecutionActor {
         let venue = parts.venue.take();
         let venue = venue.unwrap_or_else(|| Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())));
-        ExecutionActor { parts, venue, ticks: Ticks::default(), requests: VecDeque::new(), busy: false, alarm: None }
+        ExecutionActor {
+            parts,
+            venue,
+            ticks: Ticks::default(),
+            requests: VecDeque::new(),
+            busy: false,
+            stopped: false,
+            alarm: None,
+        }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
-        while !self.busy {
+        while !self.busy && !self.stopped {
             if let Some(request) = self.requests.pop_front() {
                 self.serve(request, ctx);
                 continue;
@@ -182,16 +196,32 @@ impl ExecutionActor {
     fn commit(&mut self, work: Work, waiting: Option<Waiting>, ctx: &mut Context<Self>) {
         self.busy = true;
         let fill = work.events.iter().any(|event| matches!(event, Event::TradeFill { .. }));
-        let batch = Batch::new("execution", work.corr, work.cause, self.parts.clock.now(), work.events);
+        let claimed = work::claimed_legs(&self.parts.view.read(), &work.events);
+        let mut batch = Batch::new("execution", work.corr, work.cause, self.parts.clock.now(), work.events);
+        let contested = !claimed.is_empty();
+        if contested {
+            let planned = claimed.into_iter().map(|(plan, leg)| Expectation::LegPlanned(plan, leg));
+            batch = batch.expecting(Expectation::All(planned.collect()));
+        }
         let request = self.parts.store.send(Commit(batch));
         ctx.spawn(request.into_actor(self).map(move |answer, actor, ctx| {
             actor.busy = false;
-            actor.committed(answer, fill, waiting);
+            actor.committed(answer, fill, contested, waiting);
             actor.drive(ctx);
         }));
     }
 
-    fn committed(&mut self, answer: Result<CommitResult, actix::MailboxError>, fill: bool, waiting: Option<Waiting>) {
+    fn committed(
+        &mut self,
+        answer: Result<CommitResult, actix::MailboxError>,
+        fill: bool,
+        contested: bool,
+        waiting: Option<Waiting>,
+    ) {
+        if contested && matches!(answer, Ok(Err(_))) {
+            // The operator or a decision was faster with a leg: the next look sees what is left.
+            return;
+        }
         let failure = match answer {
             Ok(Ok(_)) => None,
             Ok(Err(refused)) => Some(refused.to_string()),
@@ -344,6 +374,7 @@ fn gate(state: &State, level: DegradationLevel) -> Option<&'static str> {
         CoordinatorState::Paused => Some("paused"),
         CoordinatorState::Halted => Some("halted"),
         CoordinatorState::Running if level >= DegradationLevel::Limited => Some("degraded"),
+        CoordinatorState::Running if state.risk.latched.keys().any(|kind| refuses_entries(*kind)) => Some("breaker"),
         CoordinatorState::Running => None,
     }
 }
@@ -359,6 +390,9 @@ impl Actor for ExecutionActor {
 impl Handler<Tick> for ExecutionActor {
     type Result = ();
     fn handle(&mut self, tick: Tick, ctx: &mut Context<Self>) {
+        if self.stopped {
+            return;
+        }
         self.ticks.push(tick.0);
         self.drive(ctx);
         post("risk", &self.parts.risk, Mark { tick: Some(tick.0) });
@@ -400,5 +434,12 @@ impl Handler<CancelEntries> for ExecutionActor {
         self.drive(ctx);
         // Execution that stopped has nothing resting any more that could fill.
         Box::pin(async { done.await.unwrap_or_default() })
+    }
+}
+
+impl Handler<Stop> for ExecutionActor {
+    type Result = ();
+    fn handle(&mut self, _: Stop, _: &mut Context<Self>) {
+        self.stopped = true;
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use uuid::Uuid;
+
 use super::{
     Violation, intent, leg_orders, legs, paper, settle, supervise,
     supervise::{ExitCall, Verdict},
@@ -13,7 +15,7 @@ use super::{
 use crate::{
     model::{
         CoordinatorState, DegradationLevel, Event, OrderType, PlanState, PositionId, PriceTick, State, Symbol,
-        SymbolRules, Trade, TradeKey, TradeState, Ts,
+        SymbolRules, Trade, TradeKey, TradeKind, TradeState, Ts,
     },
     risk::{RiskRules, board::Board},
     settings::Settings,
@@ -138,8 +140,10 @@ fn advance(
     let trade_key = trade.key;
     match trade.state {
         TradeState::Intent | TradeState::NotExecuted => {
-            if let Some(reason) = forbidden(state, trade, desk) {
-                return Ok(Some(vec![Event::TradeExpired { trade_key, reason }]));
+            match departure(state, trade, desk) {
+                Departure::Go => {}
+                Departure::Wait => return Ok(None),
+                Departure::Never(reason) => return Ok(Some(vec![Event::TradeExpired { trade_key, reason }])),
             }
             if let Some(retry_at) = trade.retry_at.filter(|at| trade.state == TradeState::NotExecuted && *at > desk.now)
             {
@@ -171,24 +175,34 @@ const fn is_limit(trade: &Trade) -> bool {
     matches!(trade.body.order_type, OrderType::Limit { .. })
 }
 
-/// Why an order that has not left yet must not leave any more: invariant 7, and the age limit of its decision.
-fn forbidden(state: &State, trade: &Trade, desk: &Desk<'_>) -> Option<String> {
+/// Whether an order that has not left yet may leave now.
+enum Departure {
+    Go,
+    /// The gate is closed; a leg is kept until it opens.
+    Wait,
+    Never(String),
+}
+
+/// Invariant 7, and the age limits: a decision's entry is as old as its signal, a leg as late as legs may be.
+fn departure(state: &State, trade: &Trade, desk: &Desk<'_>) -> Departure {
     if trade.body.position.is_some() {
-        return None;
+        return Departure::Go;
     }
-    let age_ms = desk.now.since_ms(trade.created_at);
-    let limit_ms = i64::from(desk.settings.decision.max_age_seconds) * 1_000;
-    if trade.is_entry() && age_ms > limit_ms {
-        return Some(format!("the decision is {} s old, the limit is {} s", age_ms / 1_000, limit_ms / 1_000));
+    let age_seconds = desk.now.since_ms(trade.created_at) / 1_000;
+    let limit_seconds = match trade.kind {
+        TradeKind::Rebalance => desk.settings.legs.max_lateness_seconds,
+        _ => desk.settings.decision.max_age_seconds,
+    };
+    if age_seconds > i64::from(limit_seconds) {
+        return Departure::Never(format!("the order is {age_seconds} s old, the limit is {limit_seconds} s"));
     }
-    match state.coordinator.state {
-        CoordinatorState::Running if trade.is_entry() && desk.level >= DegradationLevel::Limited => {
-            Some("suppressed(degraded)".into())
-        }
-        CoordinatorState::Running => None,
-        CoordinatorState::Paused => Some("suppressed(paused)".into()),
-        CoordinatorState::Halted => Some("suppressed(halted)".into()),
-    }
+    let closed = match state.coordinator.state {
+        CoordinatorState::Running if trade.is_entry() && desk.level >= DegradationLevel::Limited => "degraded",
+        CoordinatorState::Running => return Departure::Go,
+        CoordinatorState::Paused => "paused",
+        CoordinatorState::Halted => "halted",
+    };
+    if trade.is_entry() { Departure::Never(format!("suppressed({closed})")) } else { Departure::Wait }
 }
 
 fn ask_venue(
@@ -357,4 +371,27 @@ fn held_too_long(
         }
     }
     Ok(None)
+}
+
+/// The legs a batch takes to be still planned, with their plan. The coordinator cancels and defers legs too; whoever
+/// commits first wins, and the other looks again.
+pub fn claimed_legs(state: &State, events: &[Event]) -> Vec<(Uuid, TradeKey)> {
+    let planned = |plan: &Uuid| {
+        let legs = state.plans.get(plan).into_iter().flat_map(|plan| plan.legs.iter().map(move |leg| (plan.id, leg)));
+        legs.filter(|(_, leg)| leg.state == TradeState::Planned).map(|(plan, leg)| (plan, leg.key))
+    };
+    let mut claimed = Vec::new();
+    for event in events {
+        match event {
+            Event::TradeIntent { trade } if trade.kind == TradeKind::Rebalance => {
+                let plan = state.plans.values().find(|plan| plan.legs.iter().any(|leg| leg.key == trade.key));
+                claimed.extend(plan.map(|plan| (plan.id, trade.key)));
+            }
+            Event::LegsRespread { plan, due } => claimed.extend(due.keys().map(|leg| (*plan, *leg))),
+            Event::PlanSuperseded { plan, .. } | Event::PlanExpired { plan } => claimed.extend(planned(plan)),
+            Event::LegsCancelled { plan, legs, .. } => claimed.extend(legs.iter().map(|leg| (*plan, *leg))),
+            _ => {}
+        }
+    }
+    claimed
 }

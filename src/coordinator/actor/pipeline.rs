@@ -31,7 +31,7 @@ use crate::{
     },
     runtime::{clock::LogicalClock, post::post},
     settings::Settings,
-    store::{Batch, Commit, view::StateView},
+    store::{Batch, Commit, Expectation, view::StateView},
 };
 
 /// What a decision needs after its first commit.
@@ -67,7 +67,7 @@ impl Coordinator {
         } else {
             self.begin(id, &signal, snapshot, &slot, now)
         };
-        progress.events.extend(deferral(&self.view, &self.settings, &progress.defer_legs, now));
+        defer_legs(&self.links, &self.view, &self.settings, &progress.defer_legs, now);
         let mut events = vec![finished];
         events.append(&mut progress.events);
         let carrier = Carrier {
@@ -147,6 +147,17 @@ impl Coordinator {
         };
         decision::begin(&inputs, facts(snapshot))
     }
+}
+
+/// Moves legs that give way, in a commit of their own: a leg execution has claimed meanwhile is not moved any more.
+fn defer_legs(links: &Links, view: &StateView, settings: &Settings, legs: &[TradeKey], now: Ts) {
+    let Some(event) = deferral(view, settings, legs, now) else { return };
+    let Event::LegsRespread { plan, due } = &event else { return };
+    let planned = due.keys().map(|leg| Expectation::LegPlanned(*plan, *leg)).collect();
+    let batch = Batch::new("coordinator", plan.to_string(), "rebalance_conflict", now, vec![event]);
+    let request = links.store.send(Commit(batch.expecting(Expectation::All(planned))));
+    // A refusal is an answer: the leg was faster.
+    actix_rt::spawn(async move { drop(request.await) });
 }
 
 /// Legs that give way to an entry are due again after the conflict window (the signal wins, the leg is deferred).
@@ -241,8 +252,8 @@ impl Carrier {
         let question = Resolve::new(self.decision, &disputed);
         let (leverage, settings) = (disputed.request.leverage, &self.settings.conflicts);
         let settled = resolver::settle(&self.links.resolver, question, leverage, &self.clock, settings).await;
-        let mut progress = disputed::after_resolution(self.decision, disputed, settled, &self.rules);
-        progress.events.extend(deferral(&self.view, &self.settings, &progress.defer_legs, self.clock.now()));
+        let progress = disputed::after_resolution(self.decision, disputed, settled, &self.rules);
+        defer_legs(&self.links, &self.view, &self.settings, &progress.defer_legs, self.clock.now());
         if self.commit(progress.events).await
             && let Next::NeedRisk(request) = progress.next
         {

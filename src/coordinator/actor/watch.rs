@@ -8,7 +8,6 @@ use actix::{AsyncContext, Context, Handler};
 use super::{
     Coordinator, LookAgain, Note,
     emergency::{self, EmergencyOrder, ReduceOrder},
-    opinions::StoredOpinion,
     schedule::Input,
 };
 use crate::{
@@ -188,11 +187,7 @@ impl Coordinator {
                     }
                 }
                 Note::Opinion(opinion) => {
-                    let head = match &opinion {
-                        StoredOpinion::Ta(output) => &output.head,
-                        StoredOpinion::Regime(output) => &output.head,
-                        StoredOpinion::Sentiment(output) => &output.head,
-                    };
+                    let head = opinion.head();
                     let key = row_key(RunKey { task: head.agent, symbol: head.symbol });
                     put(store, OPINIONS, key, &opinion);
                 }
