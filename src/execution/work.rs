@@ -358,3 +358,7 @@ fn held_too_long(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;
