@@ -19,3 +19,7 @@ coverage:
 # docs/configuration.md from the key table.
 docs:
     cargo run --release --quiet -- config docs > docs/configuration.md
+
+# Rows of new tests in docs/findings.md and docs/acceptance.md.
+findings:
+    FINDINGS_WRITE=1 cargo test --test findings

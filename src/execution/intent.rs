@@ -59,7 +59,7 @@ struct KeyParts {
 }
 
 /// Builds the INTENT of an entry: quantity floored, limit rounded in the trader's disfavour of filling, funds to lock.
-/// Absent funds or a quantity below the minimum are not judged here: see [`insert`] and [`affordable`].
+/// Absent funds or a quantity below the minimum are not judged here: see [`insert`] and [`unaffordable`].
 ///
 /// # Errors
 /// A price that is no price, or a value too large to represent.

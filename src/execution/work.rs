@@ -395,3 +395,7 @@ pub fn claimed_legs(state: &State, events: &[Event]) -> Vec<(Uuid, TradeKey)> {
     }
     claimed
 }
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;

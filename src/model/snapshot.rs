@@ -171,7 +171,7 @@ pub struct SnapshotParts {
     pub flagged_frames: Vec<Timeframe>,
 }
 
-/// An immutable market state. Nothing in it is later than [`Snapshot::as_of`].
+/// An immutable market state. Nothing in it is later than [`SnapshotParts::as_of`].
 #[derive(Clone, Debug)]
 pub struct Snapshot(SnapshotParts);
 

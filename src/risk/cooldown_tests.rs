@@ -24,7 +24,8 @@ fn a096_r08_a_win_does_not_shorten_the_cooldown_of_five_losses() {
         close(&mut state, "-1", START);
     }
     assert_eq!(state.risk.cooldown_until, START.plus_ms(60 * MINUTE_MS));
-    close(&mut state, "1", START.plus_ms(10 * MINUTE_MS));
+    let events = close(&mut state, "1", START.plus_ms(10 * MINUTE_MS));
+    assert!(!events.iter().any(|event| matches!(event, Event::CooldownSet { .. })), "{events:?}");
     assert_eq!(state.risk.cooldown_until, START.plus_ms(60 * MINUTE_MS));
 }
 

@@ -1,6 +1,6 @@
 //! Settings: raw text → validated values. Nothing else in the program sees raw values.
 //!
-//! [`layers`] reads the four layers into trees that know their origins, [`check`] holds each against the list in
+//! [`layers`] reads the four layers into trees that know their origins, `check` holds each against the list in
 //! [`keys`], `rules` judges what needs more than one key, [`load()`] puts it together, [`docs`] prints what is known.
 //! The environment is handed in by the caller; [`load()`] reads one file, [`load_with`] none.
 

@@ -1,7 +1,7 @@
 //! The scheduler: `step(now, input) → effects`, a pure function over per-key state (scheduling B1–B9).
 //!
 //! It never reads a clock, awaits, or does anything itself: the coordinator feeds it instants and messages and carries
-//! out the effects in their order. Ids of keys, tasks and symbols come only from the tables built in [`rules`], whose
+//! out the effects in their order. Ids of keys, tasks and symbols come only from the tables built in `rules`, whose
 //! lengths never change afterwards; every index in this module tree is one of them.
 
 mod admit;

@@ -1,0 +1,64 @@
+//! What is to be done next, asked in states in which nothing may be traded. Never runs an actor.
+
+use super::{super::testkit::*, *};
+use crate::{
+    model::{Halt, Trailing},
+    settings::{Sources, load},
+};
+
+fn desk<'a>(book: &'a Book, settings: &'a Settings, board: &'a Board) -> Desk<'a> {
+    Desk { settings, rules: &book.risk, board, level: DegradationLevel::Emergency, now: book.now }
+}
+
+fn halted() -> Event {
+    let halt = Halt { id: "H1".into(), reason: "test".into(), actor: "test".into(), at: T0 };
+    Event::StateChanged {
+        from: CoordinatorState::Running,
+        to: CoordinatorState::Halted,
+        reason: "test".into(),
+        halt: Some(halt),
+    }
+}
+
+/// HALTED at the worst level: an order that has not left expires, and a stop that is hit still closes the position.
+#[test]
+fn d24_a110_a_halt_stops_entries_and_not_supervision() {
+    let settings = load(&Sources::default()).unwrap().settings;
+    let mut book = Book::usdt(dec!(10_000));
+    book.buy(btc(), dec!(1200), dec!(40_000));
+    let position = *book.state.positions.keys().next().unwrap();
+    book.commit(vec![Event::StopMoved { position, stop: Some(dec!(39_000)), trailing: Trailing::default() }]);
+    let order = book.entry_order(btc(), dec!(500), dec!(40_000));
+    let trade = intent::entry(
+        book.state.meta.store,
+        &order,
+        &super::super::testkit::rules()[&btc()],
+        &book.execution,
+        book.now,
+    )
+    .unwrap();
+    let key = trade.key;
+    let intent::Insertion::New(event) = intent::insert(&book.state, trade) else { panic!("key is used") };
+    book.commit(vec![*event, halted()]);
+
+    book.now = book.now.plus_ms(1_000);
+    let hit = tick(btc(), dec!(38_990), book.now);
+    let prices = crate::risk::board::PriceBoard::new("USDT".parse().unwrap());
+    prices.set(hit);
+    let (reader, mut ticks) = (prices.reader(), Ticks::default());
+    let (board, mut venue) = (reader.read(), venue(&book.execution));
+    ticks.push(hit);
+    let mut done = Vec::new();
+    loop {
+        let work = match next(&book.state, &mut ticks, &mut venue, &desk(&book, &settings, &board)).unwrap() {
+            Next::Commit(work) => work,
+            Next::Idle(_) => break,
+        };
+        done.extend(work.events.iter().map(Event::kind));
+        book.commit(work.events);
+        assert!(done.len() < 50, "{done:?}");
+    }
+    assert!(done.contains(&"TradeExpired") && !book.state.trades.contains_key(&key), "{done:?}");
+    assert!(book.state.positions.is_empty(), "the stop closed the position: {done:?}");
+    assert_eq!(book.state.coordinator.state, CoordinatorState::Halted);
+}
