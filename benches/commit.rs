@@ -35,6 +35,7 @@ fn info() -> OpenInfo {
         version: "bench".into(),
         now: Ts::from_secs(1_700_000_000),
         deposits: BTreeMap::new(),
+        stands_still: false,
         store_id: None,
     }
 }

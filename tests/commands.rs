@@ -48,6 +48,7 @@ async fn start(place: Place) -> System {
         version: "0".to_owned(),
         now: START,
         deposits: system::deposits(&settings),
+        stands_still: false,
         store_id: Some(uuid::Uuid::from_u128(7)),
     };
     let (store, opened) = Store::memory(&info, None).unwrap();
@@ -61,6 +62,8 @@ async fn start(place: Place) -> System {
         store,
         opened,
         feed: Box::new(feed),
+        agents: Default::default(),
+        outside: Default::default(),
         volatile: true,
         on_end: Deaf.start().recipient(),
         on_fatal: |what| panic!("{what}"),

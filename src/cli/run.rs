@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     api::{self, Surface, auth},
-    coordinator::actor::Drain,
+    coordinator::{
+        actor::Drain,
+        timekeeper::{Outside, WallSource},
+    },
     market::{
         Feed, Market,
         actor::FeedEnded,
@@ -72,6 +75,7 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: wall_now(),
         deposits: system::deposits(settings),
+        stands_still: settings.runtime.speed > 1,
         store_id: Some(uuid::Uuid::now_v7()),
     };
     Store::open(data, &settings.store, &info)
@@ -137,6 +141,17 @@ fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed
     })
 }
 
+/// The wall is followed at speed 1 only; an accelerated clock has left it on purpose.
+fn outside(settings: &Settings, opened: &Opened) -> Outside {
+    let data = PathBuf::from(&settings.data_dir);
+    let wall: Option<WallSource> = (settings.runtime.speed <= 1).then(|| Rc::new(wall_now) as WallSource);
+    Outside {
+        wall,
+        free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
+        persisted: opened.last_logical_time,
+    }
+}
+
 /// Ends the process: a broken invariant or a failed store. The next start recovers.
 pub fn fatal(what: &str) {
     tracing::error!("{what}; the process ends, the next start recovers");
@@ -169,6 +184,7 @@ async fn live(
     listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
+    let outside = outside(&settings, &opened);
     let feed = make_feed(&settings, store.state(), place.clock.now())?;
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
     let ingredients = Ingredients {
@@ -178,6 +194,8 @@ async fn live(
         store,
         opened,
         feed,
+        agents: Default::default(),
+        outside,
         volatile: false,
         on_end,
         on_fatal: fatal,

@@ -7,7 +7,10 @@ use actix::{Addr, Recipient};
 use anyhow::{Context, Result, anyhow};
 
 use crate::{
-    agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
+    agents::actor::{
+        PortfolioRebalance, RegimeDetection, RunSentiment, RunTechnical, SentimentAnalysis, TechnicalAnalysis,
+        TradingDecision,
+    },
     bus::{
         BusLimits, EnvelopeFactory, Topic,
         actor::{BusActor, Publisher, Subscribe},
@@ -19,9 +22,13 @@ use crate::{
         opinions::{Opinions, StoredOpinion},
         resolver::ConflictResolver,
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
+        timekeeper::Outside,
         watch::{self, KeptRow},
     },
-    execution::actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+    execution::{
+        actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+        restart::Gap,
+    },
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -45,6 +52,15 @@ use crate::{
     },
 };
 
+/// Agents to be asked instead of the built-in ones, which are not started then.
+#[derive(Clone, Default)]
+pub struct OtherAgents {
+    /// Technical analyst.
+    pub technical: Option<Recipient<RunTechnical>>,
+    /// Sentiment reader.
+    pub sentiment: Option<Recipient<RunSentiment>>,
+}
+
 /// What a system is made of.
 pub struct Ingredients {
     /// What the program is told.
@@ -59,6 +75,10 @@ pub struct Ingredients {
     pub opened: Opened,
     /// Prices; everything up to now is taken as history.
     pub feed: Box<dyn Feed>,
+    /// Instead of the built-in agents.
+    pub agents: OtherAgents,
+    /// Wall clock and free space; nothing for a backtest.
+    pub outside: Outside,
     /// Nothing outlives the process (backtest).
     pub volatile: bool,
     /// Told when the feed has ended.
@@ -90,7 +110,19 @@ pub struct System {
 /// # Errors
 /// Settings the risk engine, the bus, the market or the scheduler cannot work with, or a feed that breaks at once.
 pub async fn assemble(ingredients: Ingredients) -> Result<System> {
-    let Ingredients { settings, config_hash, place, store, opened, mut feed, volatile, on_end, on_fatal } = ingredients;
+    let Ingredients {
+        settings,
+        config_hash,
+        place,
+        store,
+        opened,
+        mut feed,
+        agents,
+        outside,
+        volatile,
+        on_end,
+        on_fatal,
+    } = ingredients;
     let clock = place.clock.clone();
     let aux = Aux::read(&store)?;
     let log = CommitLog::default();
@@ -140,6 +172,17 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let risk = supervise("risk", policy, move || RiskActor::new(risk_parts.clone()), escalate);
 
     let level = Rc::new(Cell::new(Default::default()));
+    let mut market = Market::new(&settings, feed.base())?;
+    let mut gap = opened.gap_from.map_or_else(Gap::none, |from| Gap::since(from, &view.read()));
+    feed.history(clock.now(), &mut |item| {
+        if let Some(tick) = market.take(item) {
+            gap.take(tick);
+            board.set(tick);
+        }
+    })?;
+    // What is done about the downtime is told like everything else.
+    let announcer = Announcer::start_with(bus.clone(), !volatile);
+    store.send(Observe(announcer.recipient())).await?;
     let execution = ExecutionActor::new(ExecutionParts {
         settings: Rc::clone(&settings),
         clock: clock.clone(),
@@ -150,15 +193,9 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         level: Rc::clone(&level),
         feed: feed.name().to_owned(),
         risk: risk.clone().recipient(),
+        gap,
         on_fatal: Rc::clone(&fatal),
     });
-
-    let mut market = Market::new(&settings, feed.base())?;
-    feed.history(clock.now(), &mut |item| {
-        if let Some(tick) = market.take(item) {
-            board.set(tick);
-        }
-    })?;
     let execution = run_fatal("execution", execution, panicked);
     let on_price = price_hook(board, execution.clone(), bus.clone());
     let market = MarketActor::new(market, feed, clock.clone(), on_price, on_end);
@@ -181,11 +218,14 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         move |incident: &Incident| report(incident, on_fatal),
     );
     let links = Links {
-        technical: agent!(TechnicalAnalysis, "technical_analysis"),
-        regime: agent!(RegimeDetection, "regime_detection"),
-        sentiment: supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ())),
-        trading: agent!(TradingDecision, "trading_decision"),
-        portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
+        technical: agents.technical.unwrap_or_else(|| agent!(TechnicalAnalysis, "technical_analysis").recipient()),
+        regime: agent!(RegimeDetection, "regime_detection").recipient(),
+        sentiment: agents.sentiment.unwrap_or_else(|| {
+            let told = move |incident: &Incident| report(incident, |_| ());
+            supervise("sentiment_analysis", policy, || SentimentAnalysis, told).recipient()
+        }),
+        trading: agent!(TradingDecision, "trading_decision").recipient(),
+        portfolio: agent!(PortfolioRebalance, "portfolio_rebalance").recipient(),
         resolver: agent!(ConflictResolver, "conflict_resolver").recipient(),
         answers: desk.clone().recipient(),
         store: store.clone(),
@@ -195,8 +235,6 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         bus: bus.clone(),
     };
 
-    let announcer = Announcer::start_with(bus, !volatile);
-    store.send(Observe(announcer.recipient())).await?;
     let (scheduler, effects, recovered) =
         restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
     // The recovered account is judged before the first decision: a loss of the downtime trips its breaker now, and the
@@ -215,6 +253,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         opinions: aux.opinions,
         recovered: recovered.clone(),
         level,
+        outside,
         volatile,
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);

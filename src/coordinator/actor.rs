@@ -18,9 +18,10 @@ use super::{
     resolver::Resolve,
     runs::{self, Arrived, Reply},
     schedule::{Effect, Gates, Input, RunRequest, Scheduler},
+    timekeeper::{Outside, Timekeeper},
 };
 use crate::{
-    agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
+    agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
     bus::{Payload, actor::Publisher},
     execution::actor::ExecutionActor,
     market::actor::MarketActor,
@@ -48,15 +49,15 @@ pub struct Links {
     /// Topics.
     pub bus: Publisher,
     /// Agent.
-    pub technical: Addr<TechnicalAnalysis>,
+    pub technical: Recipient<RunTechnical>,
     /// Agent.
-    pub regime: Addr<RegimeDetection>,
+    pub regime: Recipient<RunRegime>,
     /// Agent.
-    pub sentiment: Addr<SentimentAnalysis>,
+    pub sentiment: Recipient<RunSentiment>,
     /// Agent.
-    pub trading: Addr<TradingDecision>,
+    pub trading: Recipient<RunTrading>,
     /// Agent.
-    pub portfolio: Addr<PortfolioRebalance>,
+    pub portfolio: Recipient<RunPortfolio>,
     /// Settles conflicts.
     pub resolver: Recipient<Resolve>,
     /// Hears the answers to commands.
@@ -87,6 +88,8 @@ pub struct Parts {
     pub recovered: Recovered,
     /// The global degradation level, read by execution.
     pub level: Rc<Cell<DegradationLevel>>,
+    /// Wall clock and free space.
+    pub outside: Outside,
     /// Nothing outlives the process (backtest): no notes beside the truth are written.
     pub volatile: bool,
 }
@@ -115,6 +118,7 @@ pub struct Coordinator {
     pub(super) finishing: BTreeSet<String>,
     pub(super) started_real: std::time::Instant,
     pub(super) volatile: bool,
+    pub(super) time: Timekeeper,
     effects: Vec<Effect>,
     /// The reply whose report is being stepped right now.
     arrived: Option<(RunId, Reply)>,
@@ -169,6 +173,7 @@ impl Coordinator {
             finishing: BTreeSet::new(),
             started_real: std::time::Instant::now(),
             volatile: parts.volatile,
+            time: Timekeeper::new(parts.outside),
             effects: parts.effects,
             arrived: None,
             running: BTreeMap::new(),
@@ -352,6 +357,7 @@ impl Actor for Coordinator {
             self.carry_out(effect, now, ctx);
         }
         self.after_boot(ctx);
+        self.begin_watching(ctx);
         self.housekeeping(ctx);
         self.step(Input::Tick, ctx);
     }
@@ -379,6 +385,7 @@ impl Handler<Drain> for Coordinator {
         self.draining = true;
         self.step(Input::Drain, ctx);
         self.flush_notes();
+        self.note_time();
     }
 }
 

@@ -26,4 +26,5 @@ pub mod runs;
 pub mod schedule;
 pub mod states;
 pub mod status;
+pub mod timekeeper;
 pub mod watch;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, SpawnHandle};
 
 use super::{
     core::{FeedStatus, Market},
@@ -34,6 +34,11 @@ pub struct ReadFeeds;
 #[rtype(result = "(FeedIssues, u64)")]
 pub struct ReadIssues;
 
+/// Logical time jumped ahead of timers that were set before.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct ClockMoved;
+
 /// The feed has ended; sent once.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
@@ -53,6 +58,7 @@ pub struct MarketActor {
     on_price: PriceHook,
     on_end: Option<Recipient<FeedEnded>>,
     taken: u64,
+    alarm: Option<SpawnHandle>,
 }
 
 impl MarketActor {
@@ -64,7 +70,7 @@ impl MarketActor {
         on_price: PriceHook,
         on_end: Recipient<FeedEnded>,
     ) -> MarketActor {
-        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0 }
+        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0, alarm: None }
     }
 
     /// Takes in everything available by now.
@@ -95,7 +101,7 @@ impl MarketActor {
         self.pump(self.clock.now());
         match self.feed.peek_at() {
             Some(at) => {
-                ctx.run_later(self.clock.until(at), Self::wake);
+                self.alarm = Some(ctx.run_later(self.clock.until(at), Self::wake));
             }
             None => match self.feed.next() {
                 Some(Err(error)) => self.end(Some(error.to_string())),
@@ -110,6 +116,16 @@ impl Actor for MarketActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.wake(ctx);
+    }
+}
+
+impl Handler<ClockMoved> for MarketActor {
+    type Result = ();
+    fn handle(&mut self, _: ClockMoved, ctx: &mut Context<Self>) {
+        if let Some(handle) = self.alarm.take() {
+            ctx.cancel_future(handle);
+            self.wake(ctx);
+        }
     }
 }
 
