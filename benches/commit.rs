@@ -36,6 +36,7 @@ fn info() -> OpenInfo {
         now: Ts::from_secs(1_700_000_000),
         // Every order locks and spends funds, which must be there.
         deposits: BTreeMap::from([("USDT".parse().unwrap(), Decimal::from(100_000_000))]),
+        stands_still: false,
         store_id: None,
     }
 }

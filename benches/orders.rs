@@ -70,6 +70,7 @@ impl Desktop {
             now,
             // Fees of tens of thousands of orders must not empty the account.
             deposits: [("USDT".parse().unwrap(), Decimal::from(1_000_000_000))].into(),
+            stands_still: false,
             store_id: None,
         };
         let (store, opened) = Store::memory(&info, None).unwrap();

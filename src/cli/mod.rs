@@ -221,3 +221,6 @@ fn command_to_peer(global: &Global, command: &Command) -> Result<Exit> {
 fn parse_instant(text: &str) -> Result<Ts, String> {
     Ts::parse(text).ok_or_else(|| format!("`{text}` is no date; write 2021-04-21 or 2021-04-21T08:00:00Z"))
 }
+
+#[cfg(test)]
+mod restart_tests;

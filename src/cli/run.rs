@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     api::{self, Surface, auth},
-    coordinator::actor::Drain,
+    coordinator::{
+        actor::Drain,
+        timekeeper::{Outside, WallSource},
+    },
     execution::actor::Stop,
     market::{
         Feed, Market,
@@ -30,11 +33,10 @@ use crate::{
         clock::wall_now,
         failure::{Exit, Failure},
         placement::{Place, run_live},
-        post::post,
         shutdown::{signals, stop_on_signal},
     },
     settings::{Loaded, MarketSource, Settings},
-    store::{AuxPut, Batch, Close, Commit, Detach, Flush, OpenInfo, Opened, Store, lock::StoreLock},
+    store::{Batch, Close, Commit, Detach, Flush, OpenInfo, Opened, Store, lock::StoreLock},
 };
 
 /// Where the access token is kept.
@@ -69,7 +71,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         Some(listener) => Some((listener, auth::load_or_create(&token_file(&loaded.settings)).map_err(wrong_usage)?)),
         None => None,
     };
-    let start = logical_start(&opened, &store, loaded.settings.runtime.speed);
+    let start = logical_start(&opened, &loaded.settings)?;
     say_what_was_found(&opened, &data, start, loaded.settings.runtime.speed);
     run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener))?
 }
@@ -89,6 +91,7 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: wall_now(),
         deposits: system::deposits(settings),
+        stands_still: settings.runtime.speed > 1 || settings.market.source == MarketSource::Csv,
         store_id: Some(uuid::Uuid::now_v7()),
     };
     Store::open(data, &settings.store, &info)
@@ -108,30 +111,21 @@ const fn data_kind(settings: &Settings) -> &'static str {
     }
 }
 
-/// Auxiliary tree of the program time, so that a kill in a quiet hour does not turn it back.
-const CLOCK: &str = "clock";
-
-/// Notes the program time every second, until it is aborted.
-fn note_the_time(system: &System) -> tokio::task::JoinHandle<()> {
-    let (clock, store) = (system.clock.clone(), system.links.store.clone());
-    actix_rt::spawn(async move {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            every.tick().await;
-            if let Ok(value) = serde_json::to_vec(&clock.now()) {
-                post("store", &store, AuxPut { tree: CLOCK.to_owned(), key: "now".to_owned(), value });
-            }
-        }
-    })
+/// Where logical time begins. An accelerated clock stands still while the process is down; at speed 1 it is the wall's,
+/// but never behind what is stored. A replay of candle files begins at its first candle and has no wall at all.
+fn logical_start(opened: &Opened, settings: &Settings) -> Result<Ts> {
+    let stored = opened.last_logical_time;
+    if settings.market.source == MarketSource::Csv {
+        let first = csv_feed(settings)?.peek_at().unwrap_or(stored);
+        return Ok(if opened.created { first } else { stored.max(first) });
+    }
+    let stands_still = settings.runtime.speed > 1 && !opened.created;
+    Ok(if stands_still { stored } else { wall_now().max(stored) })
 }
 
-/// Where logical time begins. An accelerated clock stands still while the process is down; at speed 1 it is the wall's,
-/// but never behind what is stored or was shown.
-fn logical_start(opened: &Opened, store: &Store, speed: u32) -> Ts {
-    let rows = store.aux_rows(CLOCK).unwrap_or_default();
-    let shown = rows.iter().filter_map(|(_, row)| serde_json::from_slice(row).ok()).max();
-    let stored = opened.last_logical_time.max(shown.unwrap_or_default());
-    if speed > 1 && !opened.created { stored } else { wall_now().max(stored) }
+fn csv_feed(settings: &Settings) -> Result<CsvFeed> {
+    let window = CsvWindow { from: None, to: None, warm_up_ms: 0 };
+    Ok(CsvFeed::open(Path::new(&settings.market.csv.dir), &settings.symbols, window)?)
 }
 
 fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
@@ -166,11 +160,20 @@ fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed
             let (simulated, origin) = (&settings.market.simulated, state.meta.created_at);
             Box::new(SimulatedFeed::new(simulated, &settings.symbols, state.meta.seed, origin, now, history_ms)?)
         }
-        MarketSource::Csv => {
-            let window = CsvWindow { from: None, to: None, warm_up_ms: 0 };
-            Box::new(CsvFeed::open(Path::new(&settings.market.csv.dir), &settings.symbols, window)?)
-        }
+        MarketSource::Csv => Box::new(csv_feed(settings)?),
     })
+}
+
+/// The wall is followed at speed 1 only; an accelerated clock has left it on purpose.
+fn outside(settings: &Settings, opened: &Opened) -> Outside {
+    let data = PathBuf::from(&settings.data_dir);
+    let wall: Option<WallSource> = (settings.runtime.speed <= 1 && settings.market.source != MarketSource::Csv)
+        .then(|| Rc::new(wall_now) as WallSource);
+    Outside {
+        wall,
+        free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
+        persisted: opened.last_logical_time,
+    }
 }
 
 /// Ends the process: a broken invariant or a failed store. The next start recovers.
@@ -205,6 +208,7 @@ async fn live(
     listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
+    let outside = outside(&settings, &opened);
     let feed = make_feed(&settings, store.state(), place.clock.now())?;
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
     let ingredients = Ingredients {
@@ -214,6 +218,7 @@ async fn live(
         store,
         opened,
         feed,
+        outside,
         volatile: false,
         on_end,
         on_fatal: fatal,
@@ -235,11 +240,9 @@ async fn live(
         }
         None => None,
     };
-    let noting = note_the_time(&system);
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
     let stopped = stop_on_signal(signals()?, within, |signal| async move {
         tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
-        noting.abort();
         let exit = drain(&system).await;
         if let Some(server) = server {
             server.stop(false).await;

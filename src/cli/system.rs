@@ -19,10 +19,12 @@ use crate::{
         opinions::{Opinions, StoredOpinion},
         resolver::ConflictResolver,
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
+        timekeeper::Outside,
         watch::{self, KeptRow},
     },
     execution::{
         actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+        restart::Gap,
         venue::Venue,
     },
     market::{
@@ -62,6 +64,8 @@ pub struct Ingredients {
     pub opened: Opened,
     /// Prices; everything up to now is taken as history.
     pub feed: Box<dyn Feed>,
+    /// Wall clock and free space; nothing for a backtest.
+    pub outside: Outside,
     /// Nothing outlives the process (backtest).
     pub volatile: bool,
     /// Told when the feed has ended.
@@ -104,8 +108,19 @@ pub struct System {
 /// # Errors
 /// Settings the risk engine, the bus, the market or the scheduler cannot work with, or a feed that breaks at once.
 pub async fn assemble(ingredients: Ingredients) -> Result<System> {
-    let Ingredients { settings, config_hash, place, store, opened, mut feed, volatile, on_end, on_fatal, seams } =
-        ingredients;
+    let Ingredients {
+        settings,
+        config_hash,
+        place,
+        store,
+        opened,
+        mut feed,
+        outside,
+        volatile,
+        on_end,
+        on_fatal,
+        seams,
+    } = ingredients;
     let clock = place.clock.clone();
     let aux = Aux::read(&store, clock.now())?;
     let log = CommitLog::default();
@@ -155,6 +170,17 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let risk = supervise("risk", policy, move || RiskActor::new(risk_parts.clone()), escalate);
 
     let level = Rc::new(Cell::new(Default::default()));
+    let mut market = Market::new(&settings, feed.base())?;
+    let mut gap = opened.gap_from.map_or_else(Gap::none, |from| Gap::since(from, &view.read()));
+    feed.history(clock.now(), &mut |item| {
+        if let Some(tick) = market.take(item) {
+            gap.take(tick);
+            board.set(tick);
+        }
+    })?;
+    // What is done about the downtime is told like everything else.
+    let announcer = Announcer::start_with(bus.clone(), !volatile);
+    store.send(Observe(announcer.recipient())).await?;
     let execution = ExecutionActor::new(ExecutionParts {
         settings: Rc::clone(&settings),
         clock: clock.clone(),
@@ -166,15 +192,9 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         feed: feed.name().to_owned(),
         venue: seams.venue,
         risk: risk.clone().recipient(),
+        gap,
         on_fatal: Rc::clone(&fatal),
     });
-
-    let mut market = Market::new(&settings, feed.base())?;
-    feed.history(clock.now(), &mut |item| {
-        if let Some(tick) = market.take(item) {
-            board.set(tick);
-        }
-    })?;
     let execution = run_fatal("execution", execution, panicked);
     let on_price = price_hook(board, execution.clone(), bus.clone());
     let market = MarketActor::new(market, feed, clock.clone(), on_price, on_end);
@@ -219,8 +239,6 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         None => links,
     };
 
-    let announcer = Announcer::start_with(bus, !volatile);
-    store.send(Observe(announcer.recipient())).await?;
     let (scheduler, effects, recovered) =
         restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
     // The recovered account is judged before the first decision: a loss of the downtime trips its breaker now, and the
@@ -239,6 +257,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         opinions: aux.opinions,
         recovered: recovered.clone(),
         level,
+        outside,
         volatile,
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);

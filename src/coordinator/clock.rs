@@ -89,6 +89,11 @@ impl LogicalClock {
         ClockStep { now: self.now, jump_ms: (jump.abs() > self.jump_ms).then_some(jump), pause }
     }
 
+    /// Carries a pause over from an earlier process: it ends like one that began at the newest reading.
+    pub fn distrust(&mut self) {
+        self.distrusted_at = Some(self.last.monotonic_ms);
+    }
+
     /// The operator trusts the clock as it is; true when that ends the pause.
     pub fn acknowledge(&mut self) -> bool {
         self.distrusted_at.take().is_some()

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Violation, intent,
+    restart::Gap,
     venue::{PaperVenue, Venue},
     work::{self, Desk, Next, Ticks, Work},
 };
@@ -23,7 +24,8 @@ use crate::{
     runtime::{clock::LogicalClock, post::post},
     settings::Settings,
     store::{
-        actor::{Commit, StoreActor},
+        GAP_FROM, META,
+        actor::{AuxRemove, Commit, StoreActor},
         batch::{Batch, CommitResult, Expectation},
         view::StateView,
     },
@@ -43,6 +45,11 @@ pub struct Tick(pub PriceTick);
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct LookAgain;
+
+/// Logical time jumped ahead of timers that were set before.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct ClockMoved;
 
 /// Makes the entry of an approved decision. The events of the decision are part of the intent's commit.
 #[derive(Message, Clone, Debug)]
@@ -130,6 +137,8 @@ pub struct Parts {
     pub venue: Option<Box<dyn Venue>>,
     /// Who marks the account.
     pub risk: Recipient<Mark>,
+    /// What the feed showed while the process was down.
+    pub gap: Gap,
     /// Called for a broken invariant.
     pub on_fatal: Rc<dyn Fn(String)>,
 }
@@ -163,6 +172,14 @@ impl ExecutionActor {
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
         while !self.busy && !self.stopped {
+            match self.work_off_gap() {
+                Ok(None) => {}
+                Ok(Some(work)) => {
+                    self.commit(work, None, ctx);
+                    continue;
+                }
+                Err(Violation(what)) => return (self.parts.on_fatal)(format!("execution: {what}")),
+            }
             if let Some(request) = self.requests.pop_front() {
                 self.serve(request, ctx);
                 continue;
@@ -191,6 +208,27 @@ impl ExecutionActor {
                 }
             }
         }
+    }
+
+    /// The downtime comes first; when it is worked off, the note of where it began goes.
+    fn work_off_gap(&mut self) -> Result<Option<Work>, Violation> {
+        if self.parts.gap.is_over() {
+            return Ok(None);
+        }
+        let board = self.parts.prices.read();
+        let desk = Desk {
+            settings: &self.parts.settings,
+            rules: &self.parts.rules,
+            board: &board,
+            level: self.parts.level.get(),
+            now: self.parts.clock.now(),
+        };
+        let work = self.parts.gap.next(&self.parts.view.read(), self.venue.as_mut(), &desk)?;
+        if work.is_none() && self.parts.gap.is_over() {
+            let row = AuxRemove { tree: META.to_owned(), key: GAP_FROM.to_owned() };
+            post("store", &self.parts.store, row);
+        }
+        Ok(work)
     }
 
     fn commit(&mut self, work: Work, waiting: Option<Waiting>, ctx: &mut Context<Self>) {
@@ -402,6 +440,16 @@ impl Handler<Tick> for ExecutionActor {
 impl Handler<LookAgain> for ExecutionActor {
     type Result = ();
     fn handle(&mut self, _: LookAgain, ctx: &mut Context<Self>) {
+        self.drive(ctx);
+    }
+}
+
+impl Handler<ClockMoved> for ExecutionActor {
+    type Result = ();
+    fn handle(&mut self, _: ClockMoved, ctx: &mut Context<Self>) {
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
         self.drive(ctx);
     }
 }

@@ -11,6 +11,7 @@ pub mod legs;
 pub mod paper;
 pub mod positions;
 pub mod recovery;
+pub mod restart;
 pub mod settle;
 pub mod supervise;
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk
         }
     }
     while let Some(tick) = ticks.waiting.front().copied() {
-        if let Some(work) = at_price(state, &tick, ticks, venue, desk)? {
+        if let Some(work) = at_price(state, &tick, &mut ticks.filled, venue, desk)? {
             return Ok(Next::Commit(work));
         }
         ticks.done();
@@ -120,7 +120,7 @@ fn rules(desk: &Desk<'_>, symbol: Symbol) -> Result<SymbolRules, Violation> {
     known.ok_or_else(|| Violation(format!("{symbol} has no rounding rules in market.symbol")))
 }
 
-fn settle_desk<'a>(desk: &Desk<'a>, symbol: Symbol) -> Option<settle::Desk<'a>> {
+pub(super) fn settle_desk<'a>(desk: &Desk<'a>, symbol: Symbol) -> Option<settle::Desk<'a>> {
     Some(settle::Desk {
         execution: &desk.settings.execution,
         rules: desk.rules,
@@ -230,21 +230,21 @@ fn ask_venue(
     Ok((!events.is_empty()).then_some(events))
 }
 
-fn price_max_age_ms(desk: &Desk<'_>) -> i64 {
+pub(super) fn price_max_age_ms(desk: &Desk<'_>) -> i64 {
     i64::from(desk.settings.market.price_max_age_seconds) * 1_000
 }
 
 /// Supervision of open positions, then resting orders, then stops of what those fills made.
-fn at_price(
+pub(super) fn at_price(
     state: &State,
     tick: &PriceTick,
-    ticks: &mut Ticks,
+    filled: &mut Vec<PositionId>,
     venue: &mut dyn Venue,
     desk: &Desk<'_>,
 ) -> Result<Option<Work>, Violation> {
     let Some(settle) = settle_desk(desk, tick.symbol) else { return Ok(None) };
     for position in state.positions.values().filter(|position| position.symbol == tick.symbol) {
-        let verdict = if ticks.filled.contains(&position.id) {
+        let verdict = if filled.contains(&position.id) {
             let stopped = supervise::same_candle_stop(position, tick, &desk.settings.execution);
             stopped.map_or(Verdict::Hold, Verdict::Exit)
         } else {
@@ -269,7 +269,7 @@ fn at_price(
         }
         for event in &events {
             if let Event::PositionOpened { position } | Event::PositionChanged { position } = event {
-                ticks.filled.push(position.id);
+                filled.push(position.id);
             }
         }
         let Next::Commit(work) = commit(trade, events) else { continue };
@@ -279,7 +279,7 @@ fn at_price(
 }
 
 /// An exit whose price is the evidence that triggered it: intent, submission and fill are one commit.
-fn exit_now(
+pub(super) fn exit_now(
     state: &State,
     call: &ExitCall,
     venue: &mut dyn Venue,

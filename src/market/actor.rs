@@ -54,6 +54,11 @@ pub struct FeedsSampled {
 #[rtype(result = "(FeedIssues, u64)")]
 pub struct ReadIssues;
 
+/// Logical time jumped ahead of timers that were set before.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct ClockMoved;
+
 /// The feed has ended; sent once.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
@@ -139,6 +144,13 @@ impl Alarmed for MarketActor {
     }
 
     fn rung(&mut self, _: &mut Context<Self>) {
+        self.wake();
+    }
+}
+
+impl Handler<ClockMoved> for MarketActor {
+    type Result = ();
+    fn handle(&mut self, _: ClockMoved, _: &mut Context<Self>) {
         self.wake();
     }
 }

@@ -45,6 +45,8 @@ pub struct OpenInfo {
     pub now: Ts,
     /// Paid in when the store is created.
     pub deposits: BTreeMap<Asset, Money>,
+    /// Program time stands still while the process is down (an accelerated clock): then `now` counts for a new store only.
+    pub stands_still: bool,
     /// Identity of a new store; absent = derived from seed, kind of data and time.
     pub store_id: Option<Uuid>,
 }
@@ -73,8 +75,11 @@ pub struct Opened {
     pub recovered: Recovered,
     /// Set when this start is HALTED because of the store itself; the state says HALTED too.
     pub halt: Option<HaltReason>,
-    /// Newest logical time before this boot.
+    /// Newest logical time before this boot, in the journal or noted beside it.
     pub last_logical_time: Ts,
+    /// Prices after this instant may not have been worked on; absent for a new store. The row behind it is durable
+    /// before the journal's time moves on, and stays until the gap is worked off.
+    pub gap_from: Option<Ts>,
     /// The store was created by this start.
     pub created: bool,
     /// The journal is damaged: every commit is refused and nothing is written.
@@ -168,6 +173,7 @@ impl Store {
             recovered: Recovered { clean: true, ..Recovered::default() },
             halt: None,
             last_logical_time: Ts::default(),
+            gap_from: None,
             created: true,
             frozen: false,
             warnings: Vec::new(),
@@ -213,7 +219,8 @@ impl Store {
             events.extend(recover::halted(&self.state, halt, epoch, at));
         }
         self.epoch = epoch;
-        let batch = Batch::new("store", format!("boot-{epoch}"), "start", info.now, events);
+        let at = if info.stands_still && !opened.created { opened.last_logical_time } else { info.now };
+        let batch = Batch::new("store", format!("boot-{epoch}"), "start", at, events);
         // A batch without an expectation cannot be refused.
         let _ = self.commit(batch)?;
         opened.state = self.state.clone();

@@ -59,6 +59,7 @@ pub(super) fn open(
         recovered: Recovered::default(),
         halt: None,
         last_logical_time: Ts::default(),
+        gap_from: None,
         created: false,
         frozen: false,
         warnings: Vec::new(),
@@ -78,6 +79,7 @@ pub(super) fn open(
     }
     let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
     describe(&folded, &mut opened);
+    note_gap(&db, &mut opened)?;
     let Folded { state, end, start, checkpoint_at, .. } = folded;
     let day = state.meta.logical_time.day();
     let limit = u64::from(settings.segment_mib.max(1)) << 20;
@@ -89,6 +91,35 @@ pub(super) fn open(
     let mut store = Store::durable(state, end.prev, durable);
     let opened = store.boot(info, identity, epoch, opened)?;
     Ok((store, opened))
+}
+
+/// Auxiliary tree of a few instants.
+pub const META: &str = "meta";
+/// Row of [`META`]: the highest logical time of earlier processes, when nothing was committed since.
+pub const LOGICAL_TIME: &str = "logical_time";
+/// Row of [`META`]: since when prices were not worked on.
+pub const GAP_FROM: &str = "gap_from";
+
+/// Reads the instants kept beside the journal. The start of the gap is noted before `Booted` moves the journal's time:
+/// a crash in the middle of working the gap off must not shorten it.
+fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {
+    let rows = db.aux_rows(META)?;
+    let instant = |name: &str| {
+        let (_, value) = rows.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()?.parse().ok().map(Ts)
+    };
+    opened.last_logical_time = opened.last_logical_time.max(instant(LOGICAL_TIME).unwrap_or_default());
+    if opened.created {
+        return Ok(());
+    }
+    let known = instant(GAP_FROM);
+    let from = known.unwrap_or(opened.last_logical_time);
+    if known.is_none() {
+        db.aux_put(META, GAP_FROM, from.0.to_string().as_bytes())?;
+        db.aux_flush()?;
+    }
+    opened.gap_from = Some(from);
+    Ok(())
 }
 
 /// Step 2: the same store in the same place, a copy, or a new one.

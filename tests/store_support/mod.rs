@@ -31,6 +31,7 @@ pub fn info() -> OpenInfo {
         version: "test".into(),
         now: Ts::from_secs(1_700_000_000),
         deposits: BTreeMap::from([(asset("USDT"), "10000".parse().unwrap())]),
+        stands_still: false,
         store_id: None,
     }
 }

@@ -184,6 +184,7 @@ fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: start,
         deposits: system::deposits(settings),
+        stands_still: false,
         store_id: None,
     };
     let out: Option<Box<dyn std::io::Write + Send>> = match &args.report {
@@ -272,6 +273,7 @@ impl Drive {
             store,
             opened,
             feed,
+            outside: Default::default(),
             volatile: true,
             on_end: owner.clone().recipient(),
             on_fatal: run::fatal,

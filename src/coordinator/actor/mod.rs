@@ -12,6 +12,7 @@ mod pipeline;
 mod report;
 pub mod resolver;
 pub mod runs;
+pub mod timekeeper;
 pub mod watch;
 
 use std::{
@@ -27,6 +28,7 @@ use self::{
     command_desk::CommandAnswered,
     resolver::Resolve,
     runs::{Arrived, Reply},
+    timekeeper::{Outside, Timekeeper},
 };
 use super::{
     consensus, decision,
@@ -116,6 +118,8 @@ pub struct Parts {
     pub recovered: Recovered,
     /// The global degradation level, read by execution.
     pub level: Rc<Cell<DegradationLevel>>,
+    /// Wall clock and free space.
+    pub outside: Outside,
     /// Nothing outlives the process (backtest): no notes beside the truth are written.
     pub volatile: bool,
 }
@@ -150,6 +154,7 @@ pub struct Coordinator {
     pub(super) operating: BTreeMap<String, (String, operate::Answering)>,
     pub(super) started_real: std::time::Instant,
     pub(super) volatile: bool,
+    time: Timekeeper,
     effects: Vec<Effect>,
     /// The reply whose report is being stepped right now.
     arrived: Option<(RunId, Reply)>,
@@ -208,6 +213,7 @@ impl Coordinator {
             operating: BTreeMap::new(),
             started_real: std::time::Instant::now(),
             volatile: parts.volatile,
+            time: Timekeeper::new(parts.outside),
             effects: parts.effects,
             arrived: None,
             running: BTreeMap::new(),
@@ -382,6 +388,7 @@ impl Actor for Coordinator {
             self.carry_out(effect, now, ctx);
         }
         self.after_boot(ctx);
+        self.begin_watching(ctx);
         self.housekeeping(ctx);
         self.step(Input::Tick, ctx);
     }
@@ -420,6 +427,7 @@ impl Handler<Drain> for Coordinator {
         self.draining = true;
         self.step(Input::Drain, ctx);
         self.flush_notes();
+        self.note_time();
     }
 }
 

@@ -147,7 +147,10 @@ impl Scheduler {
         work.started_at = now;
         work.at = now.plus_ms(rules.timeout_ms);
         self.totals.queue_wait.record(now.since_ms(work.queued_at));
-        self.totals.start_lateness.record(now.since_ms(work.due));
+        // A retry waits on purpose, and nobody was there to start what fell due while the process slept.
+        if work.attempt == 1 && work.due >= self.awake_since {
+            self.totals.start_lateness.record(now.since_ms(work.due));
+        }
         self.totals.peak_running = self.totals.peak_running.max(self.general_used + self.reserved_used);
         effects.push(Effect::Start(RunRequest {
             id: KeyId(key),

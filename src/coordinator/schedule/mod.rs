@@ -62,6 +62,8 @@ pub struct Scheduler {
     fired: Vec<u32>,
     abandoned: BTreeSet<RunId>,
     totals: stats::Totals,
+    /// Slots due before this instant are catch-ups: nobody was there to start them.
+    awake_since: Ts,
 }
 
 impl Scheduler {
@@ -102,9 +104,16 @@ impl Scheduler {
             fired: Vec::new(),
             abandoned: BTreeSet::new(),
             totals: stats::Totals::default(),
+            awake_since: now,
         };
         (0..scheduler.keys.len() as u32).for_each(|key| scheduler.arm_grid(key, now));
         Ok(scheduler)
+    }
+
+    /// The process was not there before `at` (a forward jump of the clock): a run of an older slot is a catch-up, not a
+    /// late start.
+    pub fn slept_until(&mut self, at: Ts) {
+        self.awake_since = self.awake_since.max(at);
     }
 
     /// Lets `input` happen and everything fall due that is due at `now`; appends what has to be done. An instant before

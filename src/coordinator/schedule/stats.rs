@@ -4,11 +4,14 @@ use crate::model::{RunKey, RunOutcome, SkipReason, Ts};
 
 /// Number of skip reasons.
 pub const REASONS: usize = SkipReason::DataStale as usize + 1;
+/// Durations below this many milliseconds have a bucket each.
+const EXACT: usize = 101;
 /// Number of histogram buckets.
-pub const BUCKETS: usize = 24;
+pub const BUCKETS: usize = EXACT + 18;
 
-/// Durations by power of two: bucket 0 is 0 ms, bucket n holds 2^(n−1) .. 2^n − 1 ms, the last one everything longer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// Durations: exact milliseconds up to 100 ms, then by power of two (101..=127, 128..=255, …), the last one everything
+/// longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Histogram {
     /// Counts.
     pub buckets: [u64; BUCKETS],
@@ -16,11 +19,19 @@ pub struct Histogram {
     pub max_ms: i64,
 }
 
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { buckets: [0; BUCKETS], max_ms: 0 }
+    }
+}
+
 impl Histogram {
     /// Counts one duration; negative ones count as 0.
     pub fn record(&mut self, ms: i64) {
         let ms = ms.max(0);
-        let bucket = (i64::BITS - ms.leading_zeros()) as usize;
+        let exact = usize::try_from(ms).ok().filter(|ms| *ms < EXACT);
+        // 101 ms needs seven bits: the first coarse bucket.
+        let bucket = exact.unwrap_or_else(|| (i64::BITS - ms.leading_zeros()) as usize - 7 + EXACT);
         self.buckets[bucket.min(BUCKETS - 1)] += 1;
         self.max_ms = self.max_ms.max(ms);
     }
@@ -33,7 +44,10 @@ impl Histogram {
         for (bucket, count) in self.buckets.iter().enumerate() {
             seen += count;
             if *count > 0 && seen >= wanted {
-                let longest = if bucket == 0 { 0 } else { (1_i64 << bucket) - 1 };
+                if bucket == BUCKETS - 1 {
+                    return self.max_ms as f64;
+                }
+                let longest = if bucket < EXACT { bucket as i64 } else { (1_i64 << (bucket - EXACT + 7)) - 1 };
                 return longest.min(self.max_ms) as f64;
             }
         }
@@ -171,5 +185,22 @@ impl KeyCounts {
         self.interrupted += other.interrupted;
         self.panics += other.panics;
         self.skipped += other.skipped;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_exact_up_to_100_ms() {
+        let mut lateness = Histogram::default();
+        (1..=100).for_each(|ms| lateness.record(ms));
+        assert_eq!([0.5, 0.99, 1.0].map(|share| lateness.quantile(share)), [50.0, 99.0, 100.0]);
+        lateness.record(-5);
+        [101, 127, 128, 255, i64::MAX].into_iter().for_each(|ms| lateness.record(ms));
+        assert_eq!(lateness.buckets[EXACT..EXACT + 2], [2, 2]);
+        assert_eq!((lateness.buckets[0], lateness.buckets[BUCKETS - 1], lateness.max_ms), (1, 1, i64::MAX));
+        assert_eq!(Histogram::default().quantile(0.99), 0.0);
     }
 }

@@ -115,6 +115,7 @@ impl Setup {
             version: "test".into(),
             now: self.start,
             deposits: system::deposits(&self.settings),
+            stands_still: false,
             store_id: None,
         }
     }
@@ -156,6 +157,7 @@ impl Setup {
                 opened,
                 feed: Box::new(feed),
                 volatile: false,
+                outside: Default::default(),
                 on_end: owner.clone().recipient(),
                 on_fatal: fatal,
                 seams,

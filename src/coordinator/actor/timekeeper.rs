@@ -1,0 +1,158 @@
+//! What the coordinator watches outside of program time: the wall clock, the free space of the store's disk, and how
+//! far program time has got. Readings come in through [`Outside`], so a test can make them up; rules are elsewhere.
+
+use std::{rc::Rc, time::Duration};
+
+use actix::{AsyncContext, Context};
+use tokio::time::Instant;
+
+use super::{Coordinator, schedule::Input, states};
+use crate::{
+    coordinator::clock::{ClockStep, LogicalClock, Reading},
+    execution, market,
+    model::{Clock, Event, Ts},
+    runtime::post::post,
+    store::{AuxPut, LOGICAL_TIME, META},
+};
+
+/// The wall is compared with program time this often, real time (resilience §7).
+const OBSERVE: Duration = Duration::from_secs(1);
+/// Program time is noted this often, real time (resilience §7 asks for ten seconds; an accelerated clock would lose
+/// ten program minutes with each kill).
+const PERSIST: Duration = Duration::from_secs(1);
+/// Free space is read this often, real time (durability §13).
+const SPACE: Duration = Duration::from_secs(60);
+/// Program time this close to the wall is left alone: a correction per reading would only be jitter.
+const TOLERANCE_MS: i64 = 100;
+const MIB: u64 = 1 << 20;
+
+/// Reads the wall clock.
+pub type WallSource = Rc<dyn Fn() -> Ts>;
+/// Reads the free bytes of the store's disk; absent when they cannot be told.
+pub type SpaceSource = Rc<dyn Fn() -> Option<u64>>;
+
+/// What is read outside of program time. Nothing by default: backtests have no outside.
+#[derive(Clone, Default)]
+pub struct Outside {
+    /// The wall; absent when program time does not follow it (virtual or accelerated).
+    pub wall: Option<WallSource>,
+    /// Free space; absent when nothing is kept on disk.
+    pub free_space: Option<SpaceSource>,
+    /// Highest program time of earlier processes.
+    pub persisted: Ts,
+}
+
+/// The coordinator's part.
+pub(super) struct Timekeeper {
+    outside: Outside,
+    began: Instant,
+    rule: Option<LogicalClock>,
+    /// Little space has been told.
+    told_space: bool,
+}
+
+impl Timekeeper {
+    pub(super) fn new(outside: Outside) -> Timekeeper {
+        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false }
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        let wall = self.outside.wall.as_ref()?();
+        let monotonic_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Some(Reading { wall, monotonic_ms, venue: None })
+    }
+}
+
+impl Coordinator {
+    /// First readings, and timers for the others.
+    pub(super) fn begin_watching(&mut self, ctx: &mut Context<Self>) {
+        if self.volatile {
+            return;
+        }
+        let held = self.view.read().coordinator.pause_reasons.contains(states::CLOCK);
+        if let Some(reading) = self.time.reading() {
+            let (mut rule, step) = LogicalClock::boot(&self.settings.clock, reading, self.time.outside.persisted);
+            if held {
+                // The reason outlived the process; it ends like any other, after a minute of agreement.
+                rule.distrust();
+            }
+            self.time.rule = Some(rule);
+            self.obey(step, reading.wall, ctx);
+            ctx.run_interval(OBSERVE, Self::observe_clock);
+        } else if held {
+            self.pause_for_clock(false, ctx);
+        }
+        if self.time.outside.free_space.is_some() {
+            self.look_at_space(ctx);
+            ctx.run_interval(SPACE, |actor, ctx| actor.look_at_space(ctx));
+        }
+        ctx.run_interval(PERSIST, |actor, _| actor.note_time());
+    }
+
+    fn observe_clock(&mut self, ctx: &mut Context<Self>) {
+        let Some(reading) = self.time.reading() else { return };
+        if let Some(step) = self.time.rule.as_mut().map(|rule| rule.observe(reading)) {
+            self.obey(step, reading.wall, ctx);
+        }
+    }
+
+    fn obey(&mut self, step: ClockStep, wall: Ts, ctx: &mut Context<Self>) {
+        let off_ms = wall.since_ms(self.clock.now());
+        if off_ms.abs() > TOLERANCE_MS {
+            self.clock.follow_wall(wall, self.settings.clock.backward_rate);
+        }
+        if let Some(jump_ms) = step.jump_ms {
+            self.record("clock", vec![Event::ClockJump { jump_ms }]);
+        }
+        if let Some(pause) = step.pause {
+            self.pause_for_clock(pause, ctx);
+        }
+        if off_ms > i64::from(self.settings.clock.jump_seconds) * 1_000 {
+            // The process was not there: everyone who set a timer looks at the clock again.
+            self.scheduler.slept_until(self.clock.now());
+            post("market", &self.links.market, market::actor::ClockMoved);
+            post("execution", &self.links.execution, execution::actor::ClockMoved);
+            self.housekeeping(ctx);
+            self.step(Input::Tick, ctx);
+        }
+    }
+
+    fn pause_for_clock(&mut self, pause: bool, ctx: &mut Context<Self>) {
+        let make = move |actor: &mut Coordinator| {
+            let state = actor.view.read();
+            match pause {
+                true => states::pause(&state.coordinator, states::CLOCK),
+                false if actor.settings.degradation.auto_clear_pause => {
+                    states::clear(&state.coordinator, states::CLOCK)
+                }
+                false => Vec::new(),
+            }
+        };
+        self.change_state("clock".to_owned(), make, ctx);
+    }
+
+    /// After a kill, program time goes on from here when nothing was committed since.
+    pub(super) fn note_time(&mut self) {
+        if !self.volatile {
+            let value = self.clock.now().0.to_string().into_bytes();
+            post("store", &self.links.store, AuxPut { tree: META.to_owned(), key: LOGICAL_TIME.to_owned(), value });
+        }
+    }
+
+    fn look_at_space(&mut self, ctx: &mut Context<Self>) {
+        let Some(free) = self.time.outside.free_space.as_ref().and_then(|read| read()) else { return };
+        let free_mib = free / MIB;
+        let limits = &self.settings.store.free_space;
+        let (alert_mib, pause_mib) = (u64::from(limits.alert_mib), u64::from(limits.pause_mib));
+        let told = std::mem::replace(&mut self.time.told_space, free_mib < alert_mib);
+        if free_mib < alert_mib && !told {
+            let facts = [("free_mib", free_mib.to_string()), ("alert_mib", alert_mib.to_string())];
+            self.note(self.clock.now(), "disk_low", facts);
+        }
+        if free_mib < pause_mib {
+            let make =
+                |actor: &mut Coordinator| states::pause(&actor.view.read().coordinator, &states::boot_reason("disk"));
+            self.change_state("disk".to_owned(), make, ctx);
+        }
+    }
+}
