@@ -402,7 +402,7 @@ fn b10_a_killed_process_repeats_at_most_ten_seconds_of_program_time() {
 }
 
 #[test]
-fn d13_little_space_is_told_once_and_less_pauses() {
+fn little_space_is_told_once_and_less_pauses() {
     let data = tempfile::tempdir().unwrap();
     let path = data.path().to_owned();
     run_virtual(START, |place| async move {

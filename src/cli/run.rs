@@ -36,7 +36,7 @@ use crate::{
         shutdown::{signals, stop_on_signal},
     },
     settings::{Loaded, MarketSource, Settings},
-    store::{Batch, Close, Commit, Detach, Flush, OpenInfo, Opened, Store, lock::StoreLock},
+    store::{Batch, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, lock::StoreLock},
 };
 
 /// Where the access token is kept.
@@ -164,11 +164,14 @@ fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed
     })
 }
 
-/// The wall is followed at speed 1 only; an accelerated clock has left it on purpose.
-fn outside(settings: &Settings, opened: &Opened) -> Outside {
+/// The wall is followed at speed 1 only, and not while it is behind a time that an accelerated clock has reached: that
+/// clock left the wall on purpose, as a replay does.
+fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
     let data = PathBuf::from(&settings.data_dir);
-    let wall: Option<WallSource> = (settings.runtime.speed <= 1 && settings.market.source != MarketSource::Csv)
-        .then(|| Rc::new(wall_now) as WallSource);
+    let rows = store.aux_rows(META).unwrap_or_default();
+    let left = rows.iter().any(|(key, _)| key == LEFT_WALL) && wall_now() < opened.last_logical_time;
+    let follows = settings.runtime.speed <= 1 && settings.market.source != MarketSource::Csv && !left;
+    let wall = follows.then(|| Rc::new(wall_now) as WallSource);
     Outside {
         wall,
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
@@ -208,7 +211,7 @@ async fn live(
     listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
-    let outside = outside(&settings, &opened);
+    let outside = outside(&settings, &store, &opened);
     let feed = make_feed(&settings, store.state(), place.clock.now())?;
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
     let ingredients = Ingredients {

@@ -151,7 +151,11 @@ impl Alarmed for MarketActor {
 impl Handler<ClockMoved> for MarketActor {
     type Result = ();
     fn handle(&mut self, _: ClockMoved, _: &mut Context<Self>) {
-        self.wake();
+        // The same instant is another moment of the monotonic clock now.
+        self.alarm.set(None, &self.clock);
+        if self.on_end.is_some() {
+            self.wake();
+        }
     }
 }
 

@@ -97,6 +97,8 @@ pub(super) fn open(
 pub const META: &str = "meta";
 /// Row of [`META`]: the highest logical time of earlier processes, when nothing was committed since.
 pub const LOGICAL_TIME: &str = "logical_time";
+/// Row of [`META`]: program time has left the wall on purpose (an accelerated clock), so the wall proves nothing about it.
+pub const LEFT_WALL: &str = "left_wall";
 /// Row of [`META`]: since when prices were not worked on.
 pub const GAP_FROM: &str = "gap_from";
 

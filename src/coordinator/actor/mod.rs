@@ -424,10 +424,10 @@ pub struct Drain;
 impl Handler<Drain> for Coordinator {
     type Result = ();
     fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) {
+        self.note_time();
         self.draining = true;
         self.step(Input::Drain, ctx);
         self.flush_notes();
-        self.note_time();
     }
 }
 

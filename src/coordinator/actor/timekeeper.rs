@@ -12,7 +12,7 @@ use crate::{
     execution, market,
     model::{Clock, Event, Ts},
     runtime::post::post,
-    store::{AuxPut, LOGICAL_TIME, META},
+    store::{AuxPut, AuxRemove, LEFT_WALL, LOGICAL_TIME, META},
 };
 
 /// The wall is compared with program time this often, real time (resilience §7).
@@ -77,10 +77,15 @@ impl Coordinator {
                 rule.distrust();
             }
             self.time.rule = Some(rule);
+            let row = AuxRemove { tree: META.to_owned(), key: LEFT_WALL.to_owned() };
+            post("store", &self.links.store, row);
             self.obey(step, reading.wall, ctx);
             ctx.run_interval(OBSERVE, Self::observe_clock);
-        } else if held {
-            self.pause_for_clock(false, ctx);
+        } else {
+            self.put_meta(LEFT_WALL, "1".to_owned());
+            if held {
+                self.pause_for_clock(false, ctx);
+            }
         }
         if self.time.outside.free_space.is_some() {
             self.look_at_space(ctx);
@@ -112,6 +117,7 @@ impl Coordinator {
             self.scheduler.slept_until(self.clock.now());
             post("market", &self.links.market, market::actor::ClockMoved);
             post("execution", &self.links.execution, execution::actor::ClockMoved);
+            self.alarm.set(None, &self.clock);
             self.housekeeping(ctx);
             self.step(Input::Tick, ctx);
         }
@@ -133,10 +139,15 @@ impl Coordinator {
 
     /// After a kill, program time goes on from here when nothing was committed since.
     pub(super) fn note_time(&mut self) {
-        if !self.volatile {
-            let value = self.clock.now().0.to_string().into_bytes();
-            post("store", &self.links.store, AuxPut { tree: META.to_owned(), key: LOGICAL_TIME.to_owned(), value });
+        // While draining the store may be closed already, and the clean stop carries the time.
+        if !self.volatile && !self.draining {
+            self.put_meta(LOGICAL_TIME, self.clock.now().0.to_string());
         }
+    }
+
+    fn put_meta(&self, key: &str, value: String) {
+        let row = AuxPut { tree: META.to_owned(), key: key.to_owned(), value: value.into_bytes() };
+        post("store", &self.links.store, row);
     }
 
     fn look_at_space(&mut self, ctx: &mut Context<Self>) {
