@@ -84,12 +84,17 @@ fn wrong_usage(error: anyhow::Error) -> anyhow::Error {
 fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
     let settings = &loaded.settings;
     let seed = if settings.seed == 0 { fresh_seed() } else { settings.seed };
+    // A replay lives in the time of its candles from its first record on.
+    let now = match settings.market.source {
+        MarketSource::Csv => csv_feed(settings).map_err(wrong_usage)?.peek_at().unwrap_or_else(wall_now),
+        MarketSource::Simulated => wall_now(),
+    };
     let info = OpenInfo {
         seed,
         data_kind: data_kind(settings).to_owned(),
         config_hash: loaded.hash.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        now: wall_now(),
+        now,
         deposits: system::deposits(settings),
         stands_still: settings.runtime.speed > 1 || settings.market.source == MarketSource::Csv,
         store_id: Some(uuid::Uuid::now_v7()),
