@@ -39,11 +39,6 @@ pub struct Mark {
 #[rtype(result = "Result<Approved, RiskRefusal>")]
 pub struct Reserve(pub RiskRequest);
 
-/// Checks an entry without holding anything, for the conflict rules.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Result<Approved, RiskRefusal>")]
-pub struct DryRun(pub RiskRequest);
-
 /// A decision ended without a trade: what was held for it is free again.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -201,15 +196,6 @@ impl Handler<Reserve> for RiskActor {
             self.pending.insert(approved.reservation.key, approved.reservation.clone());
         }
         MessageResult(checked)
-    }
-}
-
-impl Handler<DryRun> for RiskActor {
-    type Result = MessageResult<DryRun>;
-    fn handle(&mut self, DryRun(request): DryRun, _: &mut Context<Self>) -> Self::Result {
-        let now = self.parts.clock.now();
-        let view = self.view(now);
-        MessageResult(super::check(&view, &self.parts.rules, &request, now))
     }
 }
 
