@@ -178,9 +178,10 @@ fn f13_an_answer_counts_only_on_its_correlation_id() {
     .unwrap();
 }
 
-/// Sends two commands at the same moment and waits for both answers.
+/// Puts two commands into the coordinator's mailbox in one turn, past the desk, which would hand them on one by one:
+/// the second is handled before the first is durable. Waits for both answers.
 async fn at_once(system: &System, first: Command, second: Command) -> (Operated, Operated) {
-    let (one, two) = (system.desk.send(operate("one", first)), system.desk.send(operate("two", second)));
+    let (one, two) = (system.coordinator.send(operate("one", first)), system.coordinator.send(operate("two", second)));
     let (one, two) = futures_util::join!(one, two);
     (one.unwrap(), two.unwrap())
 }
