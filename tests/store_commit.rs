@@ -17,7 +17,7 @@ use triplegain::{
     cli::journal::{Format, Selection, export, tail, verify},
     model::{CoordinatorState, Record, State, TradeKey, Ts},
     store::{
-        Batch, Expectation, Fatal, Store,
+        AuxChange, Batch, Expectation, Fatal, Store,
         journal::{JournalFile, Opener, plain_files},
         reader::{self, Start},
     },
@@ -229,10 +229,13 @@ fn the_journal_in_memory_is_the_one_on_disk_and_its_hash_is_of_its_bytes() {
 fn auxiliary_data_is_kept_beside_the_journal() {
     let data = tempfile::tempdir().unwrap();
     let (mut store, _) = open(data.path()).unwrap();
-    store.aux_put("opinions", "b", b"2").unwrap();
-    store.aux_put("opinions", "a", b"1").unwrap();
-    store.aux_put("opinions", "c", b"3").unwrap();
-    store.aux_remove("opinions", "c").unwrap();
+    let row = |key: &str, value: Option<&str>| AuxChange {
+        tree: "opinions",
+        key: key.to_owned(),
+        value: value.map(|value| value.as_bytes().to_vec()),
+    };
+    store.aux_write(vec![row("b", Some("2")), row("a", Some("0")), row("c", Some("3"))]).unwrap();
+    store.aux_write(vec![row("c", None), row("a", Some("1"))]).unwrap();
     store.aux_flush().unwrap();
     drop(store);
     let rows = open(data.path()).unwrap().0.aux_rows("opinions").unwrap();

@@ -16,11 +16,11 @@ use crate::{
         actor::{self, Coordinator, Links},
         announce::Announcer,
         command_desk::CommandDesk,
+        notes::{self, KeptRow},
         opinions::{Opinions, StoredOpinion},
         resolver::ConflictResolver,
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         timekeeper::Outside,
-        watch::{self, KeptRow},
     },
     execution::{
         actor::{ExecutionActor, Parts as ExecutionParts, Tick},
@@ -301,18 +301,18 @@ impl Aux {
     /// after `now`: an accelerated clock may begin a little before them, and nothing may know its own future.
     fn read(store: &Store, now: Ts) -> Result<Aux> {
         let mut opinions = Opinions::default();
-        for (_, row) in store.aux_rows(watch::OPINIONS)? {
+        for (_, row) in store.aux_rows(notes::OPINIONS)? {
             if let Ok(opinion) = serde_json::from_slice::<StoredOpinion>(&row)
                 && opinion.head().produced_at <= now
             {
                 opinions.accept(opinion);
             }
         }
-        let mut rows: Vec<KeptRow> = readable(store, watch::ROWS)?;
+        let mut rows: Vec<KeptRow> = readable(store, notes::ROWS)?;
         rows.retain(|row| {
             row.last_success.is_none_or(|at| at <= now) && row.latest.is_none_or(|output| output.1 <= now)
         });
-        Ok(Aux { opinions, rows, markers: readable(store, watch::MARKERS)? })
+        Ok(Aux { opinions, rows, markers: readable(store, notes::MARKERS)? })
     }
 }
 

@@ -18,4 +18,4 @@ pub mod schedule;
 pub mod states;
 pub mod status;
 
-pub use actor::{announce, command_desk, messages, operate, resolver, runs, timekeeper, watch};
+pub use actor::{announce, command_desk, messages, notes, operate, resolver, runs, timekeeper, watch};

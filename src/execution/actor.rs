@@ -25,7 +25,7 @@ use crate::{
     settings::Settings,
     store::{
         GAP_FROM, META,
-        actor::{AuxRemove, Commit, StoreActor},
+        actor::{AuxRow, AuxWrite, Commit, StoreActor},
         batch::{Batch, CommitResult, Expectation},
         view::StateView,
     },
@@ -225,8 +225,8 @@ impl ExecutionActor {
         };
         let work = self.parts.gap.next(&self.parts.view.read(), self.venue.as_mut(), &desk)?;
         if work.is_none() && self.parts.gap.is_over() {
-            let row = AuxRemove { tree: META.to_owned(), key: GAP_FROM.to_owned() };
-            post("store", &self.parts.store, row);
+            let row = AuxRow::remove(META, GAP_FROM.to_owned());
+            post("store", &self.parts.store, AuxWrite(vec![row]));
         }
         Ok(work)
     }

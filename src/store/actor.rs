@@ -10,8 +10,10 @@ use actix::{
     prelude::SendError,
 };
 
+use serde::Serialize;
+
 use super::{
-    batch::{Batch, CommitResult},
+    batch::{AuxChange, Batch, CommitResult},
     core::{Head, Store},
     error::Fatal,
     view::CommitLog,
@@ -28,26 +30,43 @@ pub struct CommittedBatch(pub Arc<[Record]>);
 #[rtype(result = "CommitResult")]
 pub struct Commit(pub Batch);
 
-/// Store data outside the journal, durable within a second.
-#[derive(Message, Clone, Debug)]
+/// Store or remove data outside the journal, durable within a second.
+#[derive(Message)]
 #[rtype(result = "()")]
-pub struct AuxPut {
-    /// Name of the auxiliary tree.
-    pub tree: String,
-    /// Key within it.
-    pub key: String,
-    /// Any bytes.
-    pub value: Vec<u8>,
+pub struct AuxWrite(pub Vec<AuxRow>);
+
+/// Makes the bytes of a row, on the store's thread.
+type Encode = Box<dyn FnOnce() -> serde_json::Result<Vec<u8>> + Send>;
+
+/// One row of an auxiliary tree.
+pub struct AuxRow {
+    tree: &'static str,
+    key: String,
+    value: Option<Encode>,
 }
 
-/// Remove data outside the journal.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct AuxRemove {
-    /// Name of the auxiliary tree.
-    pub tree: String,
-    /// Key within it.
-    pub key: String,
+impl AuxRow {
+    /// `row` as JSON under `key`. It is encoded by the store, so the sender pays nothing for it.
+    pub fn put(tree: &'static str, key: String, row: impl Serialize + Send + 'static) -> AuxRow {
+        AuxRow { tree, key, value: Some(Box::new(move || serde_json::to_vec(&row))) }
+    }
+
+    /// No row under `key`.
+    pub fn remove(tree: &'static str, key: String) -> AuxRow {
+        AuxRow { tree, key, value: None }
+    }
+
+    /// A row that cannot be written is left out, like one that was lost.
+    fn encode(self) -> Option<AuxChange> {
+        let AuxRow { tree, key, value } = self;
+        match value.map(|encode| encode()).transpose() {
+            Ok(value) => Some(AuxChange { tree, key, value }),
+            Err(error) => {
+                tracing::error!(%error, tree, key, "a row beside the journal could not be written");
+                None
+            }
+        }
+    }
 }
 
 /// A copy of the state.
@@ -269,21 +288,13 @@ impl Handler<CommitPending> for StoreActor {
     }
 }
 
-impl Handler<AuxPut> for StoreActor {
+impl Handler<AuxWrite> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, put: AuxPut, ctx: &mut Self::Context) {
+    fn handle(&mut self, AuxWrite(rows): AuxWrite, ctx: &mut Self::Context) {
+        let changes = rows.into_iter().filter_map(AuxRow::encode).collect();
         self.aux_dirty = true;
-        self.aux(ctx, |store| store.aux_put(&put.tree, &put.key, &put.value));
-    }
-}
-
-impl Handler<AuxRemove> for StoreActor {
-    type Result = ();
-
-    fn handle(&mut self, remove: AuxRemove, ctx: &mut Self::Context) {
-        self.aux_dirty = true;
-        self.aux(ctx, |store| store.aux_remove(&remove.tree, &remove.key));
+        self.aux(ctx, |store| store.aux_write(changes));
     }
 }
 

@@ -43,6 +43,17 @@ impl Batch {
     }
 }
 
+/// One row of an auxiliary tree, beside the journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuxChange {
+    /// Name of the auxiliary tree.
+    pub tree: &'static str,
+    /// Key within it.
+    pub key: String,
+    /// Any bytes; absent = removed.
+    pub value: Option<Vec<u8>>,
+}
+
 /// What must hold in the current state for a batch to be applied.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Expectation {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    batch::{Batch, CommitResult, Committed, Refused},
+    batch::{AuxChange, Batch, CommitResult, Committed, Refused},
     checkpoint,
     error::{Fatal, HaltReason, StoreError},
     frame::{Framer, LineHash, NO_LINE},
@@ -352,36 +352,26 @@ impl Store {
         Ok(())
     }
 
-    /// Stores data outside the journal; durable with the next [`Store::aux_flush`], a lost second is harmless.
+    /// Stores or removes data outside the journal; durable with the next [`Store::aux_flush`], a lost second is harmless.
     ///
     /// # Errors
     /// [`Fatal`]; the process must end.
-    pub fn aux_put(&mut self, tree: &str, key: &str, value: &[u8]) -> Result<(), Fatal> {
+    pub fn aux_write(&mut self, changes: Vec<AuxChange>) -> Result<(), Fatal> {
         self.ready()?;
         match &mut self.backend {
-            Backend::Durable(durable) => durable.db.aux_put(tree, key, value),
+            Backend::Durable(durable) => durable.db.aux_write(&changes)?,
             Backend::Memory(memory) => {
-                memory.aux.insert((tree.to_owned(), key.to_owned()), value.to_vec());
-                Ok(())
+                for change in changes {
+                    let place = (change.tree.to_owned(), change.key);
+                    match change.value {
+                        Some(value) => drop(memory.aux.insert(place, value)),
+                        None => drop(memory.aux.remove(&place)),
+                    }
+                }
             }
-            Backend::Frozen { .. } => Ok(()),
+            Backend::Frozen { .. } => {}
         }
-    }
-
-    /// Removes data outside the journal.
-    ///
-    /// # Errors
-    /// [`Fatal`]; the process must end.
-    pub fn aux_remove(&mut self, tree: &str, key: &str) -> Result<(), Fatal> {
-        self.ready()?;
-        match &mut self.backend {
-            Backend::Durable(durable) => durable.db.aux_remove(tree, key),
-            Backend::Memory(memory) => {
-                memory.aux.remove(&(tree.to_owned(), key.to_owned()));
-                Ok(())
-            }
-            Backend::Frozen { .. } => Ok(()),
-        }
+        Ok(())
     }
 
     /// All data of one auxiliary tree, in key order.

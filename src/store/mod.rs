@@ -22,10 +22,10 @@ pub mod verify;
 pub mod view;
 
 pub use actor::{
-    AuxPut, AuxRemove, Close, Commit, CommittedBatch, Detach, Flush, GetState, JournalHead, Observe, StoreActor,
+    AuxRow, AuxWrite, Close, Commit, CommittedBatch, Detach, Flush, GetState, JournalHead, Observe, StoreActor,
     StoreActorConfig,
 };
-pub use batch::{Batch, CommitResult, Committed, Expectation, Refused};
+pub use batch::{AuxChange, Batch, CommitResult, Committed, Expectation, Refused};
 pub use core::{Head, OpenInfo, Opened, Store};
 pub use error::{Damage, Fatal, HaltReason, StoreError};
 pub use recover::{GAP_FROM, LEFT_WALL, LOGICAL_TIME, META};

@@ -5,6 +5,7 @@
 use std::{fs, path::Path};
 
 use super::{
+    batch::AuxChange,
     checkpoint::{self, Checkpoint},
     core::{Durable, OpenInfo, Opened, Store},
     error::{Damage, HaltReason, StoreError},
@@ -117,7 +118,8 @@ fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {
     let known = instant(GAP_FROM);
     let from = known.unwrap_or(opened.last_logical_time);
     if known.is_none() {
-        db.aux_put(META, GAP_FROM, from.0.to_string().as_bytes())?;
+        let value = Some(from.0.to_string().into_bytes());
+        db.aux_write(&[AuxChange { tree: META, key: GAP_FROM.to_owned(), value }])?;
         db.aux_flush()?;
     }
     opened.gap_from = Some(from);

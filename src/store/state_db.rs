@@ -3,7 +3,7 @@
 //! It is never trusted: a start compares it with the fold of the journal, and any doubt moves it aside and rebuilds it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use sled::{
 };
 
 use super::{
+    batch::AuxChange,
     error::Fatal,
     files, frame,
     objects::{self, META, TREES},
@@ -227,23 +228,25 @@ impl StateDb {
             .unwrap_or_else(|_| Err(Fatal::Embedded("the library panicked".to_owned())))
     }
 
-    /// Stores `value` under `key` of the auxiliary tree `name`; durable with the next flush.
+    /// Writes rows of auxiliary trees, one batch per tree; durable with the next flush.
     ///
     /// # Errors
     /// [`Fatal::Embedded`].
-    pub fn aux_put(&self, name: &str, key: &str, value: &[u8]) -> Result<(), Fatal> {
+    pub fn aux_write(&self, changes: &[AuxChange]) -> Result<(), Fatal> {
+        let mut batches: BTreeMap<&str, sled::Batch> = BTreeMap::new();
+        for change in changes {
+            let batch = batches.entry(change.tree).or_default();
+            match &change.value {
+                Some(value) => batch.insert(change.key.as_bytes(), frame::envelope(0, value)),
+                None => batch.remove(change.key.as_bytes()),
+            }
+        }
         self.guarded(|db| {
-            let sealed = frame::envelope(0, value);
-            db.aux(name)?.insert(key, sealed).map(drop).map_err(|error| Fatal::Embedded(error.to_string()))
+            for (name, batch) in batches {
+                db.aux(name)?.apply_batch(batch).map_err(|error| Fatal::Embedded(error.to_string()))?;
+            }
+            Ok(())
         })
-    }
-
-    /// Removes `key` from the auxiliary tree `name`.
-    ///
-    /// # Errors
-    /// [`Fatal::Embedded`].
-    pub fn aux_remove(&self, name: &str, key: &str) -> Result<(), Fatal> {
-        self.guarded(|db| db.aux(name)?.remove(key).map(drop).map_err(|error| Fatal::Embedded(error.to_string())))
     }
 
     /// All rows of the auxiliary tree `name` in key order; rows that cannot be read are left out, losing them is harmless.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use actix::{AsyncContext, Context};
 
 use super::{
-    Coordinator, Note,
+    Coordinator,
     opinions::StoredOpinion,
     runs::Reply,
     schedule::{Inputs, RunTags},
@@ -18,7 +18,7 @@ use crate::{
     market::actor::SampleFeeds,
     model::{Capability, Clock, DegradationLevel, Event, RegimeOutput, RunId, RunKey, RunOutcome, TaskName, Ts},
     runtime::post::post,
-    store::{actor::Commit, batch::Batch},
+    store::{AuxWrite, actor::Commit, batch::Batch},
 };
 
 /// A refresh of market data is judged this often, milliseconds (resilience §1).
@@ -41,7 +41,9 @@ impl Coordinator {
     ) {
         let accepted = if outcome == RunOutcome::Succeeded { reply } else { None };
         if !key.task.is_money_relevant() {
-            self.write_note(|| Note::Ended(key));
+            if !self.volatile {
+                self.notes.ended(key, self.clock.now());
+            }
             match accepted {
                 Some(Reply::Technical(output)) => {
                     self.publish(Some(key.symbol), Payload::Ta(Arc::clone(&output)));
@@ -80,7 +82,9 @@ impl Coordinator {
     }
 
     fn accept_opinion(&mut self, opinion: StoredOpinion) {
-        self.write_note(|| Note::Opinion(opinion.clone()));
+        if !self.volatile {
+            self.notes.opinion(opinion.clone(), self.clock.now());
+        }
         self.opinions.accept(opinion);
     }
 
@@ -123,11 +127,19 @@ impl Coordinator {
         actix_rt::spawn(async move { drop(request.await) });
     }
 
+    /// Hands the notes beside the truth to the store.
+    pub(super) fn flush_notes(&mut self) {
+        let changes = self.notes.take(|key| self.scheduler.row(key));
+        if !changes.is_empty() {
+            post("store", &self.links.store, AuxWrite(changes));
+        }
+    }
+
     /// What the coordinator does by the clock besides scheduling: notes, vote marks, market data as a capability.
     pub(super) fn housekeeping(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let flush_ms = i64::from(self.settings.store.aux_flush_ms);
-        if self.notes_since.is_some_and(|since| now.since_ms(since) >= flush_ms) {
+        if self.notes.since().is_some_and(|since| now.since_ms(since) >= flush_ms) {
             self.flush_notes();
         }
         self.mark_votes(now);
@@ -203,7 +215,7 @@ impl Coordinator {
     /// The next instant at which housekeeping has something to do.
     pub(super) fn own_wakeup(&self) -> Option<Ts> {
         let flush_ms = i64::from(self.settings.store.aux_flush_ms);
-        let notes = self.notes_since.map(|since| since.plus_ms(flush_ms));
+        let notes = self.notes.since().map(|since| since.plus_ms(flush_ms));
         let settings = &self.settings.agents.trading_decision.leaderboard;
         let votes = {
             let state = self.view.read();

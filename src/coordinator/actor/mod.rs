@@ -7,6 +7,7 @@ pub mod announce;
 pub mod command_desk;
 mod lane;
 pub mod messages;
+pub mod notes;
 pub mod operate;
 mod pipeline;
 mod report;
@@ -26,6 +27,7 @@ use tokio::task::AbortHandle;
 
 use self::{
     command_desk::CommandAnswered,
+    notes::Notes,
     resolver::Resolve,
     runs::{Arrived, Reply},
     timekeeper::{Outside, Timekeeper},
@@ -34,7 +36,7 @@ use super::{
     consensus, decision,
     degradation::Degradation,
     describe, disputed, emergency,
-    opinions::{self, Opinions, StoredOpinion},
+    opinions::{self, Opinions},
     resolution,
     schedule::{self, Effect, Gates, Input, RunRequest, Scheduler},
     states, status,
@@ -45,8 +47,8 @@ use crate::{
     execution::actor::ExecutionActor,
     market::actor::{FeedsSampled, MarketActor, ReadSnapshot},
     model::{
-        Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, InFlightMarker, PositionId, Recovered,
-        RunId, RunKey, RunOutcome, SkipReason, Symbol, TaskName, TradeKey, Ts,
+        Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, PositionId, Recovered, RunId, RunKey,
+        RunOutcome, SkipReason, Symbol, TaskName, TradeKey, Ts,
     },
     risk::{
         RiskRules,
@@ -161,24 +163,12 @@ pub struct Coordinator {
     running: BTreeMap<RunId, AbortHandle>,
     alarm: Alarm,
     /// Notes beside the truth not handed to the store yet.
-    pub(super) notes: Vec<Note>,
-    pub(super) notes_since: Option<Ts>,
+    pub(super) notes: Notes,
     last_gates: Option<Gates>,
     /// Newest skip reason by key, for `status`.
     pub(super) last_skip: BTreeMap<RunKey, SkipReason>,
     /// Newest outcome by key, for `status`.
     pub(super) last_outcome: BTreeMap<RunKey, &'static str>,
-}
-
-/// Something written beside the truth; losing a second of it is harmless.
-#[derive(Clone, Debug)]
-pub enum Note {
-    /// An opinion run began.
-    Began(InFlightMarker),
-    /// An opinion run ended, however.
-    Ended(RunKey),
-    /// An accepted output.
-    Opinion(StoredOpinion),
 }
 
 impl Coordinator {
@@ -218,8 +208,7 @@ impl Coordinator {
             arrived: None,
             running: BTreeMap::new(),
             alarm: Alarm::default(),
-            notes: Vec::new(),
-            notes_since: None,
+            notes: Notes::default(),
             last_gates: None,
             last_skip: BTreeMap::new(),
             last_outcome: BTreeMap::new(),
@@ -312,7 +301,9 @@ impl Coordinator {
             let events = vec![Event::RunClaimed { marker: request.marker() }];
             Some(self.batch("coordinator", request.run_id.to_string(), events))
         } else {
-            self.write_note(|| Note::Began(request.marker()));
+            if !self.volatile {
+                self.notes.began(request.marker(), self.clock.now());
+            }
             None
         };
         let run_id = request.run_id;
@@ -326,14 +317,6 @@ impl Coordinator {
         let next = [self.scheduler.next_wakeup(), self.own_wakeup()].into_iter().flatten().min();
         if next.is_some() {
             self.alarm.set(next, &self.clock);
-        }
-    }
-
-    /// Appends a note beside the truth; `make` is not called where nothing outlives the process.
-    pub(super) fn write_note(&mut self, make: impl FnOnce() -> Note) {
-        if !self.volatile {
-            self.notes_since.get_or_insert(self.clock.now());
-            self.notes.push(make());
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     execution, market,
     model::{Clock, Event, Ts},
     runtime::post::post,
-    store::{AuxPut, AuxRemove, LEFT_WALL, LOGICAL_TIME, META},
+    store::{AuxRow, AuxWrite, LEFT_WALL, LOGICAL_TIME, META},
 };
 
 /// The wall is compared with program time this often, real time (resilience §7).
@@ -77,12 +77,11 @@ impl Coordinator {
                 rule.distrust();
             }
             self.time.rule = Some(rule);
-            let row = AuxRemove { tree: META.to_owned(), key: LEFT_WALL.to_owned() };
-            post("store", &self.links.store, row);
+            post("store", &self.links.store, AuxWrite(vec![AuxRow::remove(META, LEFT_WALL.to_owned())]));
             self.obey(step, reading.wall, ctx);
             ctx.run_interval(OBSERVE, Self::observe_clock);
         } else {
-            self.put_meta(LEFT_WALL, "1".to_owned());
+            self.put_meta(LEFT_WALL, 1);
             if held {
                 self.pause_for_clock(false, ctx);
             }
@@ -141,13 +140,12 @@ impl Coordinator {
     pub(super) fn note_time(&mut self) {
         // While draining the store may be closed already, and the clean stop carries the time.
         if !self.volatile && !self.draining {
-            self.put_meta(LOGICAL_TIME, self.clock.now().0.to_string());
+            self.put_meta(LOGICAL_TIME, self.clock.now().0);
         }
     }
 
-    fn put_meta(&self, key: &str, value: String) {
-        let row = AuxPut { tree: META.to_owned(), key: key.to_owned(), value: value.into_bytes() };
-        post("store", &self.links.store, row);
+    fn put_meta(&self, key: &str, value: i64) {
+        post("store", &self.links.store, AuxWrite(vec![AuxRow::put(META, key.to_owned(), value)]));
     }
 
     fn look_at_space(&mut self, ctx: &mut Context<Self>) {

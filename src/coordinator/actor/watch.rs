@@ -6,29 +6,18 @@ use std::collections::BTreeMap;
 use actix::{AsyncContext, Context, Handler};
 
 use super::{
-    Coordinator, LookAgain, Note,
+    Coordinator, LookAgain,
     emergency::{self, EmergencyOrder, ReduceOrder},
     schedule::Input,
 };
 use crate::{
     execution::actor::{Exit, Purpose},
     model::{
-        Capability, Clock, EmergencyAction, EmergencyKey, Event, Latch, PositionId, RunKey, TaskName, TradeKey,
-        TradeState, Ts,
+        Capability, Clock, EmergencyAction, EmergencyKey, Event, Latch, PositionId, TaskName, TradeKey, TradeState, Ts,
     },
     runtime::post::post,
-    store::actor::{AuxPut, AuxRemove, CommittedBatch},
+    store::actor::CommittedBatch,
 };
-
-/// Auxiliary tree of in-flight markers of opinion runs.
-pub const MARKERS: &str = "markers";
-/// Auxiliary tree of the newest accepted opinions.
-pub const OPINIONS: &str = "opinions";
-
-/// The key of a row beside the truth.
-pub fn row_key(key: RunKey) -> String {
-    format!("{} {}", key.task, key.symbol)
-}
 
 impl Handler<CommittedBatch> for Coordinator {
     type Result = ();
@@ -173,28 +162,6 @@ impl Coordinator {
         });
     }
 
-    /// Hands the notes beside the truth to the store.
-    pub(super) fn flush_notes(&mut self) {
-        self.notes_since = None;
-        for note in std::mem::take(&mut self.notes) {
-            let store = &self.links.store;
-            match note {
-                Note::Began(marker) => put(store, MARKERS, row_key(marker.key), &marker),
-                Note::Ended(key) => {
-                    post("store", store, AuxRemove { tree: MARKERS.to_owned(), key: row_key(key) });
-                    if let Some(row) = self.scheduler.row(key) {
-                        put(store, ROWS, row_key(key), &KeptRow::from(row));
-                    }
-                }
-                Note::Opinion(opinion) => {
-                    let head = opinion.head();
-                    let key = row_key(RunKey { task: head.agent, symbol: head.symbol });
-                    put(store, OPINIONS, key, &opinion);
-                }
-            }
-        }
-    }
-
     /// The first look after a boot: breakers that tripped before their action was recorded, emergencies under way,
     /// decisions that had not reached a trade.
     pub(super) fn after_boot(&mut self, ctx: &mut Context<Self>) {
@@ -253,62 +220,5 @@ impl Handler<Ordered> for Coordinator {
             }
         }
         self.look_again(ctx);
-    }
-}
-
-/// Auxiliary tree of what the scheduler knows of opinion keys.
-pub const ROWS: &str = "rows";
-
-/// A scheduler row as it is kept beside the truth.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct KeptRow {
-    /// Which key.
-    pub key: RunKey,
-    /// Newest claimed slot.
-    pub last_slot: Option<i64>,
-    /// Run, data instant, generation and degraded flag of the newest accepted success.
-    pub latest: Option<(crate::model::RunId, Ts, u64, u32, bool)>,
-    /// Inputs of the last success.
-    pub consumed: Vec<(TaskName, Ts)>,
-    /// Newest success.
-    pub last_success: Option<Ts>,
-}
-
-impl From<super::schedule::RestoredKey> for KeptRow {
-    fn from(row: super::schedule::RestoredKey) -> KeptRow {
-        let latest = row.latest.map(|o| (o.run_id, o.as_of, o.generation.config, o.generation.schema, o.degraded));
-        KeptRow {
-            key: row.key,
-            last_slot: row.last_slot,
-            latest,
-            consumed: row.consumed,
-            last_success: row.last_success,
-        }
-    }
-}
-
-impl From<KeptRow> for super::schedule::RestoredKey {
-    fn from(row: KeptRow) -> super::schedule::RestoredKey {
-        use super::schedule::{Generation, Output, RestoredKey};
-        let latest = row.latest.map(|(run_id, as_of, config, schema, degraded)| Output {
-            run_id,
-            as_of,
-            generation: Generation { config, schema },
-            degraded,
-        });
-        RestoredKey {
-            key: row.key,
-            last_slot: row.last_slot,
-            latest,
-            consumed: row.consumed,
-            last_success: row.last_success,
-        }
-    }
-}
-
-fn put<T: serde::Serialize>(store: &actix::Addr<crate::store::actor::StoreActor>, tree: &str, key: String, row: &T) {
-    match serde_json::to_vec(row) {
-        Ok(value) => drop(post("store", store, AuxPut { tree: tree.to_owned(), key, value })),
-        Err(error) => tracing::error!(%error, tree, key, "a row beside the journal could not be written"),
     }
 }
