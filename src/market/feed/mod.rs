@@ -2,6 +2,7 @@
 
 pub mod csv;
 mod csv_reader;
+pub mod kraken;
 pub mod simulated;
 mod simulated_chain;
 

@@ -1,0 +1,174 @@
+//! When a candle of the live feed is closed: with the first update of a later one, or by time after a grace. Minutes
+//! nobody traded in never arrive; they are left out, not invented.
+
+use std::collections::BTreeMap;
+
+use super::wire::OhlcRow;
+use crate::model::{Candle, Symbol, Timeframe, Ts};
+
+/// The forming candle of every symbol.
+#[derive(Debug, Clone)]
+pub struct CandleCloser {
+    frame: Timeframe,
+    grace_ms: i64,
+    forming: BTreeMap<Symbol, Candle>,
+    /// Start of the newest candle handed out.
+    closed: BTreeMap<Symbol, Ts>,
+}
+
+/// What became of rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Closed {
+    /// Candles that are final now, oldest first.
+    pub candles: Vec<(Symbol, Candle)>,
+    /// Rows for candles that were closed before; they came too late.
+    pub late: u64,
+    /// Rows of another interval than the one asked for.
+    pub foreign: u64,
+}
+
+impl CandleCloser {
+    /// Nothing known; a candle closes by itself `grace_ms` after its end.
+    pub fn new(frame: Timeframe, grace_ms: i64) -> CandleCloser {
+        CandleCloser { frame, grace_ms, forming: BTreeMap::new(), closed: BTreeMap::new() }
+    }
+
+    /// Candles up to this start are known already, from history or back-fill.
+    pub fn known(&mut self, symbol: Symbol, newest: Ts) {
+        let closed = self.closed.entry(symbol).or_insert(newest);
+        *closed = (*closed).max(newest);
+        self.forming.retain(|held, candle| *held != symbol || candle.open_time > newest);
+    }
+
+    /// Start of the newest candle of `symbol` handed out.
+    pub fn newest(&self, symbol: Symbol) -> Option<Ts> {
+        self.closed.get(&symbol).copied()
+    }
+
+    /// Takes the rows of one frame in the order they came.
+    pub fn take(&mut self, rows: &[OhlcRow]) -> Closed {
+        let mut out = Closed::default();
+        for row in rows {
+            if i64::from(row.minutes) * 60_000 != self.frame.ms() {
+                out.foreign += 1;
+                continue;
+            }
+            if self.closed.get(&row.symbol).is_some_and(|newest| row.candle.open_time <= *newest) {
+                // A snapshot after a reconnect repeats what is known; only changed values are late.
+                out.late += 1;
+                continue;
+            }
+            match self.forming.get(&row.symbol) {
+                Some(held) if row.candle.open_time < held.open_time => {
+                    out.late += 1;
+                    continue;
+                }
+                Some(held) if row.candle.open_time > held.open_time => {
+                    let ended = *held;
+                    self.hand_out(row.symbol, ended, &mut out);
+                }
+                _ => {}
+            }
+            self.forming.insert(row.symbol, row.candle);
+        }
+        out
+    }
+
+    /// Closes what ended at least a grace before `now`.
+    pub fn advance(&mut self, now: Ts) -> Closed {
+        let mut out = Closed::default();
+        let (frame, grace) = (self.frame, self.grace_ms);
+        let ended = |candle: &Candle| candle.close_time(frame).plus_ms(grace) <= now;
+        let due: Vec<(Symbol, Candle)> = self
+            .forming
+            .iter()
+            .filter(|(_, candle)| ended(candle))
+            .map(|(symbol, candle)| (*symbol, *candle))
+            .collect();
+        for (symbol, candle) in due {
+            self.forming.remove(&symbol);
+            self.hand_out(symbol, candle, &mut out);
+        }
+        out
+    }
+
+    /// When [`CandleCloser::advance`] has something to do next.
+    pub fn next_close(&self) -> Option<Ts> {
+        self.forming.values().map(|candle| candle.close_time(self.frame).plus_ms(self.grace_ms)).min()
+    }
+
+    fn hand_out(&mut self, symbol: Symbol, candle: Candle, out: &mut Closed) {
+        self.closed.insert(symbol, candle.open_time);
+        out.candles.push((symbol, candle));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn symbol() -> Symbol {
+        "BTC/USD".parse().unwrap()
+    }
+
+    fn row(minute: i64, close: f64) -> OhlcRow {
+        let open_time = Ts(minute * 60_000);
+        OhlcRow {
+            symbol: symbol(),
+            minutes: 1,
+            candle: Candle { open_time, open: 1.0, high: 9.0, low: 0.5, close, volume: 1.0 },
+        }
+    }
+
+    fn closer() -> CandleCloser {
+        CandleCloser::new(Timeframe::M1, 5_000)
+    }
+
+    fn starts(closed: &Closed) -> Vec<i64> {
+        closed.candles.iter().map(|(_, candle)| candle.open_time.0 / 60_000).collect()
+    }
+
+    #[test]
+    fn a_candle_closes_with_the_next_one_in_its_last_form() {
+        let mut closer = closer();
+        assert_eq!(closer.take(&[row(1, 2.0), row(1, 3.0)]), Closed::default());
+        let closed = closer.take(&[row(2, 4.0)]);
+        assert_eq!(starts(&closed), [1]);
+        assert_eq!(closed.candles[0].1.close, 3.0);
+    }
+
+    #[test]
+    fn a_candle_closes_by_time_after_the_grace_and_a_straggler_is_late() {
+        let mut closer = closer();
+        closer.take(&[row(1, 2.0)]);
+        assert_eq!(closer.next_close(), Some(Ts(125_000)));
+        assert_eq!(closer.advance(Ts(124_999)), Closed::default());
+        assert_eq!(starts(&closer.advance(Ts(125_000))), [1]);
+        assert_eq!(closer.take(&[row(1, 9.0)]).late, 1);
+        assert_eq!(closer.newest(symbol()), Some(Ts(60_000)));
+    }
+
+    #[test]
+    fn a_snapshot_hands_out_all_but_the_forming_candle_and_repeats_nothing() {
+        let mut closer = closer();
+        // Minute 3 was silent: it never arrives.
+        let snapshot = [row(1, 1.0), row(2, 2.0), row(4, 4.0)];
+        assert_eq!(starts(&closer.take(&snapshot)), [1, 2]);
+        let again = closer.take(&[row(1, 1.0), row(2, 2.0), row(4, 4.5), row(5, 5.0)]);
+        assert_eq!((starts(&again), again.late), (vec![4], 2));
+        assert_eq!(again.candles[0].1.close, 4.5);
+    }
+
+    #[test]
+    fn what_history_brought_is_not_handed_out_again() {
+        let mut closer = closer();
+        closer.known(symbol(), Ts(2 * 60_000));
+        assert_eq!(starts(&closer.take(&[row(1, 1.0), row(2, 2.0), row(3, 3.0), row(4, 4.0)])), [3]);
+    }
+
+    #[test]
+    fn rows_of_another_interval_are_counted() {
+        let other = OhlcRow { minutes: 5, ..row(5, 1.0) };
+        assert_eq!(closer().take(&[other]).foreign, 1);
+    }
+}
