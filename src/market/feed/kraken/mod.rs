@@ -3,4 +3,5 @@
 
 pub mod book;
 pub mod candles;
+pub mod session;
 pub mod wire;

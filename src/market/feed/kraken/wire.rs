@@ -286,6 +286,17 @@ pub fn subscriptions(symbols: &[Symbol], minutes: u32) -> Vec<String> {
     ]
 }
 
+/// Asks for a new snapshot of one book: leaves the channel and comes back.
+pub fn again_book(symbol: Symbol) -> [String; 2] {
+    let names = [symbol.to_string()];
+    let depth = Some(super::book::DEPTH as u32);
+    ["unsubscribe", "subscribe"].map(|method| {
+        let snapshot = method == "subscribe";
+        let params = Params { channel: "book", symbol: &names, snapshot, interval: None, depth };
+        serde_json::to_string(&Request { method, params, req_id: 4 }).unwrap_or_default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,355 @@
+//! One connection after another as a pure machine: what to send, when a connection is given up, when to try again, and
+//! what the frames mean. Whoever owns the socket carries the actions out and hands time, text and chance in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    book::OrderBook,
+    candles::{CandleCloser, Closed},
+    wire::{self, BookFrame, Frame, TickerRow},
+};
+use crate::{
+    market::feed::{FeedItem, FeedKind},
+    model::{Symbol, Timeframe, Ts},
+};
+
+/// A candle closes by itself so long after its end, milliseconds.
+const GRACE_MS: i64 = 5_000;
+/// Heartbeats come every second; silence of the socket itself for so long is a dead connection, milliseconds.
+const DEAD_AFTER_MS: i64 = 10_000;
+/// Connecting, and each acknowledgement, may take so long, milliseconds.
+const PATIENCE_MS: i64 = 10_000;
+/// The first wait before connecting again, milliseconds; doubled with every failure.
+const FIRST_WAIT_MS: i64 = 1_000;
+/// The longest wait, milliseconds.
+const LONGEST_WAIT_MS: i64 = 60_000;
+/// A connection that brought data for so long starts the waits over, milliseconds.
+const GOOD_AFTER_MS: i64 = 60_000;
+
+/// What the owner of the socket has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Open a connection.
+    Connect,
+    /// Send a text frame.
+    Send(String),
+    /// Close the connection; [`Session::lost`] need not be called for it.
+    Close,
+    /// Market data.
+    Item(FeedItem),
+    /// A connection stands and all was asked for again; candles of `from` and later may be missing.
+    Missing {
+        /// Which symbol.
+        symbol: Symbol,
+        /// Start of the first candle that may be missing; absent when nothing was ever received.
+        from: Option<Ts>,
+    },
+    /// Something to tell the operator.
+    Tell(Notice),
+}
+
+/// Something to tell the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A connection was lost or could not be opened; the next try comes at that instant.
+    Disconnected {
+        /// Why.
+        why: String,
+        /// When it is tried again.
+        again_at: Ts,
+    },
+    /// Connected and subscribed.
+    Connected,
+    /// The venue does not serve a symbol.
+    Refused {
+        /// Which one, when the venue says.
+        symbol: Option<String>,
+        /// Its words.
+        error: String,
+    },
+    /// The venue's engine is in another state, for example `maintenance`.
+    System(String),
+    /// The book of a symbol did not fit its checksum and was asked for anew.
+    BookBroken {
+        /// Which symbol.
+        symbol: Symbol,
+        /// What was wrong.
+        why: String,
+    },
+    /// A frame could not be understood.
+    Odd(String),
+}
+
+/// What was counted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections opened.
+    pub connections: u64,
+    /// Connections lost or given up.
+    pub losses: u64,
+    /// Books that did not fit their checksum.
+    pub broken_books: u64,
+    /// Frames that could not be understood.
+    pub odd_frames: u64,
+    /// Candle rows that came after their candle was closed.
+    pub late_rows: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    /// Waits until the instant.
+    Down(Ts),
+    /// Asked for since the instant.
+    Connecting(Ts),
+    /// Open.
+    Up { since: Ts, heard: Ts, asked: Ts, open: BTreeSet<(&'static str, Symbol)> },
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session {
+    symbols: Vec<Symbol>,
+    minutes: u32,
+    phase: Phase,
+    failures: u32,
+    system: String,
+    refused: BTreeMap<String, String>,
+    closer: CandleCloser,
+    books: BTreeMap<Symbol, OrderBook>,
+    last: BTreeMap<Symbol, (f64, Ts)>,
+    counts: Counts,
+}
+
+const CHANNELS: [&str; 3] = ["ohlc", "ticker", "book"];
+
+impl Session {
+    /// A machine that wants to connect at once.
+    pub fn new(symbols: Vec<Symbol>, frame: Timeframe, now: Ts) -> Session {
+        Session {
+            minutes: u32::try_from(frame.ms() / 60_000).unwrap_or(1),
+            books: symbols.iter().map(|symbol| (*symbol, OrderBook::default())).collect(),
+            symbols,
+            phase: Phase::Down(now),
+            failures: 0,
+            system: "online".to_owned(),
+            refused: BTreeMap::new(),
+            closer: CandleCloser::new(frame, GRACE_MS),
+            last: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// What was counted since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Symbols the venue does not serve, with its words.
+    pub fn refused(&self) -> &BTreeMap<String, String> {
+        &self.refused
+    }
+
+    /// Candles up to this start are known from history or back-fill.
+    pub fn known(&mut self, symbol: Symbol, newest: Ts) {
+        self.closer.known(symbol, newest);
+    }
+
+    /// When [`Session::tick`] has something to do next.
+    pub fn wakes_at(&self) -> Ts {
+        let own = match &self.phase {
+            Phase::Down(until) => *until,
+            Phase::Connecting(since) => since.plus_ms(PATIENCE_MS),
+            Phase::Up { heard, asked, open, .. } if !open.is_empty() => {
+                heard.plus_ms(DEAD_AFTER_MS).min(asked.plus_ms(PATIENCE_MS))
+            }
+            Phase::Up { heard, .. } => heard.plus_ms(DEAD_AFTER_MS),
+        };
+        self.closer.next_close().map_or(own, |close| close.min(own))
+    }
+
+    /// Time passed. `chance` in 0..1 spreads the next try.
+    pub fn tick(&mut self, now: Ts, chance: f64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let closed = self.closer.advance(now);
+        self.hand_out(closed, now, &mut actions);
+        match &self.phase {
+            Phase::Down(until) if now >= *until => {
+                self.phase = Phase::Connecting(now);
+                actions.push(Action::Connect);
+            }
+            Phase::Connecting(since) if now.since_ms(*since) >= PATIENCE_MS => {
+                self.give_up("no connection within 10 s".to_owned(), now, chance, &mut actions);
+            }
+            Phase::Up { heard, .. } if now.since_ms(*heard) >= DEAD_AFTER_MS => {
+                self.give_up("not even a heartbeat for 10 s".to_owned(), now, chance, &mut actions);
+            }
+            Phase::Up { asked, open, .. } if !open.is_empty() && now.since_ms(*asked) >= PATIENCE_MS => {
+                let missing: Vec<String> = open.iter().map(|(channel, symbol)| format!("{channel} {symbol}")).collect();
+                let why = format!("no answer within 10 s to the subscription of {}", missing.join(", "));
+                self.give_up(why, now, chance, &mut actions);
+            }
+            _ => {}
+        }
+        actions
+    }
+
+    /// The connection stands.
+    pub fn opened(&mut self, now: Ts) -> Vec<Action> {
+        self.counts.connections += 1;
+        let served: Vec<Symbol> =
+            self.symbols.iter().copied().filter(|symbol| !self.refused.contains_key(&symbol.to_string())).collect();
+        let open = CHANNELS.iter().flat_map(|channel| served.iter().map(|symbol| (*channel, *symbol))).collect();
+        self.phase = Phase::Up { since: now, heard: now, asked: now, open };
+        self.books.values_mut().for_each(|book| *book = OrderBook::default());
+        wire::subscriptions(&served, self.minutes).into_iter().map(Action::Send).collect()
+    }
+
+    /// The connection was lost or could not be opened.
+    pub fn lost(&mut self, why: String, now: Ts, chance: f64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if !matches!(self.phase, Phase::Down(_)) {
+            self.give_up(why, now, chance, &mut actions);
+            actions.retain(|action| *action != Action::Close);
+        }
+        actions
+    }
+
+    /// A text frame arrived.
+    pub fn heard(&mut self, text: &str, now: Ts) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match &mut self.phase {
+            Phase::Up { heard, .. } => *heard = now,
+            // What was under way when a connection was given up.
+            _ => return actions,
+        }
+        match wire::decode(text) {
+            Err(error) => {
+                self.counts.odd_frames += 1;
+                actions.push(Action::Tell(Notice::Odd(error.to_string())));
+            }
+            Ok(Frame::Heartbeat | Frame::Pong | Frame::Other(_)) => {}
+            Ok(Frame::Status(system)) => {
+                if system != self.system {
+                    actions.push(Action::Tell(Notice::System(system.clone())));
+                    self.system = system;
+                }
+            }
+            Ok(Frame::Subscribed { channel, symbol, .. }) => self.subscribed(&channel, symbol, &mut actions),
+            Ok(Frame::Refused { symbol, error }) => self.turned_down(symbol, error, &mut actions),
+            Ok(Frame::Ohlc(rows)) => {
+                let closed = self.closer.take(&rows);
+                self.hand_out(closed, now, &mut actions);
+            }
+            Ok(Frame::Ticker(row)) => self.price(row, now, &mut actions),
+            Ok(Frame::Book(frame)) => self.book(&frame, now, &mut actions),
+        }
+        actions
+    }
+
+    fn subscribed(&mut self, channel: &str, symbol: Symbol, actions: &mut Vec<Action>) {
+        let Phase::Up { open, .. } = &mut self.phase else { return };
+        let waited = !open.is_empty();
+        open.retain(|(name, asked)| !(*name == channel && *asked == symbol));
+        if channel == "ohlc" {
+            let from = self.closer.newest(symbol).map(|newest| newest.plus_ms(i64::from(self.minutes) * 60_000));
+            actions.push(Action::Missing { symbol, from });
+        }
+        self.complete(waited, actions);
+    }
+
+    /// One symbol the venue does not serve must not take the others down.
+    fn turned_down(&mut self, symbol: Option<String>, error: String, actions: &mut Vec<Action>) {
+        let Phase::Up { open, .. } = &mut self.phase else { return };
+        let waited = !open.is_empty();
+        if let Some(name) = &symbol {
+            open.retain(|(_, asked)| asked.to_string() != *name);
+            if self.refused.insert(name.clone(), error.clone()).is_some() {
+                return self.complete(waited, actions);
+            }
+        }
+        actions.push(Action::Tell(Notice::Refused { symbol, error }));
+        self.complete(waited, actions);
+    }
+
+    fn complete(&mut self, waited: bool, actions: &mut Vec<Action>) {
+        if let Phase::Up { open, .. } = &self.phase
+            && waited
+            && open.is_empty()
+        {
+            actions.push(Action::Tell(Notice::Connected));
+        }
+    }
+
+    fn hand_out(&mut self, closed: Closed, now: Ts, actions: &mut Vec<Action>) {
+        self.counts.late_rows += closed.late;
+        let items = closed.candles.into_iter().filter(|(symbol, _)| self.symbols.contains(symbol));
+        actions.extend(items.map(|(symbol, candle)| {
+            Action::Item(FeedItem { symbol, available_at: now, kind: FeedKind::Candle(candle) })
+        }));
+    }
+
+    /// The last trade is the price; its venue time, so that an old price cannot look fresh.
+    fn price(&mut self, row: TickerRow, now: Ts, actions: &mut Vec<Action>) {
+        let at = row.at.unwrap_or(now).min(now);
+        if row.last.is_finite() && row.last > 0.0 && self.symbols.contains(&row.symbol) {
+            self.last.insert(row.symbol, (row.last, at));
+            let item = FeedItem { symbol: row.symbol, available_at: at, kind: FeedKind::Price(row.last) };
+            actions.push(Action::Item(item));
+        }
+    }
+
+    fn book(&mut self, frame: &BookFrame, now: Ts, actions: &mut Vec<Action>) {
+        let Some(book) = self.books.get_mut(&frame.symbol) else { return };
+        match book.take(frame) {
+            Ok(()) => {
+                let usd = quote_in_usd(frame.symbol, &self.last);
+                if let Some(view) = usd.and_then(|usd| book.view(usd)) {
+                    let kind = FeedKind::Book(view);
+                    actions.push(Action::Item(FeedItem { symbol: frame.symbol, available_at: now, kind }));
+                }
+            }
+            // Changes between the loss and the new snapshot.
+            Err(super::book::BookError::NoSnapshot) => {}
+            Err(error) => {
+                self.counts.broken_books += 1;
+                actions.push(Action::Tell(Notice::BookBroken { symbol: frame.symbol, why: error.to_string() }));
+                actions.extend(wire::again_book(frame.symbol).into_iter().map(Action::Send));
+            }
+        }
+    }
+
+    fn give_up(&mut self, why: String, now: Ts, chance: f64, actions: &mut Vec<Action>) {
+        if let Phase::Up { since, .. } = &self.phase
+            && now.since_ms(*since) >= GOOD_AFTER_MS
+        {
+            self.failures = 0;
+        }
+        self.counts.losses += 1;
+        let again_at = now.plus_ms(wait_ms(self.failures, chance));
+        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::Down(again_at);
+        actions.push(Action::Close);
+        actions.push(Action::Tell(Notice::Disconnected { why, again_at }));
+    }
+}
+
+/// Doubled with every failure, spread over its upper half by chance: many clients do not come back in one instant.
+fn wait_ms(failures: u32, chance: f64) -> i64 {
+    let whole = FIRST_WAIT_MS.saturating_mul(1_i64 << failures.min(16)).min(LONGEST_WAIT_MS);
+    whole / 2 + (whole as f64 / 2.0 * chance.clamp(0.0, 1.0)) as i64
+}
+
+/// What one unit of the quote asset is worth in USD; dollar assets count as one, others by their own last price.
+fn quote_in_usd(symbol: Symbol, last: &BTreeMap<Symbol, (f64, Ts)>) -> Option<f64> {
+    let is_dollar = |asset: &str| asset == "USD" || asset == "USDT" || asset == "USDC";
+    let quote = symbol.quote.to_string();
+    if is_dollar(&quote) {
+        return Some(1.0);
+    }
+    let against_dollar = |other: &&Symbol| other.base == symbol.quote && is_dollar(&other.quote.to_string());
+    last.keys().find(against_dollar).and_then(|other| last.get(other)).map(|(price, _)| *price)
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

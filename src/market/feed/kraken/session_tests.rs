@@ -1,0 +1,187 @@
+//! Connections as a timeline: what is asked, lost, tried again and handed out.
+
+use super::*;
+
+const START: Ts = Ts(1_000_000_000);
+
+fn symbol(name: &str) -> Symbol {
+    name.parse().unwrap()
+}
+
+fn session() -> Session {
+    Session::new(vec![symbol("BTC/USDT"), symbol("XRP/BTC")], Timeframe::M1, START)
+}
+
+fn at(seconds: i64) -> Ts {
+    START.plus_ms(seconds * 1_000)
+}
+
+fn ack(channel: &str, symbol: &str) -> String {
+    format!(r#"{{"method":"subscribe","result":{{"channel":"{channel}","symbol":"{symbol}"}},"success":true}}"#)
+}
+
+fn ohlc(minute: i64, close: f64) -> String {
+    let begin = Ts(minute * 60_000);
+    format!(
+        r#"{{"channel":"ohlc","type":"update","data":[{{"symbol":"BTC/USDT","open":1,"high":9,"low":0.5,"close":{close},"volume":1,"interval_begin":"{begin}","interval":1}}]}}"#
+    )
+}
+
+fn told(actions: &[Action]) -> Vec<&Notice> {
+    actions.iter().filter_map(|action| if let Action::Tell(notice) = action { Some(notice) } else { None }).collect()
+}
+
+/// Connected with everything acknowledged.
+fn up(session: &mut Session, now: Ts) {
+    assert_eq!(session.tick(now, 0.0), [Action::Connect]);
+    assert_eq!(session.opened(now).len(), 3);
+    for channel in CHANNELS {
+        for name in ["BTC/USDT", "XRP/BTC"] {
+            session.heard(&ack(channel, name), now);
+        }
+    }
+}
+
+#[test]
+fn a_connection_subscribes_and_is_complete_when_all_is_acknowledged() {
+    let mut session = session();
+    assert_eq!(session.wakes_at(), START);
+    assert_eq!(session.tick(START, 0.0), [Action::Connect]);
+    session.opened(START);
+    let mut complete = 0;
+    for channel in CHANNELS {
+        for name in ["BTC/USDT", "XRP/BTC"] {
+            let actions = session.heard(&ack(channel, name), START);
+            complete += usize::from(told(&actions).contains(&&Notice::Connected));
+        }
+    }
+    assert_eq!(complete, 1);
+}
+
+#[test]
+fn a_silent_socket_is_given_up_and_tried_again_with_growing_waits() {
+    let mut session = session();
+    let mut now = START;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(session.tick(now, 1.0), [Action::Connect]);
+        session.opened(now);
+        now = now.plus_ms(DEAD_AFTER_MS);
+        let actions = session.tick(now, 1.0);
+        assert_eq!(actions[0], Action::Close);
+        waits.push(session.wakes_at().since_ms(now) / 1_000);
+        now = session.wakes_at();
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(session.counts().losses, 8);
+}
+
+#[test]
+fn a_good_connection_starts_the_waits_over_and_chance_spreads_them() {
+    let mut session = session();
+    up(&mut session, START);
+    for seconds in 0..70 {
+        session.heard(r#"{"channel":"heartbeat"}"#, at(seconds));
+    }
+    let actions = session.lost("reset by the venue".into(), at(70), 0.0);
+    let again_at = at(70).plus_ms(500);
+    let why = "reset by the venue".to_owned();
+    assert_eq!(actions, [Action::Tell(Notice::Disconnected { why, again_at })]);
+    assert_eq!(session.lost("twice".into(), at(70), 0.0), [], "one loss is counted once");
+}
+
+#[test]
+fn an_answer_that_never_comes_is_named() {
+    let mut session = session();
+    session.tick(START, 0.0);
+    session.opened(START);
+    for seconds in 1..10 {
+        session.heard(r#"{"channel":"heartbeat"}"#, at(seconds));
+    }
+    let actions = session.tick(at(10), 0.0);
+    let notices = told(&actions);
+    assert!(matches!(notices[0], Notice::Disconnected { why, .. } if why.contains("book XRP/BTC")), "{notices:?}");
+}
+
+#[test]
+fn a_symbol_the_venue_does_not_serve_leaves_the_others_alone() {
+    let mut session = session();
+    session.tick(START, 0.0);
+    session.opened(START);
+    for channel in CHANNELS {
+        session.heard(&ack(channel, "BTC/USDT"), START);
+    }
+    let refusal =
+        r#"{"error":"Currency pair not supported XRP/BTC","method":"subscribe","success":false,"symbol":"XRP/BTC"}"#;
+    let actions = session.heard(refusal, START);
+    assert!(matches!(told(&actions)[..], [Notice::Refused { .. }, Notice::Connected]), "{actions:?}");
+    assert_eq!(session.heard(refusal, START), [], "the same refusal is told once");
+    assert_eq!(session.refused().len(), 1);
+    session.lost("x".into(), at(1), 0.0);
+    session.tick(at(2), 0.0);
+    let Action::Send(asked) = &session.opened(at(2))[0] else { panic!("a subscription") };
+    assert!(!asked.contains("XRP/BTC"), "{asked}");
+}
+
+#[test]
+fn candles_and_prices_are_handed_out_with_the_time_they_were_known() {
+    let mut session = session();
+    up(&mut session, START);
+    let minute = START.0 / 60_000;
+    assert_eq!(session.heard(&ohlc(minute, 2.0), at(1)), []);
+    let actions = session.heard(&ohlc(minute + 1, 3.0), at(40));
+    let [Action::Item(item)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(item.available_at, at(40));
+    assert!(matches!(item.kind, FeedKind::Candle(candle) if candle.close == 2.0));
+    // Nothing more comes: the candle closes by time.
+    let close = Ts((minute + 2) * 60_000).plus_ms(GRACE_MS);
+    session.heard(r#"{"channel":"heartbeat"}"#, close);
+    let closed = session.tick(close, 0.0);
+    assert!(matches!(closed[0], Action::Item(FeedItem { kind: FeedKind::Candle(_), .. })), "{closed:?}");
+
+    let stale = format!(
+        r#"{{"channel":"ticker","data":[{{"symbol":"BTC/USDT","bid":1,"ask":2,"last":1.5,"timestamp":"{}"}}]}}"#,
+        at(3)
+    );
+    let actions = session.heard(&stale, close);
+    let [Action::Item(item)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(item.available_at, at(3), "an old price keeps its age");
+}
+
+#[test]
+fn after_a_reconnect_the_first_candle_that_may_be_missing_is_named() {
+    let mut session = session();
+    up(&mut session, START);
+    let minute = START.0 / 60_000;
+    session.heard(&ohlc(minute, 2.0), at(1));
+    session.heard(&ohlc(minute + 1, 2.0), at(40));
+    session.lost("x".into(), at(50), 0.0);
+    session.tick(at(60), 0.0);
+    session.opened(at(60));
+    let actions = session.heard(&ack("ohlc", "BTC/USDT"), at(60));
+    let from = Some(Ts((minute + 1) * 60_000));
+    assert_eq!(actions, [Action::Missing { symbol: symbol("BTC/USDT"), from }]);
+    let nothing = session.heard(&ack("ohlc", "XRP/BTC"), at(60));
+    assert_eq!(nothing, [Action::Missing { symbol: symbol("XRP/BTC"), from: None }]);
+}
+
+#[test]
+fn a_broken_book_is_asked_for_anew() {
+    let mut session = session();
+    up(&mut session, START);
+    let broken = r#"{"channel":"book","type":"snapshot","data":[{"symbol":"BTC/USDT","bids":[{"price":1.0,"qty":1.0}],"asks":[{"price":2.0,"qty":1.0}],"checksum":7}]}"#;
+    let actions = session.heard(broken, START);
+    assert!(matches!(told(&actions)[..], [Notice::BookBroken { .. }]));
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Send(_))).count(), 2);
+    assert_eq!(session.counts().broken_books, 1);
+}
+
+#[test]
+fn maintenance_and_odd_frames_are_told() {
+    let mut session = session();
+    up(&mut session, START);
+    let status = r#"{"channel":"status","data":[{"system":"maintenance"}]}"#;
+    assert_eq!(session.heard(status, START), [Action::Tell(Notice::System("maintenance".into()))]);
+    assert_eq!(session.heard(status, START), [], "the same status is told once");
+    assert!(matches!(told(&session.heard("<html>", START))[..], [Notice::Odd(_)]));
+}
