@@ -10,6 +10,7 @@ pub mod bus;
 pub mod cli;
 pub mod coordinator;
 pub mod execution;
+pub mod llm;
 pub mod market;
 pub mod model;
 pub mod providers;
