@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod execution;
 pub mod market;
 pub mod model;
+pub mod providers;
 pub mod risk;
 pub mod runtime;
 pub mod settings;

@@ -203,12 +203,13 @@ fn check_pure(source: &Source, findings: &mut Vec<String>) {
 /// Which top-level modules each module may name, besides itself.
 fn allowed(source: &Source) -> Option<BTreeSet<&'static str>> {
     let base = ["model", "settings"];
-    let leaves = ["market", "risk", "execution", "llm", "bus", "store"];
+    let leaves = ["market", "risk", "execution", "providers", "llm", "bus", "store"];
     let mut may: BTreeSet<&str> = BTreeSet::new();
     match source.module() {
         "model" => {}
         "settings" => may.extend(["model"]),
-        "market" | "risk" | "llm" | "bus" | "store" | "runtime" => may.extend(base),
+        "market" | "risk" | "providers" | "bus" | "store" | "runtime" => may.extend(base),
+        "llm" => may.extend(["model", "settings", "providers"]),
         "execution" => may.extend(["model", "settings", "risk"]),
         "agents" => may.extend(base.iter().chain(&leaves)),
         "coordinator" => may.extend(base.iter().chain(&leaves).chain(&["agents"])),

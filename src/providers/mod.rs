@@ -1,0 +1,3 @@
+//! Endpoints outside the program: what protects one from being asked while it fails.
+
+pub mod breaker;
