@@ -8,24 +8,18 @@
 //! ways out of every state, which the checkers at hand cannot say of a graph with circles.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use triplegain::{
-    execution::{
-        intent::{self, EntryOrder},
-        ledger,
-        paper::VenueFill,
-        settle,
-        venue::VenueAnswer,
-    },
-    model::*,
-    risk::{AccountMode, RiskRules, RulesInput},
-    settings::Settings,
-};
+use triplegain::model::TradeState;
 
-const NOW: Ts = Ts(1_700_000_000_000);
+use contents::{ATTEMPTS, Contents, Step, Stored};
+
+#[path = "trade_protocol/contents.rs"]
+mod contents;
+#[path = "trade_protocol/paper.rs"]
+mod paper;
+
 const CRASHES: u8 = 3;
-const ATTEMPTS: u32 = 2;
 
 /// The protocol; every mutation turns one of these off.
 #[derive(Clone, Copy)]
@@ -44,6 +38,8 @@ struct Protocol {
     epoch: bool,
     /// The venue refuses a request it has seen already, byte for byte (nonce). No client could guard against that.
     nonces: bool,
+    /// The venue answers questions at all.
+    asks: bool,
     /// A trade whose venue cannot be asked may be handed to the operator.
     manual: bool,
 }
@@ -56,210 +52,9 @@ const OURS: Protocol = Protocol {
     fills_once: true,
     epoch: true,
     nonces: true,
+    asks: true,
     manual: true,
 };
-
-// ---- what is durable: the program's own state, each content once
-
-/// What is committed for one trade, or for all of them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Step {
-    Submit,
-    Unknown,
-    NotExecuted,
-    Acked,
-    Fill,
-    Expire,
-    Manual,
-    Booted,
-}
-
-/// What the model reads of a trade.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stored {
-    state: TradeState,
-    attempt: u32,
-    /// Halves booked.
-    fills: u8,
-}
-
-/// Every durable content met so far. The number of a content is its place.
-struct Contents {
-    settings: Settings,
-    rules: RiskRules,
-    keys: Vec<TradeKey>,
-    states: Vec<State>,
-    stored: Vec<Vec<Stored>>,
-    numbers: BTreeMap<String, u16>,
-    known: BTreeMap<(u16, u8, Step, bool), Result<u16, String>>,
-}
-
-impl Contents {
-    fn new(trades: usize) -> Contents {
-        let mut settings = Settings::defaults();
-        settings.execution.max_attempts_definite = ATTEMPTS;
-        let rules = RiskRules::new(RulesInput {
-            risk: &settings.risk,
-            regimes: &settings.regimes,
-            strictness: &settings.strictness,
-            emergency: &settings.emergency,
-            symbols: &settings.market.symbol,
-            taker_fee_pct: settings.execution.paper.taker_fee_pct,
-            price_max_age_seconds: settings.market.price_max_age_seconds,
-            mode: AccountMode::Spot,
-        })
-        .unwrap();
-        let mut contents = Contents {
-            settings,
-            rules,
-            keys: Vec::new(),
-            states: Vec::new(),
-            stored: Vec::new(),
-            numbers: BTreeMap::new(),
-            known: BTreeMap::new(),
-        };
-        let mut state = State::default();
-        let store = uuid::Uuid::from_u128(1);
-        let mut events = vec![
-            Event::StoreCreated { store, seed: 1, data_kind: "simulated".into() },
-            Event::Deposit { asset: "USDT".parse().unwrap(), amount: Decimal::from(100_000) },
-        ];
-        for (n, symbol) in ["BTC/USDT", "XRP/USDT"].into_iter().take(trades).enumerate() {
-            let symbol: Symbol = symbol.parse().unwrap();
-            let order = EntryOrder {
-                decision: DecisionId(RunId { epoch: 1, seq: n as u64 }),
-                slot: format!("model:{n}"),
-                replacement: 0,
-                symbol,
-                side: Side::Buy,
-                quantity: Decimal::from(100),
-                entry: Decimal::from(10),
-                market: Decimal::from(10),
-                stop: None,
-                target: None,
-                leverage: 1,
-            };
-            let rules = contents.settings.market.symbol[&symbol];
-            let trade = intent::entry(store, &order, &rules, &contents.settings.execution, NOW).unwrap();
-            contents.keys.push(trade.key);
-            events.push(Event::TradeIntent { trade: Box::new(trade) });
-        }
-        for event in events {
-            apply(&mut state, 0, event).unwrap();
-        }
-        contents.number(state);
-        contents
-    }
-
-    fn number(&mut self, mut state: State) -> u16 {
-        // Numbers of records and order errors tell nothing about a trade; without them contents meet again.
-        state.meta.seq = 0;
-        let trades: Vec<_> =
-            state.trades.values().map(|t| (t.key, t.state, t.attempt, t.filled, t.fills, t.lock)).collect();
-        let index: Vec<_> = state.trade_index.iter().map(|(key, stub)| (key, stub.state)).collect();
-        let text = format!("{} {trades:?} {index:?} {:?}", state.meta.epoch, state.account.ledger);
-        if let Some(number) = self.numbers.get(&text) {
-            return *number;
-        }
-        let half = Decimal::from(50);
-        let stored = |key: &TradeKey| match state.trades.get(key) {
-            Some(trade) => {
-                Stored { state: trade.state, attempt: trade.attempt, fills: (trade.filled / half).try_into().unwrap() }
-            }
-            None => {
-                let state = state.trade_index[key].state;
-                Stored { state, attempt: ATTEMPTS, fills: if state == TradeState::Settled { 2 } else { 0 } }
-            }
-        };
-        self.stored.push(self.keys.iter().map(stored).collect());
-        let number = u16::try_from(self.states.len()).unwrap();
-        self.states.push(state);
-        self.numbers.insert(text, number);
-        number
-    }
-
-    /// The content after a commit, or why the fold refuses it. `stale`: by a process of the epoch before.
-    fn commit(&mut self, from: u16, trade: u8, step: Step, stale: bool) -> Result<u16, String> {
-        if let Some(known) = self.known.get(&(from, trade, step, stale)) {
-            return known.clone();
-        }
-        let done = self.fold(from, trade, step, stale).map(|state| self.number(state));
-        self.known.insert((from, trade, step, stale), done.clone());
-        done
-    }
-
-    fn fold(&self, from: u16, trade: u8, step: Step, stale: bool) -> Result<State, String> {
-        let mut state = self.states[from as usize].clone();
-        let key = self.keys[trade as usize];
-        let epoch = state.meta.epoch - u32::from(stale);
-        let desk = settle::Desk {
-            execution: &self.settings.execution,
-            rules: &self.rules,
-            quote_rate: Decimal::ONE,
-            now: NOW,
-        };
-        let held = state.trades.get(&key).cloned();
-        let open = || held.clone().ok_or_else(|| format!("trade {} has ended", key.short()));
-        let why = || "model".to_owned();
-        let answer = |given| settle::answer(&state, &open()?, given, &desk).map_err(|violation| violation.0);
-        let events = match step {
-            Step::Submit => vec![settle::submitting(&open()?, NOW)],
-            Step::Unknown => answer(VenueAnswer::Unknown { reason: why() })?,
-            Step::NotExecuted => answer(VenueAnswer::NotExecuted { reason: why() })?,
-            Step::Acked => answer(VenueAnswer::Resting { expires_at: None })?,
-            Step::Fill => answer(VenueAnswer::Filled(VenueFill {
-                quantity: Decimal::from(50),
-                price: Decimal::from(10),
-                value: Decimal::from(500),
-                fee: Decimal::ZERO,
-                liquidity: Liquidity::Maker,
-                price_id: "model:1".into(),
-                evidence: None,
-            }))?,
-            Step::Expire => vec![Event::TradeExpired { trade_key: key, reason: why() }],
-            Step::Booted => vec![Event::Booted { epoch: epoch + 1, version: why(), config_hash: why() }],
-            Step::Manual => {
-                // This release has no event for it: the rule alone is asked.
-                let trade = state.trades.get_mut(&key).ok_or("ended")?;
-                if !trade.state.may_become(TradeState::Manual) {
-                    return Err(format!("{:?} may not become MANUAL", trade.state));
-                }
-                trade.state = TradeState::Manual;
-                state.trade_index.get_mut(&key).ok_or("unknown")?.state = TradeState::Manual;
-                Vec::new()
-            }
-        };
-        for event in events {
-            let before: Vec<TradeState> = self.keys.iter().map(|key| state.trade_index[key].state).collect();
-            let epoch = if matches!(event, Event::Booted { .. }) { epoch + 1 } else { epoch };
-            apply(&mut state, epoch, event)?;
-            for (key, before) in self.keys.iter().zip(before) {
-                let after = state.trade_index[key].state;
-                let again = before == TradeState::NotExecuted && after == TradeState::Submitting;
-                if after.rank() < before.rank() && !again {
-                    return Err(format!("RANK {before:?} -> {after:?}"));
-                }
-            }
-        }
-        ledger::check_conservation(&state).map_err(|violation| violation.0)?;
-        Ok(state)
-    }
-}
-
-fn apply(state: &mut State, epoch: u32, event: Event) -> Result<(), String> {
-    let record = Record {
-        v: 1,
-        seq: state.meta.seq + 1,
-        epoch,
-        ts: NOW,
-        n: None,
-        actor: "model".into(),
-        corr: String::new(),
-        cause: String::new(),
-        event,
-    };
-    state.apply(&record).map_err(|misfit| misfit.to_string())
-}
 
 // ---- everything else
 
@@ -432,7 +227,7 @@ impl Search {
                     if protocol.manual {
                         moves.push((Some(Step::Manual), side));
                     }
-                    if !protocol.deadline || u32::from(side.over) >= stored.attempt {
+                    if protocol.asks && (!protocol.deadline || u32::from(side.over) >= stored.attempt) {
                         let hidden = !protocol.closed && side.order == CLOSED;
                         moves.push((None, at(At::Told(if hidden { NONE } else { side.order }))));
                     }
@@ -654,4 +449,13 @@ fn without_epochs_a_process_that_was_replaced_changes_the_journal() {
 #[test]
 fn the_venue_must_refuse_a_request_it_has_seen() {
     breaks(Protocol { nonces: false, ..OURS }, "TWICE");
+}
+
+#[test]
+fn a_venue_that_answers_no_question_needs_the_operator() {
+    let mute = Protocol { asks: false, ..OURS };
+    let without = search(Protocol { manual: false, ..mute }, 1, CRASHES, false);
+    assert!(without.violation.is_none() && without.stuck > 0, "nothing is stuck in {} worlds", without.worlds);
+    println!("{} of {} worlds are stuck without MANUAL", without.stuck, without.worlds);
+    assert_eq!(search(mute, 1, CRASHES, false).stuck, 0);
 }
