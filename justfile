@@ -23,3 +23,7 @@ docs:
 # Rows of new tests in docs/findings.md and docs/acceptance.md.
 findings:
     FINDINGS_WRITE=1 cargo test --test findings
+
+# Breaks the sources on purpose and demands that the named test of each patch notices.
+mutants:
+    bash .ci/mutants

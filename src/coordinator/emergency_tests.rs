@@ -182,3 +182,22 @@ fn close_all_runs_once_per_command() {
     finish_all(&mut state, &orders);
     assert_eq!(state.coordinator.state, CoordinatorState::Running);
 }
+
+#[test]
+fn an_emergency_that_started_cannot_start_again() {
+    let mut state = two_longs();
+    let events = trigger(&mut state, BreakerKind::MaxDrawdown);
+    let event = events.into_iter().find(|event| matches!(event, Event::EmergencyStarted { .. })).unwrap();
+    let again = crate::model::Record {
+        v: 1,
+        seq: state.meta.seq + 1,
+        epoch: state.meta.epoch,
+        ts: NOW,
+        n: None,
+        actor: "test".into(),
+        corr: String::new(),
+        cause: String::new(),
+        event,
+    };
+    assert!(state.apply(&again).unwrap_err().why.contains("started already"));
+}

@@ -62,3 +62,35 @@ fn d24_a110_a_halt_stops_entries_and_not_supervision() {
     assert!(book.state.positions.is_empty(), "the stop closed the position: {done:?}");
     assert_eq!(book.state.coordinator.state, CoordinatorState::Halted);
 }
+
+#[test]
+fn the_venue_is_asked_only_after_submitting_is_durable() {
+    let settings = load(&Sources::default()).unwrap().settings;
+    let mut book = Book::usdt(dec!(10_000));
+    book.state.coordinator.state = CoordinatorState::Running;
+    let order = book.entry_order(btc(), dec!(500), dec!(40_000));
+    let rounding = super::super::testkit::rules()[&btc()];
+    let trade = intent::entry(book.state.meta.store, &order, &rounding, &book.execution, book.now).unwrap();
+    let key = trade.key;
+    let intent::Insertion::New(event) = intent::insert(&book.state, trade) else { panic!("key is used") };
+    book.commit(vec![*event]);
+    book.now = book.now.plus_ms(1_000);
+    let prices = crate::risk::board::PriceBoard::new("USDT".parse().unwrap());
+    prices.set(tick(btc(), dec!(39_990), book.now));
+    let (reader, mut ticks) = (prices.reader(), Ticks::default());
+    let board = reader.read();
+    let inner = venue(&book.execution);
+    let mut counted = crate::execution::venue::FaultyVenue {
+        inner,
+        failures: 0,
+        fault: crate::execution::venue::Fault::Definite,
+        calls: 0,
+    };
+    for (kind, calls) in [("TradeSubmitting", 0), ("TradeFill", 1)] {
+        let open = Desk { level: DegradationLevel::Normal, ..desk(&book, &settings, &board) };
+        let Next::Commit(work) = next(&book.state, &mut ticks, &mut counted, &open).unwrap() else { panic!("{kind}") };
+        assert_eq!((work.events[0].kind(), counted.calls), (kind, calls));
+        book.commit(work.events);
+    }
+    assert_eq!(book.trade_state(key), TradeState::Settled);
+}

@@ -191,3 +191,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_record_of_an_older_epoch_is_refused() {
+    let mut state = Book::usdt(dec!(10_000)).state;
+    state.meta.epoch = 3;
+    let of = |epoch| Record {
+        v: event::SCHEMA_VERSION,
+        seq: state.meta.seq + 1,
+        epoch,
+        ts: T0,
+        n: None,
+        actor: "test".into(),
+        corr: String::new(),
+        cause: String::new(),
+        event: Event::CleanStop {},
+    };
+    assert!(state.clone().apply(&of(2)).unwrap_err().why.contains("older"));
+    assert!(state.clone().apply(&of(3)).is_ok());
+}

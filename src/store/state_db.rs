@@ -294,3 +294,27 @@ pub fn set_aside(path: &Path, why: &str, number: i64) -> std::io::Result<Option<
     }
     files::move_aside(path, why, number).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_epoch(epoch: u32) -> State {
+        let mut state = State::default();
+        state.meta.epoch = epoch;
+        state
+    }
+
+    #[test]
+    fn a_store_written_by_a_later_epoch_fences_the_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = open(&dir.path().join("state"), 16).unwrap().db;
+        first.commit(&Touched::default(), &of_epoch(1)).unwrap();
+        let file = first.file.try_clone().unwrap();
+        let (db, trees) = (first.db.clone(), first.trees.clone());
+        let mut second = StateDb { db, trees, file, mirror: BTreeSet::new(), epoch: 1 };
+        second.commit(&Touched::default(), &of_epoch(2)).unwrap();
+        let refused = first.commit(&Touched::default(), &of_epoch(1));
+        assert!(matches!(refused, Err(Fatal::Fenced { found: 2, ours: 1 })), "{refused:?}");
+    }
+}
