@@ -151,7 +151,9 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
-        Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings.data_dir, &command),
+        Subcommands::Journal(command) => {
+            journal::journal(&load(&global, &[])?.settings, &command, global.json)
+        }
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
     }
 }
