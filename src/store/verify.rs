@@ -72,6 +72,11 @@ impl Report {
         self.defects.is_empty()
     }
 
+    /// True when this check found nothing wrong; journals of tests that make up trades hold some of them only.
+    pub fn holds(&self, check: Check) -> bool {
+        !self.broken.contains(&check.number())
+    }
+
     /// The report for people, one fact per line.
     pub fn text(&self) -> String {
         let mut lines = vec![format!(
