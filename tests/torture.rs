@@ -52,7 +52,8 @@ fn a_program_that_ends_by_itself_is_a_violation_with_seed_cycle_and_kept_store()
     ]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for word in ["VIOLATION", "store 1, cycle 1", "ended by itself", "--seed 7", "lane-1/store-1", "journal verify --acks"]
+    for word in
+        ["VIOLATION", "store 1, cycle 1", "ended by itself", "--seed 7", "lane-1/store-1", "journal verify --acks"]
     {
         assert!(said.contains(word), "`{word}` is missing: {said}");
     }

@@ -155,9 +155,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
-        Subcommands::Journal(command) => {
-            journal::journal(&load(&global, &[])?.settings, &command, global.json)
-        }
+        Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings, &command, global.json),
         Subcommands::Torture(command) => torture::torture(&global, &command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
     }

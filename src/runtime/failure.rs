@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_the_service_unit() {
-        let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unsound, Exit::Internal, Exit::StoreInUse, Exit::TryAgain];
+        let all =
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unsound, Exit::Internal, Exit::StoreInUse, Exit::TryAgain];
         assert_eq!(all.map(Exit::code), [0, 1, 2, 65, 70, 73, 75]);
     }
 }

@@ -102,7 +102,8 @@ impl Lane {
     pub(super) fn run(&mut self) -> Result<(), Trouble> {
         while self.shared.take() {
             self.cycle += 1;
-            let done = self.cycle().and_then(|()| if self.cycle >= self.shared.fresh_every { self.renew() } else { Ok(()) });
+            let done =
+                self.cycle().and_then(|()| if self.cycle >= self.shared.fresh_every { self.renew() } else { Ok(()) });
             done.map_err(|what| self.trouble(&what))?;
         }
         if self.cycle > 0 {
@@ -117,7 +118,8 @@ impl Lane {
         let lines = self.acks.iter().filter_map(|ack| serde_json::to_string(ack).ok());
         let text: String = lines.map(|line| line + "\n").collect();
         let unwritten = std::fs::write(acks_file(&kept), text).err();
-        let more = unwritten.map_or_else(String::new, |error| format!(" (the acknowledgements cannot be kept: {error})"));
+        let more =
+            unwritten.map_or_else(String::new, |error| format!(" (the acknowledgements cannot be kept: {error})"));
         let (lane, store, cycle) = (self.number, self.store, self.cycle);
         Trouble { lane, store, cycle, kept, what: format!("{what}{more}") }
     }
@@ -208,7 +210,8 @@ impl Lane {
     /// Recovers the store twice, forgets it and begins another.
     fn renew(&mut self) -> Result<(), String> {
         let path = self.path();
-        let sources = settings::Sources { file: Some(self.shared.config.clone()), env: Vec::new(), overrides: Vec::new() };
+        let sources =
+            settings::Sources { file: Some(self.shared.config.clone()), env: Vec::new(), overrides: Vec::new() };
         let loaded = settings::load(&sources).map_err(|problems| problems.to_string())?;
         let mut facts = Totals { stores: 1, ..std::mem::take(&mut self.newest) };
         if path.join("identity.json").exists() {

@@ -150,7 +150,8 @@ fn base_dir(asked: Option<&Path>) -> Result<PathBuf> {
     );
     let used = std::fs::read_dir(&base).is_ok_and(|mut entries| entries.next().is_some());
     if used {
-        let text = format!("--store {}: it is not empty; name a directory that this command may remove", base.display());
+        let text =
+            format!("--store {}: it is not empty; name a directory that this command may remove", base.display());
         return Err(Failure::new(Exit::Usage, text).into());
     }
     std::fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
@@ -179,7 +180,9 @@ fn run_lanes(shared: &Arc<Shared>, seed: u64, parallel: u64, base: &Path, begun:
                     troubles.push(trouble);
                 }
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => println!("{}", shared.totals().line(shared.cycles, begun.elapsed())),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                println!("{}", shared.totals().line(shared.cycles, begun.elapsed()))
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }

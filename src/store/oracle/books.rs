@@ -90,7 +90,10 @@ impl Books {
             E::Deposit { asset, amount } => {
                 self.moved = true;
                 if self.first_epoch.is_some_and(|first| record.epoch != first) || *amount < Money::ZERO {
-                    found.add(Check::Money, format!("{amount} {asset} are paid in after the first boot, or are negative"));
+                    found.add(
+                        Check::Money,
+                        format!("{amount} {asset} are paid in after the first boot, or are negative"),
+                    );
                 }
                 add(&mut self.total, *asset, *amount);
                 add(&mut self.deposits, *asset, *amount);

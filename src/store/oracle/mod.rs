@@ -37,15 +37,8 @@ pub enum Check {
 
 impl Check {
     /// All of them in the order of the report.
-    pub const ALL: [Check; 7] = [
-        Check::Executions,
-        Check::Promises,
-        Check::Money,
-        Check::Ranks,
-        Check::Waiting,
-        Check::Chain,
-        Check::Embedded,
-    ];
+    pub const ALL: [Check; 7] =
+        [Check::Executions, Check::Promises, Check::Money, Check::Ranks, Check::Waiting, Check::Chain, Check::Embedded];
 
     /// 1 to 7.
     pub const fn number(self) -> u8 {

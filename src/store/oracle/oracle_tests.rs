@@ -10,8 +10,8 @@ use crate::{
         venue::Venue,
     },
     model::{
-        Command, CommandAnswer, Event, ExitCause, Leg, LedgerAccount, Lock, Money, OrderType, Plan, PlanState, Side, Trade,
-        TradeKey, TradeKind, TradeState, event::SCHEMA_VERSION,
+        Command, CommandAnswer, Event, ExitCause, LedgerAccount, Leg, Lock, Money, OrderType, Plan, PlanState, Side,
+        Trade, TradeKey, TradeKind, TradeState, event::SCHEMA_VERSION,
     },
 };
 
@@ -57,7 +57,8 @@ impl Tape {
     fn fill(&mut self, key: TradeKey, price: Money) {
         self.book.now = self.book.now.plus_ms(100);
         let trade = self.book.state.trades[&key].clone();
-        let answer = venue(&self.book.execution).execute(&trade, Some(&tick(btc(), price, self.book.now)), self.book.now);
+        let answer =
+            venue(&self.book.execution).execute(&trade, Some(&tick(btc(), price, self.book.now)), self.book.now);
         let events = settle::answer(&self.book.state, &trade, answer, &self.book.desk()).unwrap();
         self.batch(events);
     }
@@ -65,7 +66,8 @@ impl Tape {
     /// Intent and submission, then the fill; each a batch of its own.
     fn buy(&mut self, notional: Money, price: Money, kind: TradeKind) -> TradeKey {
         let order = self.book.entry_order(btc(), notional, price);
-        let entry = intent::entry(self.book.state.meta.store, &order, &rules()[&btc()], &self.book.execution, self.book.now);
+        let entry =
+            intent::entry(self.book.state.meta.store, &order, &rules()[&btc()], &self.book.execution, self.book.now);
         let mut trade = Trade { kind, ..entry.unwrap() };
         trade.body.order_type = OrderType::Market;
         trade.lock = Some(Lock { asset: btc().quote, amount: dec!(1_300) });
@@ -191,7 +193,10 @@ fn without(records: &mut Vec<Record>, index: usize) {
     records.iter_mut().enumerate().for_each(|(i, record)| record.seq = i as u64 + 1);
 }
 
-fn fill_of(record: &mut Record, change: impl FnOnce(&mut Money, &mut Money, &mut Money, &mut Vec<crate::model::Posting>)) {
+fn fill_of(
+    record: &mut Record,
+    change: impl FnOnce(&mut Money, &mut Money, &mut Money, &mut Vec<crate::model::Posting>),
+) {
     let Event::TradeFill { quantity, value, fee, postings, .. } = &mut record.event else { panic!("no fill") };
     change(quantity, value, fee, postings);
 }
@@ -279,9 +284,13 @@ fn check_3_sees_money_that_appears_or_vanishes() {
     let unit = Money::new(1, 8);
     let fills = |n: usize| move |r: &[Record]| at(r, "TradeFill", n);
     for n in [0, 1, 2, 3, 4] {
-        for account in
-            [LedgerAccount::Free, LedgerAccount::Fees, LedgerAccount::AtCost, LedgerAccount::Realised, LedgerAccount::Sold]
-        {
+        for account in [
+            LedgerAccount::Free,
+            LedgerAccount::Fees,
+            LedgerAccount::AtCost,
+            LedgerAccount::Realised,
+            LedgerAccount::Sold,
+        ] {
             let (records, _) = story();
             let Event::TradeFill { postings, .. } = &records[fills(n)(&records)].event else { panic!() };
             if !postings.iter().any(|posting| posting.account == account) {
@@ -332,7 +341,9 @@ fn check_3_sees_a_fold_whose_balances_differ_by_one_unit() {
     let unit = Money::new(1, 14);
     type Change = fn(&mut State, Money);
     let changes: [Change; 4] = [
-        |state, unit| *state.account.ledger.get_mut(&btc().quote).unwrap().get_mut(&LedgerAccount::Free).unwrap() += unit,
+        |state, unit| {
+            *state.account.ledger.get_mut(&btc().quote).unwrap().get_mut(&LedgerAccount::Free).unwrap() += unit
+        },
         |state, unit| state.positions.values_mut().next().unwrap().cost += unit,
         |state, unit| state.account.inventory_cost.get_mut(&btc()).unwrap().quantity += unit,
         |state, _| state.positions.clear(),

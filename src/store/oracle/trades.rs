@@ -76,7 +76,10 @@ impl Stage {
         let retried = (self, to) == (NotExecuted, Submitting);
         let level = matches!(
             (self, to),
-            (Partial, Partial) | (Submitting, Unknown | NotExecuted) | (Unknown, NotExecuted) | (NotExecuted, Submitting)
+            (Partial, Partial)
+                | (Submitting, Unknown | NotExecuted)
+                | (Unknown, NotExecuted)
+                | (NotExecuted, Submitting)
         );
         if self.is_terminal() {
             Some("it was terminal")
@@ -150,7 +153,9 @@ impl Trades {
             E::TradeCancelled { trade_key, .. } => _ = self.go(record, trade_key, Stage::Cancelled, found),
             E::TradeUnknown { trade_key, .. } => _ = self.go(record, trade_key, Stage::Unknown, found),
             E::TradeNotExecuted { trade_key, retry_at, .. } => {
-                self.go(record, trade_key, Stage::NotExecuted, found).into_iter().for_each(|seen| seen.until = *retry_at);
+                self.go(record, trade_key, Stage::NotExecuted, found)
+                    .into_iter()
+                    .for_each(|seen| seen.until = *retry_at);
             }
             E::TradeAcked { trade_key, expires_at } => {
                 self.go(record, trade_key, Stage::Acked, found).into_iter().for_each(|seen| seen.until = *expires_at);
