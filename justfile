@@ -27,3 +27,8 @@ findings:
 # Breaks the sources on purpose and demands that the named test of each patch notices.
 mutants:
     bash .ci/mutants
+
+# The long proof that kill -9 loses nothing: 20 000 kills, about an hour on four cores.
+torture cycles="20000":
+    cargo build --release
+    target/release/triplegain torture kill --cycles {{cycles}} --parallel 4

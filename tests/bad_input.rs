@@ -339,7 +339,7 @@ fn a142_a_flipped_byte_in_the_middle_starts_halted_and_names_the_place() {
     bytes[at] ^= 0x01;
     fs::write(&segment, &bytes).unwrap();
     let verified = run_to_end(&["--store", store.to_str().unwrap(), "journal", "verify"]);
-    assert_clear(&verified, 1, &["line"]);
+    assert_clear(&verified, 65, &["line"]);
     let program = Program::start(&store, &["--speed", "3600"]);
     let status = program.status();
     assert_eq!(status["state"], "HALTED");

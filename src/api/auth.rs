@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    io::{ErrorKind, Read},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::store::files;
 
 /// SHA-256 of the token; the token itself is not kept in the process.
 #[derive(Clone)]
@@ -74,15 +76,9 @@ fn create(path: &Path) -> Result<()> {
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .context("cannot draw a token")?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot make the token file {}", path.display()))?;
-    writeln!(file, "{}", hex::encode(bytes))?;
-    file.sync_all()?;
-    Ok(())
+    // Whole or not at all: a kill in the middle must not leave a file that refuses the next start.
+    files::write_atomically(path, format!("{}\n", hex::encode(bytes)).as_bytes())
+        .with_context(|| format!("cannot make the token file {}", path.display()))
 }
 
 #[cfg(test)]
@@ -109,6 +105,18 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = load_or_create(&path).err().unwrap().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_kill_while_the_token_is_made_leaves_none_and_the_next_start_makes_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        // What a kill between making and writing the file leaves.
+        fs::write(folder.path().join("token.tmp"), "").unwrap();
+        load_or_create(&path).unwrap();
+        let made: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(made, ["token"], "the file appears by a rename, so that it is never seen without its content");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

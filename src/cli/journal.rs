@@ -1,16 +1,21 @@
 //! `journal tail|verify|export`: readers of a store another process may own. They change nothing.
 
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use crate::runtime::failure::{Exit, Failure};
 use crate::{
     model::{Record, Ts},
+    settings::{Settings, sections::StoreSettings},
     store::{
         error::StoreError,
         frame,
         journal::segment_name,
+        oracle::{Ack, acks},
         reader::{self, ReadError, Start},
-        verify,
+        twice, verify,
     },
 };
 
@@ -99,11 +104,45 @@ fn last_lines(dir: &Path, lines: usize, after: Option<u64>) -> Result<Vec<String
 
 /// Checks everything; 0 when the store is sound.
 pub fn verify(data: &Path) -> Answer {
+    verify_with(data, &Verification::default())
+}
+
+/// What a verification does beyond reading the store.
+#[derive(Clone, Debug, Default)]
+pub struct Verification {
+    /// File of acknowledgements that must hold.
+    pub acks: Option<PathBuf>,
+    /// Recover a copy once and twice with these settings, and compare.
+    pub recover_twice: Option<StoreSettings>,
+    /// The report as JSON.
+    pub json: bool,
+}
+
+/// As [`verify`]: 0 sound, 65 not sound, 1 when there is nothing to check or it cannot be read.
+pub fn verify_with(data: &Path, how: &Verification) -> Answer {
     if !data.join("journal").is_dir() {
         return Answer::failed(format!("there is no journal in {}", data.display()));
     }
-    let report = verify::check(data);
-    Answer { code: u8::from(!report.is_sound()), text: report.text() }
+    let acks = match how.acks.as_deref().map(read_acks).transpose() {
+        Ok(acks) => acks.unwrap_or_default(),
+        Err(why) => return Answer::failed(why),
+    };
+    let mut report = verify::check_with(data, &acks);
+    if let Some(settings) = &how.recover_twice {
+        report.add(twice::recover_twice(data, settings));
+    }
+    let code = if report.is_sound() { Exit::Done } else { Exit::Unsound }.code();
+    let text = if how.json {
+        serde_json::to_string_pretty(&report).map_or_else(|error| error.to_string(), |text| text + "\n")
+    } else {
+        report.text()
+    };
+    Answer { text, code }
+}
+
+fn read_acks(path: &Path) -> Result<Vec<Ack>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("--acks {}: {error}", path.display()))?;
+    acks::parse(&text).map_err(|why| format!("--acks {}: {why}", path.display()))
 }
 
 /// Writes the selected records to `out`; the text says how many.
@@ -174,8 +213,15 @@ pub enum JournalCommand {
         #[arg(long)]
         after: Option<u64>,
     },
-    /// Chain, checksums, order, fold, and equality with the embedded store
-    Verify,
+    /// Seven checks from the first record on, with figures; 0 = sound, 65 = not sound
+    Verify {
+        /// JSON lines of what was acknowledged (commands, plans, trades, records); all of it must be there
+        #[arg(long, value_name = "FILE")]
+        acks: Option<PathBuf>,
+        /// Also recover a copy once and twice, and compare the states
+        #[arg(long)]
+        recover_twice: bool,
+    },
     /// All records, or those of a window
     Export {
         /// jsonl or csv
@@ -196,15 +242,19 @@ pub enum JournalCommand {
     },
 }
 
-/// Runs a subcommand on the store in `data`.
+/// Runs a subcommand on the store the settings name.
 ///
 /// # Errors
 /// A format that does not exist.
-pub fn journal(data: &str, command: &JournalCommand) -> anyhow::Result<Exit> {
-    let data = Path::new(data);
+pub fn journal(settings: &Settings, command: &JournalCommand, json: bool) -> anyhow::Result<Exit> {
+    let data = Path::new(&settings.data_dir);
     let answer = match command {
         JournalCommand::Tail { lines, after } => tail(data, *lines, *after),
-        JournalCommand::Verify => verify(data),
+        JournalCommand::Verify { acks, recover_twice } => {
+            let recover_twice = recover_twice.then(|| settings.store.clone());
+            let how = Verification { acks: acks.clone(), recover_twice, json };
+            verify_with(data, &how)
+        }
         JournalCommand::Export { format, from, to, kind, corr } => {
             let format = match format.as_str() {
                 "jsonl" => Format::Jsonl,
@@ -222,7 +272,7 @@ pub fn journal(data: &str, command: &JournalCommand) -> anyhow::Result<Exit> {
             return Ok(Exit::from_code(answer.code));
         }
     };
-    if answer.code == 0 {
+    if answer.code == 0 || json {
         print!("{}", answer.text);
     } else {
         eprint!("{}", answer.text);

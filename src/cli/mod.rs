@@ -7,6 +7,7 @@ pub mod journal;
 pub mod logging;
 pub mod run;
 pub mod system;
+pub mod torture;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -114,6 +115,9 @@ enum Subcommands {
     /// Check, show and explain settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Prove on this machine that a killed program loses nothing
+    #[command(subcommand)]
+    Torture(torture::TortureCommand),
 }
 
 /// Parses the command line, does what it says, and turns an error into one message and an exit code.
@@ -151,7 +155,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
-        Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings.data_dir, &command),
+        Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings, &command, global.json),
+        Subcommands::Torture(command) => torture::torture(&global, &command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
     }
 }

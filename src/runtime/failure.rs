@@ -12,6 +12,8 @@ pub enum Exit {
     Failed = 1,
     /// 2: usage or configuration; the service manager does not try again.
     Usage = 2,
+    /// 65: the store is not sound: `journal verify` or the kill harness found a violation.
+    Unsound = 65,
     /// 70: internal invariant, store failure, or a panic of an actor that is not restarted in place.
     Internal = 70,
     /// 73: the store is in use by another process; the service manager does not try again.
@@ -67,6 +69,7 @@ impl Exit {
         match code {
             0 => Exit::Done,
             2 => Exit::Usage,
+            65 => Exit::Unsound,
             70 => Exit::Internal,
             73 => Exit::StoreInUse,
             75 => Exit::TryAgain,
@@ -81,7 +84,8 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_the_service_unit() {
-        let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Internal, Exit::StoreInUse, Exit::TryAgain];
-        assert_eq!(all.map(Exit::code), [0, 1, 2, 70, 73, 75]);
+        let all =
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unsound, Exit::Internal, Exit::StoreInUse, Exit::TryAgain];
+        assert_eq!(all.map(Exit::code), [0, 1, 2, 65, 70, 73, 75]);
     }
 }

@@ -105,7 +105,7 @@ impl Touched {
             | Event::TradeExpired { trade_key: key, .. }
             | Event::TradeCancelled { trade_key: key, .. } => self.trade_end(*key, before),
             Event::TradeFill { trade_key, .. } => {
-                self.key(ObjectKey::Trade(*trade_key));
+                self.trade(*trade_key, before);
                 self.key(ObjectKey::Account);
                 self.key(ObjectKey::Totals);
             }

@@ -1,25 +1,45 @@
-//! The independent check of a store: chain, checksums, gaps, order, batches, fold, checkpoints, embedded store.
+//! The check of a store: the oracle's rules over all records, chain and checksums, checkpoints, and the embedded store
+//! against the fold.
 //!
 //! It changes nothing. A store nobody holds is compared through a copy of its embedded part.
 
 use std::{
-    fs,
-    path::Path,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use serde::Serialize;
+
 use super::{
-    checkpoint, files,
-    frame::NO_LINE,
+    checkpoint, embedded, files,
+    frame::{self, NO_LINE},
+    journal::segment_name,
     lock::StoreLock,
+    oracle::{Ack, Check, Figures, Oracle, Violation, Waiting},
     reader::{self, ReadError, Start},
     recover::{CHECKPOINTS, JOURNAL, STATE},
     state_db::{self, StateDb},
 };
-use crate::model::{State, Ts};
+use crate::model::State;
+
+/// The result of one check.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CheckLine {
+    /// 1 to 7.
+    pub number: u8,
+    /// What must hold.
+    pub name: &'static str,
+    /// Absent when it was not possible to look.
+    pub holds: Option<bool>,
+    /// What was counted.
+    pub facts: String,
+}
 
 /// What the check found.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Report {
     /// Records in whole batches.
     pub records: u64,
@@ -31,10 +51,19 @@ pub struct Report {
     pub head: String,
     /// SHA-256 of the folded state's JSON form.
     pub state_hash: String,
+    /// One per check.
+    pub checks: Vec<CheckLine>,
+    /// Trades that are not terminal, with what they wait for.
+    pub waiting: Vec<Waiting>,
     /// What is right or merely worth knowing, one sentence each.
     pub notes: Vec<String>,
     /// What is wrong; empty = the store is sound.
     pub defects: Vec<String>,
+    /// What was counted.
+    #[serde(skip)]
+    pub figures: Figures,
+    #[serde(skip)]
+    broken: BTreeSet<u8>,
 }
 
 impl Report {
@@ -43,119 +72,273 @@ impl Report {
         self.defects.is_empty()
     }
 
+    /// True when this check found nothing wrong; journals of tests that make up trades hold some of them only.
+    pub fn holds(&self, check: Check) -> bool {
+        !self.broken.contains(&check.number())
+    }
+
     /// The report for people, one fact per line.
     pub fn text(&self) -> String {
         let mut lines = vec![format!(
             "{} records in {} segments, epoch {}, head {}, state {}",
             self.records, self.segments, self.epoch, self.head, self.state_hash
         )];
+        for CheckLine { number, name, holds, facts } in &self.checks {
+            let verdict = match holds {
+                Some(true) => "holds",
+                Some(false) => "VIOLATED",
+                None => "not compared",
+            };
+            lines.push(format!("check {number} {name}: {verdict}; {facts}"));
+        }
+        let shown = |trade: &Waiting| format!("waiting: {} {}, {}", trade.key, trade.state, trade.why);
+        lines.extend(self.waiting.iter().map(shown));
         lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines.extend(self.defects.iter().map(|defect| format!("defect: {defect}")));
+        for check in Check::ALL.into_iter().filter(|check| self.broken.contains(&check.number())) {
+            lines.push(format!("what to do about check {}: {}", check.number(), check.advice()));
+        }
         lines.push(if self.is_sound() { "the journal is sound".into() } else { "the journal is NOT sound".into() });
         lines.join("\n") + "\n"
+    }
+
+    /// Takes the result of another look at the store in: a note, or a defect.
+    pub fn add(&mut self, other: Result<String, String>) {
+        match other {
+            Ok(note) => self.notes.push(note),
+            Err(why) => self.breaks(Check::Chain, format!("recovering twice: {why}")),
+        }
+    }
+
+    fn breaks(&mut self, check: Check, what: String) {
+        self.broken.insert(check.number());
+        self.defects.push(what);
+    }
+
+    fn finish(&mut self, oracle: &mut Oracle, embedded: (Option<bool>, String)) {
+        self.waiting = oracle.waiting();
+        for violation in oracle.violations() {
+            self.broken.insert(violation.check.number());
+            self.defects.push(violation.to_string());
+        }
+        self.figures = oracle.figures();
+        let broken = |check: Check| self.broken.contains(&check.number());
+        let line = |check: Check| CheckLine {
+            number: check.number(),
+            name: check.name(),
+            holds: if check == Check::Embedded { embedded.0 } else { Some(!broken(check)) },
+            facts: match check {
+                Check::Embedded => embedded.1.clone(),
+                Check::Waiting => format!("{} trades wait", self.waiting.len()),
+                other => facts(other, &self.figures),
+            },
+        };
+        self.checks = Check::ALL.into_iter().map(line).collect();
+    }
+}
+
+fn facts(check: Check, counted: &Figures) -> String {
+    let Figures { records, boots, trades, intents, fills, settled, steps, .. } = counted;
+    let Figures { assets, positions, closed, commands, plans, acks, .. } = counted;
+    match check {
+        Check::Executions => format!("{trades} keys, {intents} intents, {fills} fills, {settled} settled"),
+        Check::Promises => format!("{commands} commands answered, {plans} plans, {acks} acknowledgements compared"),
+        Check::Money => format!("{assets} assets, {fills} fills, {positions} open positions, {closed} closed"),
+        Check::Ranks => format!("{steps} steps of {trades} trades"),
+        _ => format!("{records} records, {boots} boots"),
     }
 }
 
 /// Checks the store in `data`, which another process may own.
 pub fn check(data: &Path) -> Report {
-    let (mut report, state) = check_journal(data);
-    let Some(state) = state else { return report };
+    check_with(data, &[])
+}
+
+/// As [`check`], and everything in `acks` must be there as it was told.
+pub fn check_with(data: &Path, acks: &[Ack]) -> Report {
     let source = data.join(STATE);
     if StoreLock::is_held(data) {
-        report.notes.push("the store is in use: its embedded part was not compared".into());
-    } else if !source.exists() {
-        report.notes.push("there is no embedded store; the next start builds it".into());
-    } else {
-        match compare_copy(&source, &state) {
-            Ok(note) => report.notes.push(note),
-            Err(why) => report.defects.push(format!("embedded store: {why}")),
-        }
+        return check_journal(data, acks, Embedded::Absent("the store is in use: its embedded part was not compared"));
     }
+    if !source.exists() {
+        return check_journal(data, acks, Embedded::Absent("there is no embedded store; the next start builds it"));
+    }
+    let copy = scratch();
+    let loaded = copy_dir(&source, &copy)
+        .map_err(|error| format!("it cannot be copied for the comparison: {error}"))
+        .and_then(|()| state_db::open(&copy, 64));
+    let report = match loaded {
+        // The copy is closed before the comparison; what was read of it is compared.
+        Ok(loaded) => check_journal(data, acks, Embedded::At(loaded.seq, Box::new(loaded.state))),
+        Err(why) => check_journal(data, acks, Embedded::Unreadable(why)),
+    };
+    let _ = fs::remove_dir_all(&copy);
     report
 }
 
 /// Checks the store this process owns.
 pub(super) fn check_open(data: &Path, db: &StateDb) -> Report {
-    let (mut report, state) = check_journal(data);
-    let Some(state) = state else { return report };
     match db.load() {
-        Ok(held) if held == state => report.notes.push("the embedded store equals the fold".into()),
-        Ok(_) => report.defects.push("embedded store: its content does not equal the fold".into()),
-        Err(why) => report.defects.push(format!("embedded store: {why}")),
+        Ok(held) => check_journal(data, &[], Embedded::At(held.meta.seq, Box::new(held))),
+        Err(why) => check_journal(data, &[], Embedded::Unreadable(why)),
     }
-    report
 }
 
-/// Reads the whole journal; the folded state is given only when nothing is wrong.
-fn check_journal(data: &Path) -> (Report, Option<State>) {
+/// What is known of the embedded store before the journal is read.
+enum Embedded {
+    Absent(&'static str),
+    Unreadable(String),
+    At(u64, Box<State>),
+}
+
+/// Reads the whole journal: the oracle judges every record, the fold is compared with it whenever money moved.
+fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
     let mut report = Report { head: String::from_utf8_lossy(&NO_LINE).into_owned(), ..Report::default() };
-    let mut state = State::default();
+    let (mut oracle, mut state) = (Oracle::new(), State::default());
     let mut marks = checkpoint::list(&data.join(CHECKPOINTS)).unwrap_or_default();
     marks.reverse();
-    let mut order = (Ts(i64::MIN), 0);
-    let mut defects = Vec::new();
-    let mut compared = 0;
+    let (mut wrong_marks, mut compared) = (Vec::new(), 0);
+    // What of the embedded store is not as the fold of the same records is.
+    let mut differs: Option<Vec<String>> = None;
     let read = reader::read(&data.join(JOURNAL), Start::BEGINNING, &mut |batch| {
         for record in batch.drain(..) {
-            if (record.ts, record.epoch) < order && (record.ts < order.0 || record.epoch < order.1) {
-                defects.push(format!("record {} is older in time or epoch than the one before it", record.seq));
-            }
-            order = (record.ts, record.epoch);
+            let _ = oracle.observe(&record);
             state.apply(&record).map_err(|misfit| misfit.to_string())?;
+        }
+        if oracle.money_moved() {
+            let _ = oracle.compare(&state);
+        }
+        match &embedded {
+            Embedded::At(seq, held) if *seq == state.meta.seq => differs = Some(embedded::differences(held, &state)),
+            _ => {}
         }
         while marks.last().is_some_and(|mark| *mark <= state.meta.seq) {
             let Some(mark) = marks.pop() else { break };
             match checkpoint::read(&data.join(CHECKPOINTS), mark) {
                 Ok(found) if found.state == state => compared += 1,
-                Ok(_) => defects.push(format!("checkpoint {mark} does not equal the fold of the records up to it")),
-                Err(why) => defects.push(format!("checkpoint {mark}: {why}")),
+                Ok(_) => wrong_marks.push(format!("checkpoint {mark} does not equal the fold of the records up to it")),
+                Err(why) => wrong_marks.push(format!("checkpoint {mark}: {why}")),
             }
         }
         Ok(())
     });
-    defects.extend(marks.iter().map(|mark| format!("checkpoint {mark} is of a record the journal does not hold")));
-    report.defects = defects;
-    report.records = state.meta.seq;
-    report.epoch = state.meta.epoch;
+    let _ = oracle.compare(&state);
+    wrong_marks.extend(marks.iter().map(|mark| format!("checkpoint {mark} is of a record the journal does not hold")));
     report.notes.push(format!("{compared} checkpoints equal the fold"));
-    match read {
+    let whole = match read {
         Ok(end) => {
             report.segments = end.segments;
             report.head = String::from_utf8_lossy(&end.prev).into_owned();
             if let Some((bytes, why)) = end.torn {
                 report.notes.push(format!("a torn tail of {bytes} bytes ({why}); the next start cuts it off"));
             }
+            true
         }
-        Err(ReadError::Damage(damage)) => report.defects.insert(0, damage.to_string()),
-        Err(ReadError::Refused(error)) => report.defects.insert(0, error.to_string()),
-    }
+        Err(ReadError::Damage(damage)) => {
+            report.breaks(Check::Chain, damage.to_string());
+            false
+        }
+        Err(ReadError::Refused(error)) => {
+            report.breaks(Check::Chain, error.to_string());
+            false
+        }
+    };
+    wrong_marks.into_iter().for_each(|what| report.breaks(Check::Chain, what));
+    report.records = state.meta.seq;
+    report.epoch = state.meta.epoch;
     report.state_hash = checkpoint::state_hash(&state);
-    let sound = report.is_sound();
-    (report, sound.then_some(state))
+    // Behind a damaged place everything is missing; the damage is the thing to tell.
+    if whole {
+        acks.iter().for_each(|ack| drop(oracle.expect(ack)));
+        lines_as_shown(&data.join(JOURNAL), acks).into_iter().for_each(|what| report.breaks(Check::Promises, what));
+    }
+    let embedded = judge(embedded, differs, &state, whole, &mut report);
+    report.finish(&mut oracle, embedded);
+    report
 }
 
-/// Opening the embedded store writes to it, so a copy is opened.
-fn compare_copy(source: &Path, state: &State) -> Result<String, String> {
-    let words = |error: std::io::Error| format!("it cannot be copied for the comparison: {error}");
+fn judge(
+    embedded: Embedded,
+    differs: Option<Vec<String>>,
+    state: &State,
+    whole: bool,
+    report: &mut Report,
+) -> (Option<bool>, String) {
+    let wrong = match (embedded, differs) {
+        (Embedded::Absent(why), _) => return (None, why.to_owned()),
+        (Embedded::Unreadable(why), _) => vec![why],
+        // What lies beyond a damaged place cannot be compared.
+        (Embedded::At(seq, _), None) if !whole => return (None, format!("it is at record {seq}, beyond the damage")),
+        (Embedded::At(0, held), None) if *held == State::default() => Vec::new(),
+        (Embedded::At(seq, _), None) if seq > state.meta.seq => {
+            vec![format!("it is at record {seq}, the journal ends at {}", state.meta.seq)]
+        }
+        (Embedded::At(seq, _), None) => vec![format!("it is at record {seq}, in the middle of a batch")],
+        (Embedded::At(seq, held), Some(wrong)) if wrong.is_empty() => {
+            let behind = match state.meta.seq - seq {
+                0 => String::new(),
+                behind => format!(", {behind} records behind the journal; the next start applies them"),
+            };
+            let rows = embedded::rows(&held);
+            return (Some(true), format!("it equals the fold: {rows} objects in {} trees{behind}", embedded::TREES));
+        }
+        (Embedded::At(seq, _), Some(wrong)) => wrong.into_iter().map(|w| format!("at record {seq}: {w}")).collect(),
+    };
+    if wrong.is_empty() {
+        return (Some(true), "it is empty; the next start builds it".to_owned());
+    }
+    let facts = wrong.join("; ");
+    for what in wrong {
+        report.breaks(Check::Embedded, format!("embedded store: {what}; the next start rebuilds it"));
+    }
+    (Some(false), facts)
+}
+
+/// Records that were shown with their hash must still be the same lines.
+fn lines_as_shown(dir: &Path, acks: &[Ack]) -> Vec<String> {
+    let shown = acks.iter().filter_map(|ack| match ack {
+        Ack::Record { seq, hash } => Some((*seq, hash.as_str())),
+        _ => None,
+    });
+    let wanted: BTreeMap<u64, &str> = shown.collect();
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let mut wrong = Vec::new();
+    for first in reader::segments(dir).unwrap_or_default() {
+        let Ok(file) = File::open(dir.join(segment_name(first))) else { continue };
+        let (mut input, mut line) = (BufReader::with_capacity(1 << 18, file), Vec::new());
+        while matches!(input.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+            if line.pop() == Some(b'\n')
+                && let Some(seq) = frame::peek_seq(&line)
+                && let Some(hash) = wanted.get(&seq)
+                && frame::line_hash(&line) != *hash.as_bytes()
+            {
+                let has = String::from_utf8_lossy(&frame::line_hash(&line)).into_owned();
+                let violation = Violation {
+                    check: Check::Promises,
+                    seq,
+                    what: format!("it was shown with the hash {hash}, the journal holds {has}"),
+                };
+                wrong.push(violation.to_string());
+            }
+            line.clear();
+        }
+    }
+    wrong
+}
+
+/// A directory of its own for a copy.
+pub(super) fn scratch() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let copy = std::env::temp_dir().join(format!("store-check-{}-{number}", std::process::id()));
     let _ = fs::remove_dir_all(&copy);
-    let compared = copy_dir(source, &copy).map_err(words).and_then(|()| {
-        let loaded = state_db::open(&copy, 64)?;
-        if loaded.seq < state.meta.seq {
-            return Ok(format!("the embedded store is {} records behind", state.meta.seq - loaded.seq));
-        }
-        if loaded.state == *state {
-            return Ok("the embedded store equals the fold".to_owned());
-        }
-        Err(format!("at record {} its content does not equal the fold; the next start rebuilds it", loaded.seq))
-    });
-    let _ = fs::remove_dir_all(&copy);
-    compared
+    copy
 }
 
-fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+/// Copies a directory with all below it; opening an embedded store writes to it, so a copy is opened.
+pub(super) fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().mode(files::DIR_MODE).create(to)?;
     for name in files::names(from)? {

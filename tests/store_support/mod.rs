@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use triplegain::{
     model::*,
     settings::sections::{CheckpointSettings, FreeSpaceSettings, GroupSettings, StoreSettings},
-    store::{Batch, OpenInfo, Opened, Store, StoreError},
+    store::{Batch, OpenInfo, Opened, Report, Store, StoreError, oracle::Check},
 };
 use uuid::Uuid;
 
@@ -46,6 +46,12 @@ pub fn asset(text: &str) -> Asset {
 
 pub fn symbol() -> Symbol {
     "BTC/USDT".parse().unwrap()
+}
+
+/// What a store owes whatever is committed to it: a whole journal, and an embedded store that equals its fold. The events
+/// of the generator fit the state, but no venue would make them, so the rules of trading are not asked.
+pub fn is_durable(report: &Report) -> bool {
+    report.holds(Check::Chain) && report.holds(Check::Embedded)
 }
 
 pub fn note(what: &str) -> Event {
