@@ -17,5 +17,6 @@ pub mod resolution;
 pub mod schedule;
 pub mod states;
 pub mod status;
+pub mod watchdog;
 
-pub use actor::{announce, command_desk, messages, operate, resolver, runs, timekeeper, watch};
+pub use actor::{announce, command_desk, heartbeat, messages, operate, resolver, runs, timekeeper, watch};

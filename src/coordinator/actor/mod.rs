@@ -5,6 +5,7 @@
 mod accept;
 pub mod announce;
 pub mod command_desk;
+pub mod heartbeat;
 mod lane;
 pub mod messages;
 pub mod operate;
@@ -37,7 +38,7 @@ use super::{
     opinions::{self, Opinions, StoredOpinion},
     resolution,
     schedule::{self, Effect, Gates, Input, RunRequest, Scheduler},
-    states, status,
+    states, status, watchdog,
 };
 use crate::{
     agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
@@ -160,6 +161,7 @@ pub struct Coordinator {
     arrived: Option<(RunId, Reply)>,
     running: BTreeMap<RunId, AbortHandle>,
     alarm: Alarm,
+    heartbeat: Option<heartbeat::Heartbeat>,
     /// Notes beside the truth not handed to the store yet.
     pub(super) notes: Vec<Note>,
     pub(super) notes_since: Option<Ts>,
@@ -218,6 +220,7 @@ impl Coordinator {
             arrived: None,
             running: BTreeMap::new(),
             alarm: Alarm::default(),
+            heartbeat: None,
             notes: Vec::new(),
             notes_since: None,
             last_gates: None,
