@@ -1,54 +1,15 @@
 //! The process under a service manager: crash loops, the notify socket, the unit file. The real binary.
 
 mod process_support;
+mod service_support;
 
-use std::{io::ErrorKind, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use process_support::*;
+use service_support::Manager;
 
 /// Program time as slow as it gets without following the wall.
 const SLOW: [&str; 2] = ["--speed", "2"];
-
-/// A service manager's end of the notify socket.
-struct Manager {
-    socket: UnixDatagram,
-    path: std::path::PathBuf,
-}
-
-impl Manager {
-    fn new(folder: &Path) -> Manager {
-        let path = folder.join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        Manager { socket, path }
-    }
-
-    fn command(&self, watchdog: Option<Duration>) -> Command {
-        let mut command = triplegain();
-        command.env("NOTIFY_SOCKET", &self.path).env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
-        if let Some(limit) = watchdog {
-            command.env("WATCHDOG_USEC", limit.as_micros().to_string());
-        }
-        command
-    }
-
-    /// What it was told next, if anything was.
-    fn heard(&self) -> Option<Vec<String>> {
-        let mut buffer = [0; 4096];
-        match self.socket.recv(&mut buffer) {
-            Ok(length) => Some(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect()),
-            Err(error) => {
-                assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
-                None
-            }
-        }
-    }
-
-    /// Waits until it is told this line.
-    fn hears(&self, line: &str) -> Vec<String> {
-        until(line, || self.heard().filter(|told| told.iter().any(|told| told == line)))
-    }
-}
 
 #[test]
 fn r6_three_crashes_within_ten_minutes_begin_paused_until_resume() {

@@ -308,6 +308,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         level,
         outside,
         volatile,
+        on_fatal,
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);
     store.send(Observe(coordinator.clone().recipient())).await?;

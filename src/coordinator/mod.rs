@@ -11,6 +11,7 @@ pub mod disputed;
 pub mod emergency;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod invariants;
 pub mod opinions;
 pub mod quarantine;
 pub mod resolution;

@@ -82,7 +82,7 @@ mod faults {
 
     /// From now on the next `times` lives of this actor on this thread panic as they begin.
     pub fn arm_start(actor: &str, times: u32) {
-        STARTS.with_borrow_mut(|starts| drop(starts.insert(actor.to_owned(), times)));
+        STARTS.with_borrow_mut(|starts| starts.insert(actor.to_owned(), times));
     }
 
     fn take(starts: &mut BTreeMap<String, u32>, actor: &str) -> bool {

@@ -5,7 +5,8 @@
 
 pub mod actor;
 pub mod batch;
-pub mod checkpoint;
+pub mod bundle;
+mod checkpoint;
 pub mod core;
 pub mod error;
 pub mod files;

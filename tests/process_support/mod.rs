@@ -173,6 +173,11 @@ impl Program {
         assert!(sent.success());
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         until("the process to end", || self.child.try_wait().unwrap())
     }

@@ -5,6 +5,7 @@
 mod accept;
 pub mod announce;
 pub mod command_desk;
+mod guard;
 pub mod heartbeat;
 mod lane;
 pub mod messages;
@@ -34,7 +35,7 @@ use self::{
 use super::{
     consensus, decision,
     degradation::Degradation,
-    describe, disputed, emergency,
+    describe, disputed, emergency, invariants,
     opinions::{self, Opinions, StoredOpinion},
     resolution,
     schedule::{self, Effect, Gates, Input, RunRequest, Scheduler},
@@ -123,6 +124,8 @@ pub struct Parts {
     pub outside: Outside,
     /// Nothing outlives the process (backtest): no notes beside the truth are written.
     pub volatile: bool,
+    /// Called for a broken invariant the process must not go on with.
+    pub on_fatal: fn(&str),
 }
 
 /// The coordinator actor.
@@ -162,6 +165,7 @@ pub struct Coordinator {
     running: BTreeMap<RunId, AbortHandle>,
     alarm: Alarm,
     heartbeat: Option<heartbeat::Heartbeat>,
+    guard: guard::Guard,
     /// Notes beside the truth not handed to the store yet.
     pub(super) notes: Vec<Note>,
     pub(super) notes_since: Option<Ts>,
@@ -190,6 +194,7 @@ impl Coordinator {
         let capabilities = [Capability::MarketData, Capability::Venue];
         let degradation = Degradation::new(&capabilities, &stored, &parts.settings.degradation, parts.clock.now());
         parts.level.set(degradation.global());
+        let guard = guard::Guard::new(parts.view.read().coordinator.state, parts.on_fatal);
         Coordinator {
             settings: parts.settings,
             clock: parts.clock,
@@ -221,6 +226,7 @@ impl Coordinator {
             running: BTreeMap::new(),
             alarm: Alarm::default(),
             heartbeat: None,
+            guard,
             notes: Vec::new(),
             notes_since: None,
             last_gates: None,

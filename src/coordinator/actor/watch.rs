@@ -35,6 +35,7 @@ impl Handler<CommittedBatch> for Coordinator {
 
     fn handle(&mut self, CommittedBatch(records): CommittedBatch, ctx: &mut Context<Self>) {
         let mut look = false;
+        self.guard_records(&records, ctx);
         for record in records.iter() {
             match &record.event {
                 Event::BreakerTripped { latch, action } => {
