@@ -68,7 +68,7 @@ async fn strike(world: &World, actor: &str, spot: Spot) {
     let everyone = world.system.everyone();
     let pulse = everyone.iter().find(|pulse| pulse.actor == actor).unwrap_or_else(|| panic!("no actor `{actor}`"));
     // The one that is struck never answers.
-    drop(pulse.strike.send(Strike { spot, deed: Deed::Panic }).await);
+    let _ = pulse.strike.send(Strike { spot, deed: Deed::Panic }).await;
 }
 
 /// Five minutes without any fault.
@@ -154,6 +154,10 @@ fn r4_an_agent_that_is_given_up_fails_its_runs_and_its_keys_are_quarantined() {
         let gone = world.notes("actor_given_up");
         assert_eq!(gone.len(), 1, "one alert: {gone:?}");
         assert_eq!(gone[0]["actor"], "regime_detection");
+        let (task, symbol) = ("regime_detection".to_owned(), "BTC/USDT".to_owned());
+        world.order("r1", Command::Release { task: task.clone(), symbol: symbol.clone() }).await;
+        assert_eq!(world.count("QuarantineEnded"), 1, "the operator's release");
+        assert_eq!(world.refusal("r2", Command::Release { task, symbol }).await, "not_quarantined");
         let analysts = world.seen.of(TaskName::TechnicalAnalysis, btc());
         assert!(analysts.len() >= 31, "the analyst goes on: {analysts:?}");
     });

@@ -21,7 +21,7 @@ use crate::{
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         states,
         timekeeper::Outside,
-        watch::{self, KeptRow},
+        watch::{self, AgentGone, KeptRow},
     },
     execution::{
         actor::{ExecutionActor, Parts as ExecutionParts, Tick},
@@ -32,7 +32,7 @@ use crate::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
-    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TradeState, Ts},
+    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TaskName, TradeState, Ts},
     risk::{
         AccountMode, RiskRules, RulesInput,
         actor::{Mark, Parts as RiskParts, RiskActor},
@@ -243,15 +243,26 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let market = run_fatal("market", market, panicked);
 
     let agent_settings = Rc::clone(&settings);
+    let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
     pulses.push(pulse!("market", market));
     macro_rules! agent {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
-            let agent = supervise($name, policy, move || $type::new(Rc::clone(&settings)), |incident: &Incident| {
-                tracing::error!(actor = incident.actor, next = ?incident.next, "panic: {}", incident.message);
-            });
+            let gone = gone.clone();
+            let agent = supervise(
+                $name,
+                policy,
+                move || $type::new(Rc::clone(&settings)),
+                move |incident: &Incident| {
+                    report(incident, |_| ());
+                    if let (Next::GaveUp, Some(task)) = (incident.next, TaskName::parse(incident.actor)) {
+                        // The receiver outlives every agent; without it there is nobody left to tell.
+                        let _ = gone.send(AgentGone { task });
+                    }
+                },
+            );
             pulses.push(pulse!($name, agent));
             agent.recipient()
         }};
@@ -264,8 +275,18 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         move |incident: &Incident| report(incident, on_fatal),
     );
     pulses.push(pulse!("command_desk", desk));
-    let sentiment =
-        supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ()));
+    let told_gone = gone.clone();
+    let sentiment = supervise(
+        "sentiment_analysis",
+        policy,
+        || SentimentAnalysis,
+        move |incident: &Incident| {
+            report(incident, |_| ());
+            if incident.next == Next::GaveUp {
+                let _ = told_gone.send(AgentGone { task: TaskName::SentimentAnalysis });
+            }
+        },
+    );
     pulses.push(pulse!("sentiment_analysis", sentiment));
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
@@ -312,6 +333,12 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);
     store.send(Observe(coordinator.clone().recipient())).await?;
+    let told = coordinator.clone();
+    actix_rt::spawn(async move {
+        while let Some(agent) = gone_agents.recv().await {
+            post("coordinator", &told, agent);
+        }
+    });
     let commands = Subscribe {
         subscriber: "coordinator".into(),
         recipient: coordinator.clone().recipient(),

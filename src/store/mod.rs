@@ -6,7 +6,7 @@
 pub mod actor;
 pub mod batch;
 pub mod bundle;
-mod checkpoint;
+pub mod checkpoint;
 pub mod core;
 pub mod error;
 pub mod files;

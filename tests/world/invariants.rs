@@ -51,15 +51,36 @@ fn r6_a_broken_account_halts_durably_leaves_a_bundle_and_ends_the_process() {
 }
 
 #[test]
+fn r7_the_operator_acknowledges_a_clock_pause_and_nothing_else() {
+    Setup::new().play(async |world| {
+        world.until(10).await;
+        assert_eq!(world.refusal("k1", Command::ClockAck {}).await, "not_paused");
+        let paused = CoordinatorState::Paused;
+        let to =
+            Event::StateChanged { from: CoordinatorState::Running, to: paused, reason: "clock".into(), halt: None };
+        commit(world, vec![Event::PauseReasonAdded { reason: "clock".into() }, to]).await;
+        world.order("k2", Command::Pause { reason: String::new() }).await;
+        world.order("k3", Command::ClockAck {}).await;
+        assert_eq!((world.reasons().as_str(), world.is()), ("operator", paused), "the operator's own pause stays");
+        world.order("k4", Command::Resume {}).await;
+        assert_eq!(world.is(), CoordinatorState::Running);
+    });
+}
+
+#[test]
 fn r6_an_entry_that_leaves_while_paused_halts_without_ending_the_process() {
     let folder = tempfile::tempdir().unwrap();
     durable(folder.path()).play(async |world| {
         world.wishes.set(btc(), Wish { entry_pct: -0.5, ..Wish::buy() });
         world.until(130).await;
-        let entry = world.state().trades.values().find(|trade| trade.is_entry()).map(|trade| trade.key);
-        let entry = entry.unwrap_or_else(|| panic!("no entry rests: {}", world.timeline()));
+        let entry = world.state().trades.values().find(|trade| trade.is_entry()).cloned();
+        let mut entry = entry.unwrap_or_else(|| panic!("no entry rests: {}", world.timeline()));
         world.order("k1", Command::Pause { reason: String::new() }).await;
-        commit(world, vec![Event::TradeSubmitting { trade_key: entry, attempt: 9, deadline: world.now() }]).await;
+        let store = world.state().meta.store;
+        entry.key = TradeKey::derive(store, entry.kind, "another", "0", entry.body.symbol, entry.body.side);
+        entry.state = TradeState::Intent;
+        let sent = Event::TradeSubmitting { trade_key: entry.key, attempt: 1, deadline: world.now().plus_ms(60_000) };
+        commit(world, vec![Event::TradeIntent { trade: Box::new(entry) }, sent]).await;
         world.pass(2).await;
         assert_eq!(world.is(), CoordinatorState::Halted);
         let halt = world.state().coordinator.halt.clone().unwrap();

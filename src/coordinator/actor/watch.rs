@@ -257,6 +257,22 @@ impl Handler<Ordered> for Coordinator {
     }
 }
 
+/// An agent panicked too often; its address is dead until the next start.
+#[derive(actix::Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct AgentGone {
+    /// Its task.
+    pub task: TaskName,
+}
+
+impl Handler<AgentGone> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, AgentGone { task }: AgentGone, ctx: &mut Context<Self>) {
+        self.note(self.clock.now(), "actor_given_up", [("actor", task.name().to_owned())]);
+        self.step(Input::GiveUp { task }, ctx);
+    }
+}
+
 /// Auxiliary tree of what the scheduler knows of opinion keys.
 pub const ROWS: &str = "rows";
 
