@@ -1,5 +1,6 @@
 //! Faults in the real binary (`--features failpoints`): who ends the process and with which code, what comes back by
 //! itself, what stops the signs of life, and that stopping never waits for ever.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod process_support;
 mod service_support;

@@ -284,13 +284,15 @@ async fn live(
     };
     #[cfg(feature = "failpoints")]
     chaos::from_environment(&system.everyone());
+    // Before anybody is told that it is ready: a manager may stop it at once.
+    let signals = signals()?;
     let service = Service::from_environment();
     if let Some(service) = &service {
         report_to(service, &system).await?;
     }
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
     end_by_force_if_needed(within)?;
-    let stopped = stop_on_signal(signals()?, within, |signal| async move {
+    let stopped = stop_on_signal(signals, within, |signal| async move {
         tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
         if let Some(service) = service {
             service.stopping();

@@ -89,6 +89,11 @@ impl Gate {
         Gate(state)
     }
 
+    /// Whether [`Gate::take`] has anything to do with an event.
+    pub const fn concerns(event: &Event) -> bool {
+        matches!(event, Event::StateChanged { .. } | Event::TradeSubmitting { .. })
+    }
+
     /// Takes one record in.
     ///
     /// # Errors

@@ -37,6 +37,9 @@ impl Coordinator {
     pub(super) fn guard_records(&mut self, records: &[Record], ctx: &mut Context<Self>) {
         for record in records {
             self.guard.unchecked |= invariants::concerns(&record.event);
+            if !Gate::concerns(&record.event) {
+                continue;
+            }
             let taken = self.guard.gate.take(&record.event, &self.view.read());
             if let Err(broken) = taken {
                 self.broke(&broken, ctx);
