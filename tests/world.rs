@@ -8,6 +8,8 @@ mod support;
 mod decisions;
 #[path = "world/emergencies.rs"]
 mod emergencies;
+#[path = "world/invariants.rs"]
+mod invariants;
 #[path = "world/orders.rs"]
 mod orders;
 #[path = "world/plans.rs"]

@@ -109,6 +109,15 @@ enum Subcommands {
         /// Plan id or leg key
         id: String,
     },
+    /// End the quarantine of a task's symbol
+    Release {
+        /// For example technical_analysis
+        task: String,
+        /// For example BTC/USDT
+        symbol: String,
+    },
+    /// Trust the clock as it is: ends the pause reason `clock`
+    ClockAck,
     /// Read-only work on the journal, also while the process is down
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -155,6 +164,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
+        Subcommands::Release { task, symbol } => command_to_peer(&global, &Command::Release { task, symbol }),
+        Subcommands::ClockAck => command_to_peer(&global, &Command::ClockAck {}),
         Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings, &command, global.json),
         Subcommands::Torture(command) => torture::torture(&global, &command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),

@@ -13,10 +13,14 @@ use super::{
     Global, load, logging,
     system::{self, Ingredients, System},
 };
+#[cfg(feature = "failpoints")]
+use crate::runtime::chaos;
 use crate::{
     api::{self, Surface, auth},
     coordinator::{
         actor::Drain,
+        heartbeat::{Beat, Watch},
+        states,
         timekeeper::{Outside, WallSource},
     },
     execution::actor::Stop,
@@ -28,15 +32,23 @@ use crate::{
             simulated::SimulatedFeed,
         },
     },
-    model::{Clock, Event, State, TaskName, Timeframe, Ts, time::HOUR_MS},
+    model::{
+        Clock, Event, State, TaskName, Timeframe, Ts,
+        time::{HOUR_MS, MINUTE_MS},
+    },
     runtime::{
+        boots,
         clock::wall_now,
         failure::{Exit, Failure},
         placement::{Place, run_live},
-        shutdown::{signals, stop_on_signal},
+        service::Service,
+        shutdown::{end_by_force_if_needed, signals, stop_on_signal},
     },
-    settings::{Loaded, MarketSource, Settings},
-    store::{Batch, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, lock::StoreLock},
+    settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
+    store::{
+        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store,
+        lock::StoreLock,
+    },
 };
 
 /// Where the access token is kept.
@@ -66,7 +78,8 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         Err(error) if !StoreLock::is_held(&data) => return Err(error),
         listener => listener,
     };
-    let (store, opened) = open_store(&data, &loaded)?;
+    let (mut store, mut opened) = open_store(&data, &loaded)?;
+    note_boot(&mut store, &mut opened, &loaded.settings.supervisor.crash_loop)?;
     let listener = match listener? {
         Some(listener) => Some((listener, auth::load_or_create(&token_file(&loaded.settings)).map_err(wrong_usage)?)),
         None => None,
@@ -101,6 +114,31 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
     };
     Store::open(data, &settings.store, &info)
         .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()).into())
+}
+
+/// Notes a start that follows a crash before anything else can crash, and begins PAUSED when there were too many: a
+/// program that fails by what it does must not do it again and again by itself.
+fn note_boot(store: &mut Store, opened: &mut Opened, limits: &CrashLoopSettings) -> Result<()> {
+    let clean = opened.created || opened.recovered.clean;
+    let rows = store.aux_rows(META)?;
+    // A row that cannot be read is as good as none: only the count of a loop begins anew.
+    let earlier: Option<Vec<Ts>> =
+        rows.iter().find(|(key, _)| key == CRASHES).and_then(|(_, row)| serde_json::from_slice(row).ok());
+    let window_ms = i64::from(limits.minutes) * MINUTE_MS;
+    let boots = boots::judge(&earlier.unwrap_or_default(), clean, wall_now(), limits.starts, window_ms);
+    let value = Some(serde_json::to_vec(&boots.crashes)?);
+    store.aux_write(vec![AuxChange { tree: META, key: CRASHES.to_owned(), value }])?;
+    store.aux_flush()?;
+    if boots.looping {
+        let reason = states::boot_reason("crash_loop");
+        opened.warnings.push(format!(
+            "{} starts after a crash within {} minutes: PAUSED ({reason}); find the cause, then `resume`",
+            boots.crashes.len(),
+            limits.minutes,
+        ));
+        opened.pause = Some(reason);
+    }
+    Ok(())
 }
 
 /// A seed for a store that was not given one; stored at creation and never drawn again.
@@ -248,9 +286,21 @@ async fn live(
         }
         None => None,
     };
+    #[cfg(feature = "failpoints")]
+    chaos::from_environment(&system.everyone());
+    // Before anybody is told that it is ready: a manager may stop it at once.
+    let signals = signals()?;
+    let service = Service::from_environment();
+    if let Some(service) = &service {
+        report_to(service, &system).await?;
+    }
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
-    let stopped = stop_on_signal(signals()?, within, |signal| async move {
+    end_by_force_if_needed(within)?;
+    let stopped = stop_on_signal(signals, within, |signal| async move {
         tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
+        if let Some(service) = service {
+            service.stopping();
+        }
         let exit = drain(&system).await;
         if let Some(server) = server {
             server.stop(false).await;
@@ -258,6 +308,23 @@ async fn live(
         exit
     });
     Ok(stopped.await.exit())
+}
+
+/// Everybody is asked at least so often, and must answer within twice that, real time (resilience §6).
+const BEAT: Duration = Duration::from_secs(5);
+
+/// Ready now, alive with every beat of the coordinator that finds everybody answering.
+async fn report_to(service: &Service, system: &System) -> Result<()> {
+    // A manager with less patience is told more often.
+    let every = service.watchdog.map_or(BEAT, |limit| BEAT.min(limit / 6));
+    service.ready("recovered, every actor runs");
+    let manager = service.clone();
+    let on_beat = Box::new(move |beat: &Beat| match beat.silent.as_slice() {
+        [] => manager.alive(&beat.status),
+        _ => manager.status(&beat.status),
+    });
+    let watch = Watch { pulses: system.pulses.clone(), horizon: every * 2, every, on_beat };
+    system.coordinator.send(watch).await.context("the coordinator does not answer")
 }
 
 /// What a person wants to know in the first second.

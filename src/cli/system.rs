@@ -20,7 +20,9 @@ use crate::{
         opinions::{Opinions, StoredOpinion},
         resolver::ConflictResolver,
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
+        states,
         timekeeper::Outside,
+        watch::AgentGone,
     },
     execution::{
         actor::{ExecutionActor, Parts as ExecutionParts, Tick},
@@ -31,7 +33,7 @@ use crate::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
-    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TradeState, Ts},
+    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TaskName, TradeState, Ts},
     risk::{
         AccountMode, RiskRules, RulesInput,
         actor::{Mark, Parts as RiskParts, RiskActor},
@@ -41,6 +43,7 @@ use crate::{
         clock::LogicalClock,
         placement::Place,
         post::post,
+        pulse::{Pulse, answers_pings},
         supervisor::{Incident, Next, Policy, run_fatal, supervise},
     },
     settings::Settings,
@@ -101,6 +104,46 @@ pub struct System {
     pub recovered: Recovered,
     /// Logical time.
     pub clock: LogicalClock,
+    /// Who must answer for the process to count as alive: everyone but the coordinator, who asks.
+    pub pulses: Vec<Pulse>,
+}
+
+answers_pings!(
+    BusActor,
+    CommandDesk,
+    ConflictResolver,
+    Coordinator,
+    ExecutionActor,
+    MarketActor,
+    PortfolioRebalance,
+    RegimeDetection,
+    RiskActor,
+    SentimentAnalysis,
+    StoreActor,
+    TechnicalAnalysis,
+    TradingDecision,
+);
+
+/// How to reach one actor.
+macro_rules! pulse {
+    ($name:expr, $address:expr) => {
+        Pulse {
+            actor: $name,
+            ping: $address.clone().recipient(),
+            #[cfg(feature = "failpoints")]
+            strike: $address.clone().recipient(),
+        }
+    };
+}
+
+#[cfg(feature = "failpoints")]
+impl System {
+    /// Where a test strikes: everyone, the coordinator too.
+    pub fn everyone(&self) -> Vec<Pulse> {
+        let mut everyone = self.pulses.clone();
+        everyone.push(pulse!("coordinator", self.coordinator));
+        everyone
+    }
 }
 
 /// Starts every actor on what recovery returned.
@@ -201,12 +244,27 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let market = run_fatal("market", market, panicked);
 
     let agent_settings = Rc::clone(&settings);
+    let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
+    let mut pulses =
+        vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
+    pulses.push(pulse!("market", market));
     macro_rules! agent {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
-            let agent = supervise($name, policy, move || $type::new(Rc::clone(&settings)), |incident: &Incident| {
-                tracing::error!(actor = incident.actor, next = ?incident.next, "panic: {}", incident.message);
-            });
+            let gone = gone.clone();
+            let agent = supervise(
+                $name,
+                policy,
+                move || $type::new(Rc::clone(&settings)),
+                move |incident: &Incident| {
+                    report(incident, |_| ());
+                    if let (Next::GaveUp, Some(task)) = (incident.next, TaskName::parse(incident.actor)) {
+                        // The receiver outlives every agent; without it there is nobody left to tell.
+                        let _ = gone.send(AgentGone { task });
+                    }
+                },
+            );
+            pulses.push(pulse!($name, agent));
             agent.recipient()
         }};
     }
@@ -217,11 +275,24 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         move || CommandDesk::new(desk_parts.0.clone(), desk_parts.1.clone()),
         move |incident: &Incident| report(incident, on_fatal),
     );
+    pulses.push(pulse!("command_desk", desk));
+    let told_gone = gone.clone();
+    let sentiment = supervise(
+        "sentiment_analysis",
+        policy,
+        || SentimentAnalysis,
+        move |incident: &Incident| {
+            report(incident, |_| ());
+            if incident.next == Next::GaveUp {
+                let _ = told_gone.send(AgentGone { task: TaskName::SentimentAnalysis });
+            }
+        },
+    );
+    pulses.push(pulse!("sentiment_analysis", sentiment));
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
         regime: agent!(RegimeDetection, "regime_detection"),
-        sentiment: supervise("sentiment_analysis", policy, || SentimentAnalysis, move |i: &Incident| report(i, |_| ()))
-            .recipient(),
+        sentiment: sentiment.recipient(),
         trading: agent!(TradingDecision, "trading_decision"),
         portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
         resolver: agent!(ConflictResolver, "conflict_resolver"),
@@ -259,9 +330,16 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         level,
         outside,
         volatile,
+        on_fatal,
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);
     store.send(Observe(coordinator.clone().recipient())).await?;
+    let told = coordinator.clone();
+    actix_rt::spawn(async move {
+        while let Some(agent) = gone_agents.recv().await {
+            post("coordinator", &told, agent);
+        }
+    });
     let commands = Subscribe {
         subscriber: "coordinator".into(),
         recipient: coordinator.clone().recipient(),
@@ -269,7 +347,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         filter: None,
     };
     links.bus.bus().send(commands).await?;
-    Ok(System { desk, coordinator, links, view, prices, recovered, clock })
+    Ok(System { desk, coordinator, links, view, prices, recovered, clock, pulses })
 }
 
 /// A supervised actor that is given up ends the process; one that comes back is only reported.
@@ -366,6 +444,10 @@ async fn restore(
         events.push(Event::InFlightRecovered { runs });
     }
     events.push(Event::RecoveryDone { recovered: recovered.clone() });
+    if let Some(reason) = &opened.pause {
+        // In the commit of the recovery: no decision comes before it.
+        events.extend(states::pause(&view.read().coordinator, reason));
+    }
     let done = store.send(Commit(Batch::new("boot", "boot", "boot", now, events))).await?;
     done.context("the recovery could not be recorded")?;
     Ok((scheduler, effects, recovered))

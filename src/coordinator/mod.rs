@@ -11,11 +11,13 @@ pub mod disputed;
 pub mod emergency;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod invariants;
 pub mod opinions;
 pub mod quarantine;
 pub mod resolution;
 pub mod schedule;
 pub mod states;
 pub mod status;
+pub mod watchdog;
 
-pub use actor::{announce, command_desk, messages, notes, operate, resolver, runs, timekeeper, watch};
+pub use actor::{announce, command_desk, heartbeat, messages, notes, operate, resolver, runs, timekeeper, watch};

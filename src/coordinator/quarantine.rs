@@ -151,6 +151,11 @@ impl Quarantine {
         self.begin(now, rules, format!("poison: the same slot was interrupted by {crashes} crashes"))
     }
 
+    /// The actor that does the work panicked too often and is gone.
+    pub fn given_up(&mut self, now: Ts, rules: &QuarantineRules) -> QuarantineChange {
+        self.begin(now, rules, "its actor panicked too often".to_owned())
+    }
+
     /// The operator's release.
     pub fn release(&mut self) -> Option<QuarantineChange> {
         let was_out = self.out.is_some();

@@ -236,10 +236,14 @@ impl ExecutionActor {
         let fill = work.events.iter().any(|event| matches!(event, Event::TradeFill { .. }));
         let claimed = work::claimed_legs(&self.parts.view.read(), &work.events);
         let mut batch = Batch::new("execution", work.corr, work.cause, self.parts.clock.now(), work.events);
-        let contested = !claimed.is_empty();
+        let planned = claimed.into_iter().map(|(plan, leg)| Expectation::LegPlanned(plan, leg));
+        // A pause or halt may be on its way to the store: then nothing is sent, and the next look sees it.
+        let gated = work::needs_running(&self.parts.view.read(), &batch.events);
+        let gate = gated.then_some(Expectation::CoordinatorState(CoordinatorState::Running));
+        let expected: Vec<Expectation> = planned.chain(gate).collect();
+        let contested = !expected.is_empty();
         if contested {
-            let planned = claimed.into_iter().map(|(plan, leg)| Expectation::LegPlanned(plan, leg));
-            batch = batch.expecting(Expectation::All(planned.collect()));
+            batch = batch.expecting(Expectation::All(expected));
         }
         let request = self.parts.store.send(Commit(batch));
         ctx.spawn(request.into_actor(self).map(move |answer, actor, ctx| {

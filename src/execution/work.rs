@@ -373,6 +373,14 @@ fn held_too_long(
     Ok(None)
 }
 
+/// Whether a batch sends an order that may leave while RUNNING only (invariant 7): any that does not reduce a position.
+pub fn needs_running(state: &State, events: &[Event]) -> bool {
+    events.iter().any(|event| {
+        let Event::TradeSubmitting { trade_key, .. } = event else { return false };
+        state.trades.get(trade_key).is_some_and(|trade| trade.body.position.is_none())
+    })
+}
+
 /// The legs a batch takes to be still planned, with their plan. The coordinator cancels and defers legs too; whoever
 /// commits first wins, and the other looks again.
 pub fn claimed_legs(state: &State, events: &[Event]) -> Vec<(Uuid, TradeKey)> {

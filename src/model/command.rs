@@ -55,6 +55,15 @@ pub enum Command {
         /// Plan id or leg key.
         id: String,
     },
+    /// Ends the quarantine of a key.
+    Release {
+        /// Task name.
+        task: String,
+        /// Symbol of the task's list.
+        symbol: String,
+    },
+    /// The clock is trusted as it is: ends the pause reason `clock`.
+    ClockAck {},
 }
 
 impl Command {
@@ -70,6 +79,8 @@ impl Command {
             Command::EnableTask { .. } => "enable_task",
             Command::DisableTask { .. } => "disable_task",
             Command::CancelScheduled { .. } => "cancel_scheduled",
+            Command::Release { .. } => "release",
+            Command::ClockAck {} => "clock_ack",
         }
     }
 }

@@ -73,6 +73,30 @@ where
     }
 }
 
+/// How long after the deadline, or after a second signal, the orderly way may still take.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The same promise for a program whose main thread stands still and hears no signal: a thread of its own ends the
+/// process [`GRACE`] after the deadline of draining, and [`GRACE`] after a second signal. Nothing is lost; the next start
+/// recovers.
+///
+/// # Errors
+/// The thread could not be made.
+pub fn end_by_force_if_needed(within: Duration) -> io::Result<()> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+        tokio.block_on(async move {
+            let Ok(signals) = signals() else { return };
+            // Draining itself happens elsewhere.
+            let stopped = stop_on_signal(signals, within, |_| std::future::pending::<Exit>()).await;
+            tokio::time::sleep(GRACE).await;
+            eprintln!("the program did not end by itself ({stopped:?}); it is ended, the next start recovers");
+            stopped.exit().end_now();
+        });
+    })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ use actix::{
 use futures_util::FutureExt;
 use tokio::time::{Duration, Instant};
 
+use super::chaos;
 use crate::settings::sections::SupervisorSettings;
 
 /// An actor that can be restarted in place. Implement `actix::Supervised` beside it with an empty body.
@@ -130,7 +131,10 @@ where
     let mut ctx = Context::new();
     let addr = ctx.address();
     let first = factory();
-    ctx.wait(async {}.into_actor(&first).map(|(), actor: &mut A, ctx| actor.begin(ctx)));
+    ctx.wait(async {}.into_actor(&first).map(move |(), actor: &mut A, ctx| {
+        chaos::starting(name);
+        actor.begin(ctx);
+    }));
     actix_rt::spawn(guard(name, policy, ctx.into_future(first), factory, on_incident));
     addr
 }
@@ -175,6 +179,7 @@ async fn guard<A, F, I>(
                 Ok(fresh) => {
                     let replace = async {}.into_actor(&fresh).map(move |(), actor: &mut A, ctx| {
                         *actor = fresh;
+                        chaos::starting(name);
                         actor.begin(ctx);
                     });
                     life.ctx().wait(replace);
@@ -229,7 +234,11 @@ where
     let addr = ctx.address();
     let mut life = ctx.into_future(actor);
     actix_rt::spawn(async move {
-        let Err(panic) = AssertUnwindSafe(&mut life).catch_unwind().await else { return };
+        let lived = AssertUnwindSafe(async {
+            chaos::starting(name);
+            (&mut life).await;
+        });
+        let Err(panic) = lived.catch_unwind().await else { return };
         let panics = count(name, Next::GaveUp);
         on_panic(&Incident { actor: name, message: text_of(&*panic), panics, next: Next::GaveUp });
         abandon(&mut life);

@@ -584,7 +584,17 @@ section!(
 );
 section!(
     /// `[supervisor]`
-    SupervisorSettings { pub max_restarts: u32, pub window_seconds: u32, pub backoff_ms: u32, pub backoff_max_ms: u32 }
+    SupervisorSettings {
+        pub max_restarts: u32,
+        pub window_seconds: u32,
+        pub backoff_ms: u32,
+        pub backoff_max_ms: u32,
+        pub crash_loop: CrashLoopSettings,
+    }
+);
+section!(
+    /// `[supervisor.crash_loop]`
+    CrashLoopSettings { pub starts: u32, pub minutes: u32 }
 );
 section!(
     /// `[api]`

@@ -84,6 +84,8 @@ pub struct Opened {
     pub created: bool,
     /// The journal is damaged: every commit is refused and nothing is written.
     pub frozen: bool,
+    /// A pause this start begins with, for reasons outside of the store.
+    pub pause: Option<String>,
     /// What an operator should know.
     pub warnings: Vec<String>,
 }
@@ -176,6 +178,7 @@ impl Store {
             gap_from: None,
             created: true,
             frozen: false,
+            pause: None,
             warnings: Vec::new(),
         };
         let opened = store.boot(info, info.new_store_id(), 1, opened)?;

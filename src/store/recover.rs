@@ -63,6 +63,7 @@ pub(super) fn open(
         gap_from: None,
         created: false,
         frozen: false,
+        pause: None,
         warnings: Vec::new(),
     };
     let identity = identify(data, info, &mut opened)?;
@@ -100,6 +101,8 @@ pub const META: &str = "meta";
 pub const LOGICAL_TIME: &str = "logical_time";
 /// Row of [`META`]: program time has left the wall on purpose (an accelerated clock), so the wall proves nothing about it.
 pub const LEFT_WALL: &str = "left_wall";
+/// Row of [`META`]: when crashes were found, wall time, a JSON list.
+pub const CRASHES: &str = "crashes";
 /// Row of [`META`]: since when prices were not worked on.
 pub const GAP_FROM: &str = "gap_from";
 

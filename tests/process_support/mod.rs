@@ -36,6 +36,9 @@ pub fn triplegain() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIPLEGAIN__")) {
         command.env_remove(name);
     }
+    // Tests kill on purpose, and more often than anybody should put up with; the test of that rule takes this back.
+    command.env("TRIPLEGAIN__SUPERVISOR__CRASH_LOOP__STARTS", "0");
+    command.env_remove("NOTIFY_SOCKET").env_remove("TRIPLEGAIN_CHAOS");
     command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
     command
 }
@@ -80,9 +83,14 @@ pub struct Program {
 impl Program {
     /// Starts without waiting for anything.
     pub fn spawn(store: &Path, args: &[&str]) -> Program {
+        Program::spawn_with(triplegain(), store, args)
+    }
+
+    /// As [`Program::spawn`] with an environment of the test's own.
+    pub fn spawn_with(mut command: Command, store: &Path, args: &[&str]) -> Program {
         let port = free_port();
         let log = store.with_extension(format!("log.{port}"));
-        let child = triplegain()
+        let child = command
             .arg("--store")
             .arg(store)
             .args(["--listen", &format!("127.0.0.1:{port}"), "run"])
@@ -96,7 +104,12 @@ impl Program {
 
     /// Starts and waits until it answers.
     pub fn start(store: &Path, args: &[&str]) -> Program {
-        let mut program = Program::spawn(store, args);
+        Program::start_with(triplegain(), store, args)
+    }
+
+    /// As [`Program::start`] with an environment of the test's own.
+    pub fn start_with(command: Command, store: &Path, args: &[&str]) -> Program {
+        let mut program = Program::spawn_with(command, store, args);
         until("the program to answer", || {
             if let Some(status) = program.child.try_wait().unwrap() {
                 panic!("it ended at once with {status}: {}", program.said());
@@ -158,6 +171,11 @@ impl Program {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     pub fn wait(&mut self) -> ExitStatus {

@@ -139,6 +139,7 @@ impl Coordinator {
     pub(super) fn housekeeping(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let flush_ms = i64::from(self.settings.store.aux_flush_ms);
+        self.guard_state(ctx);
         if self.notes.since().is_some_and(|since| now.since_ms(since) >= flush_ms) {
             self.flush_notes();
         }

@@ -5,6 +5,8 @@
 mod accept;
 pub mod announce;
 pub mod command_desk;
+mod guard;
+pub mod heartbeat;
 mod lane;
 pub mod messages;
 pub mod notes;
@@ -35,11 +37,11 @@ use self::{
 use super::{
     consensus, decision,
     degradation::Degradation,
-    describe, disputed, emergency,
+    describe, disputed, emergency, invariants,
     opinions::{self, Opinions},
     resolution,
     schedule::{self, Effect, Gates, Input, RunRequest, Scheduler},
-    states, status,
+    states, status, watchdog,
 };
 use crate::{
     agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
@@ -124,6 +126,8 @@ pub struct Parts {
     pub outside: Outside,
     /// Nothing outlives the process (backtest): no notes beside the truth are written.
     pub volatile: bool,
+    /// Called for a broken invariant the process must not go on with.
+    pub on_fatal: fn(&str),
 }
 
 /// The coordinator actor.
@@ -162,6 +166,8 @@ pub struct Coordinator {
     arrived: Option<(RunId, Reply)>,
     running: BTreeMap<RunId, AbortHandle>,
     alarm: Alarm,
+    heartbeat: Option<heartbeat::Heartbeat>,
+    guard: guard::Guard,
     /// Notes beside the truth not handed to the store yet.
     pub(super) notes: Notes,
     last_gates: Option<Gates>,
@@ -178,6 +184,7 @@ impl Coordinator {
         let capabilities = [Capability::MarketData, Capability::Venue];
         let degradation = Degradation::new(&capabilities, &stored, &parts.settings.degradation, parts.clock.now());
         parts.level.set(degradation.global());
+        let guard = guard::Guard::new(parts.view.read().coordinator.state, parts.on_fatal);
         Coordinator {
             settings: parts.settings,
             clock: parts.clock,
@@ -209,6 +216,8 @@ impl Coordinator {
             running: BTreeMap::new(),
             alarm: Alarm::default(),
             notes: Notes::default(),
+            heartbeat: None,
+            guard,
             last_gates: None,
             last_skip: BTreeMap::new(),
             last_outcome: BTreeMap::new(),

@@ -25,7 +25,7 @@ use crate::{
         Payload,
         actor::{Deliver, HandlingFailed},
     },
-    model::{Clock, Command, CommandAnswer, Event, PlanState, TaskName, TradeState},
+    model::{Clock, Command, CommandAnswer, Event, PlanState, RunKey, TaskName, TradeState},
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
     store::{Batch, CommitResult, batch::Expectation},
@@ -106,6 +106,8 @@ impl Coordinator {
             Command::EnableTask { task } => self.prepare_switch(task, true),
             Command::DisableTask { task } => self.prepare_switch(task, false),
             Command::CancelScheduled { id } => self.prepare_cancel(id),
+            Command::Release { task, symbol } => self.prepare_release(task, symbol, ctx),
+            Command::ClockAck {} => self.prepare_clock_ack(),
         }
     }
 
@@ -140,6 +142,29 @@ impl Coordinator {
             Some(Err((code, reason))) => refused(code, reason),
             None => refused("unknown", "the scheduler gave no answer"),
         }
+    }
+
+    fn prepare_release(&mut self, task: &str, symbol: &str, ctx: &mut Context<Self>) -> Prepared {
+        let Some(name) = TaskName::parse(task) else { return refused("unknown_task", unknown_task(task)) };
+        let key = symbol.parse().ok().map(|symbol| RunKey { task: name, symbol });
+        let out = key.filter(|key| self.view.read().coordinator.quarantine.contains_key(key));
+        let Some(key) = out else {
+            return refused("not_quarantined", format!("{name} {symbol} is not quarantined"));
+        };
+        // Its end is recorded by the scheduler's own effect, ahead of this command in the store's mailbox.
+        self.step(Input::Release { key }, ctx);
+        done(Vec::new(), json!({"released": key.to_string()}))
+    }
+
+    fn prepare_clock_ack(&mut self) -> Prepared {
+        let held = self.view.read().coordinator.pause_reasons.contains(states::CLOCK);
+        if !held {
+            return refused("not_paused", "the program is not paused for its clock");
+        }
+        self.trust_clock();
+        let state = self.view.read();
+        let remaining: Vec<&String> = state.coordinator.pause_reasons.iter().filter(|r| *r != states::CLOCK).collect();
+        done(states::clear(&state.coordinator, states::CLOCK), json!({"remaining": remaining}))
     }
 
     fn prepare_switch(&mut self, name: &str, enabled: bool) -> Prepared {

@@ -93,6 +93,13 @@ impl Coordinator {
         ctx.run_interval(PERSIST, |actor, _| actor.note_time());
     }
 
+    /// The operator's word for the clock: what was distrusted so far counts no more; a new jump pauses again.
+    pub(super) fn trust_clock(&mut self) {
+        if let Some(rule) = self.time.rule.as_mut() {
+            rule.acknowledge();
+        }
+    }
+
     fn observe_clock(&mut self, ctx: &mut Context<Self>) {
         let Some(reading) = self.time.reading() else { return };
         if let Some(step) = self.time.rule.as_mut().map(|rule| rule.observe(reading)) {

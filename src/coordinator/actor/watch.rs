@@ -24,6 +24,7 @@ impl Handler<CommittedBatch> for Coordinator {
 
     fn handle(&mut self, CommittedBatch(records): CommittedBatch, ctx: &mut Context<Self>) {
         let mut look = false;
+        self.guard_records(&records, ctx);
         for record in records.iter() {
             match &record.event {
                 Event::BreakerTripped { latch, action } => {
@@ -220,5 +221,21 @@ impl Handler<Ordered> for Coordinator {
             }
         }
         self.look_again(ctx);
+    }
+}
+
+/// An agent panicked too often; its address is dead until the next start.
+#[derive(actix::Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct AgentGone {
+    /// Its task.
+    pub task: TaskName,
+}
+
+impl Handler<AgentGone> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, AgentGone { task }: AgentGone, ctx: &mut Context<Self>) {
+        self.note(self.clock.now(), "actor_given_up", [("actor", task.name().to_owned())]);
+        self.step(Input::GiveUp { task }, ctx);
     }
 }

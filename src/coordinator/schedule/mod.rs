@@ -129,6 +129,7 @@ impl Scheduler {
             Input::Switch { task, enabled } => self.switch(task, enabled, now, effects),
             Input::Force { command_id, task, symbol } => self.force(command_id, &task, &symbol, now, effects),
             Input::Release { key } => self.release_key(key, effects),
+            Input::GiveUp { task } => self.give_up(task, now, effects),
             Input::Drain => self.drain(now, effects),
         }
         if self.draining {

@@ -97,6 +97,19 @@ impl Scheduler {
         self.wake_dependents(id);
     }
 
+    /// The actor behind a task is gone: its keys go out like keys that failed too often. What runs fails by itself, as its
+    /// mailbox is closed. A probe finds out whether a restart of the process has brought the actor back.
+    pub(super) fn give_up(&mut self, task: TaskName, now: Ts, effects: &mut Vec<Effect>) {
+        for id in 0..self.keys.len() as u32 {
+            let held = &mut self.keys[id as usize];
+            if self.tasks[held.task].name == task && !held.quarantine.is_out() {
+                let change = held.quarantine.given_up(now, &self.limits.quarantine);
+                self.tell_quarantine(id, Some(change), effects);
+            }
+        }
+        self.judge_all_again(now, effects);
+    }
+
     /// Shutdown (B12): nothing begins any more, everything running is cancelled, no marker is left.
     pub(super) fn drain(&mut self, now: Ts, effects: &mut Vec<Effect>) {
         self.draining = true;

@@ -184,6 +184,11 @@ pub enum Input {
         /// Which.
         key: RunKey,
     },
+    /// The actor behind a task panicked too often and is gone: its keys are out.
+    GiveUp {
+        /// Which.
+        task: TaskName,
+    },
     /// Shutdown: nothing starts any more, running work is cancelled.
     Drain,
 }

@@ -128,6 +128,13 @@ pub(super) const KEYS: &[Key] = &[
     int("supervisor.window_seconds", "s", to(1.0, 86400.0), "restart window"),
     int("supervisor.backoff_ms", "ms", to(1.0, 60000.0), "first restart delay").note("≤ backoff_max_ms"),
     int("supervisor.backoff_max_ms", "ms", to(1.0, 600_000.0), "longest restart delay"),
+    int(
+        "supervisor.crash_loop.starts",
+        "starts",
+        to(0.0, 100.0),
+        "so many starts after a crash begin PAUSED; 0 = never",
+    ),
+    int("supervisor.crash_loop.minutes", "min", to(1.0, 1440.0), "within so much real time"),
     flag("api.enabled", "operator API and dashboard"),
     text("api.bind", "–", Form::Address, "where the API listens; `--listen` replaces it")
         .note("other addresses need TLS, which this release does not have"),

@@ -174,6 +174,11 @@ impl Setup {
     }
 }
 
+/// What would have ended the process so far; the scenario that asks has expected it.
+pub fn expected_fatal() -> Vec<String> {
+    FATAL.with_borrow_mut(std::mem::take)
+}
+
 /// How many of the next executions fail, and how.
 pub type Faults = Rc<Cell<Option<(u32, Fault)>>>;
 

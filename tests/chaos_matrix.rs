@@ -1,0 +1,164 @@
+//! A panic in every kind of actor at every kind of place (`--features failpoints`), in the whole program in virtual time.
+//! Who comes back does so within its back-off, nobody else's slot is missed; who cannot come back ends the process. That
+//! the process ends with 70 and the next start recovers is shown with the real binary in `chaos_process.rs`.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+#[path = "support/world/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::*;
+use triplegain::runtime::{
+    chaos::{Deed, Spot, Strike, arm_start},
+    supervisor::{Lives, lives},
+};
+
+/// What a panic must lead to.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Outcome {
+    /// Fresh state, same address, everybody else undisturbed.
+    ComesBack,
+    /// The process ends, nothing is restarted in place.
+    EndsTheProcess,
+}
+use Outcome::*;
+
+/// Every actor of the program.
+const ACTORS: [(&str, Outcome); 12] = [
+    ("technical_analysis", ComesBack),
+    ("regime_detection", ComesBack),
+    ("sentiment_analysis", ComesBack),
+    ("trading_decision", ComesBack),
+    ("portfolio_rebalance", ComesBack),
+    ("conflict_resolver", ComesBack),
+    ("command_desk", ComesBack),
+    ("risk", ComesBack),
+    ("market", EndsTheProcess),
+    ("bus", EndsTheProcess),
+    ("execution", EndsTheProcess),
+    ("store", EndsTheProcess),
+];
+
+/// Where in it.
+const SPOTS: [Spot; 3] = [Spot::Handler, Spot::Future, Spot::Interval];
+
+/// Everything enabled, the shipped agents behind doubles that only keep the log of starts.
+fn program() -> Setup {
+    let mut setup = Setup::new().with(|s| s.tasks.get_mut(&TaskName::PortfolioRebalance).unwrap().enabled = true);
+    setup.doubles = Doubles::none();
+    setup
+}
+
+/// When every run began: the schedule as the agents saw it.
+fn starts(world: &World) -> BTreeMap<String, Vec<i64>> {
+    let mut all: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for start in world.seen.starts.borrow().iter() {
+        let key = format!("{} {}", start.task, start.ctx.symbol);
+        all.entry(key).or_default().push(start.ctx.started_at.since_ms(world.start));
+    }
+    all
+}
+
+fn counted(actor: &str) -> Lives {
+    lives().get(actor).copied().unwrap_or_default()
+}
+
+async fn strike(world: &World, actor: &str, spot: Spot) {
+    let everyone = world.system.everyone();
+    let pulse = everyone.iter().find(|pulse| pulse.actor == actor).unwrap_or_else(|| panic!("no actor `{actor}`"));
+    // The one that is struck never answers.
+    let _ = pulse.strike.send(Strike { spot, deed: Deed::Panic }).await;
+}
+
+/// Five minutes without any fault.
+fn undisturbed() -> BTreeMap<String, Vec<i64>> {
+    program().play(async |world| {
+        world.until(310).await;
+        starts(world)
+    })
+}
+
+/// All in one test: the counters of lives belong to the whole process.
+#[test]
+fn r4_every_actor_at_every_place_comes_back_or_ends_the_process() {
+    let calm = undisturbed();
+    let mut table = Vec::new();
+    for (actor, outcome) in ACTORS.into_iter().chain([("coordinator", EndsTheProcess)]) {
+        for spot in SPOTS {
+            let before = counted(actor);
+            let case = format!("{actor} {spot:?}");
+            program().play(async |world| {
+                // Between two slots, so that no run is in its hands.
+                world.until_ms(90_500).await;
+                strike(world, actor, spot).await;
+                world.until_ms(91_000).await;
+                let fatal = expected_fatal();
+                let after = counted(actor);
+                assert_eq!(after.panics, before.panics + 1, "{case}: one panic, one count");
+                match outcome {
+                    ComesBack => {
+                        assert_eq!(fatal, Vec::<String>::new(), "{case}");
+                        assert_eq!(after.restarts, before.restarts + 1, "{case}: back within half a second");
+                        world.until(310).await;
+                        assert_eq!(starts(world), calm, "{case}: no slot of anybody was missed");
+                        assert_eq!(world.notes("task_error").len(), 0, "{case}");
+                        assert_eq!(world.is(), CoordinatorState::Running, "{case}");
+                    }
+                    EndsTheProcess => {
+                        assert_eq!(after.restarts, before.restarts, "{case}: never in place");
+                        assert!(
+                            fatal.iter().any(|what| what.contains(&format!("{actor} panicked"))),
+                            "{case}: {fatal:?}"
+                        );
+                    }
+                }
+                // Whatever followed from the loss of an actor in a process that would be gone by now.
+                drop(expected_fatal());
+            });
+            table.push(format!("{case}: {outcome:?}"));
+        }
+    }
+    assert_eq!(table.len(), 13 * 3, "{table:#?}");
+}
+
+#[test]
+fn r4_a_first_life_that_panics_as_it_begins_is_followed_by_a_second_one() {
+    for actor in ["technical_analysis", "regime_detection", "trading_decision", "portfolio_rebalance", "risk"] {
+        arm_start(actor, 1);
+        program().play(async |world| {
+            world.until(130).await;
+            assert_eq!(expected_fatal(), Vec::<String>::new(), "{actor}");
+            assert_eq!(world.is(), CoordinatorState::Running, "{actor}");
+            let runs = world.seen.of(TaskName::TechnicalAnalysis, btc());
+            // An analyst that was not there for the first slot has its run tried again.
+            assert!(runs.len() >= 3, "{actor}: {runs:?}");
+        });
+    }
+}
+
+#[test]
+fn r4_an_agent_that_is_given_up_fails_its_runs_and_its_keys_are_quarantined() {
+    arm_start("regime_detection", 6);
+    program().play(async |world| {
+        world.until(1_900).await;
+        assert_eq!(expected_fatal(), Vec::<String>::new(), "an agent never ends the process");
+        let out = world.all(|event| match event {
+            Event::Quarantined { key, .. } => Some(*key),
+            _ => None,
+        });
+        for symbol in world.settings.symbols.clone() {
+            assert!(out.contains(&RunKey { task: TaskName::RegimeDetection, symbol }), "{symbol}: {out:?}");
+        }
+        assert!(out.iter().all(|key| key.task == TaskName::RegimeDetection), "nobody else: {out:?}");
+        let gone = world.notes("actor_given_up");
+        assert_eq!(gone.len(), 1, "one alert: {gone:?}");
+        assert_eq!(gone[0]["actor"], "regime_detection");
+        let (task, symbol) = ("regime_detection".to_owned(), "BTC/USDT".to_owned());
+        world.order("r1", Command::Release { task: task.clone(), symbol: symbol.clone() }).await;
+        assert_eq!(world.count("QuarantineEnded"), 1, "the operator's release");
+        assert_eq!(world.refusal("r2", Command::Release { task, symbol }).await, "not_quarantined");
+        let analysts = world.seen.of(TaskName::TechnicalAnalysis, btc());
+        assert!(analysts.len() >= 31, "the analyst goes on: {analysts:?}");
+    });
+}

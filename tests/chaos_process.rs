@@ -1,0 +1,157 @@
+//! Faults in the real binary (`--features failpoints`): who ends the process and with which code, what comes back by
+//! itself, what stops the signs of life, and that stopping never waits for ever.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod process_support;
+mod service_support;
+
+use std::{path::Path, process::Command, time::Duration};
+
+use process_support::*;
+use serde_json::Value;
+use service_support::Manager;
+
+/// An hour of program time per second.
+const FAST: [&str; 2] = ["--speed", "3600"];
+const SLOW: [&str; 2] = ["--speed", "2"];
+
+fn struck(chaos: &str) -> Command {
+    let mut command = triplegain();
+    command.env("TRIPLEGAIN_CHAOS", chaos);
+    command
+}
+
+/// Runs into its fault, ends with 70, and the next start recovers everything and trades on.
+fn ends_with_70_and_recovers(store: &Path, chaos: &str) {
+    let mut program = Program::spawn_with(struck(chaos), store, &FAST);
+    let ended = program.wait();
+    assert_eq!(ended.code(), Some(70), "{chaos}: {}", program.said());
+    let actor = chaos.split(':').next().unwrap();
+    assert!(program.said().contains(&format!("{actor} panicked")), "{chaos}: {}", program.said());
+    assert_sound(store);
+}
+
+#[test]
+fn a_panic_of_an_actor_that_cannot_be_replaced_ends_the_process_with_70_and_the_next_start_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut boots = 0;
+    for actor in ["coordinator", "store", "execution", "bus", "market"] {
+        for spot in ["handler", "future", "interval", "start"] {
+            let after = if spot == "start" { "1" } else { "700" };
+            ends_with_70_and_recovers(&store, &format!("{actor}:{spot}:panic:{after}"));
+            boots += 1;
+        }
+    }
+    let program = Program::start(&store, &FAST);
+    let status = program.status();
+    assert_eq!(status["recovered"]["clean"], false);
+    assert!(status["boot_epoch"].as_u64() > Some(boots), "every one of {boots} starts left its epoch: {status}");
+    let seq = status["journal"]["seq"].as_u64();
+    program.status_when("work after the recovery", |status| status["journal"]["seq"].as_u64() > seq.map(|s| s + 5));
+    program.stop("TERM");
+    assert_sound(&store);
+}
+
+#[test]
+fn six_panics_of_risk_within_a_minute_end_the_process_with_70() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::spawn_with(struck("risk:start:panic:6"), &folder.path().join("store"), &SLOW);
+    assert_eq!(program.wait().code(), Some(70), "{}", program.said());
+    assert!(program.said().contains("risk panicked too often"), "{}", program.said());
+}
+
+#[test]
+fn an_agent_that_is_given_up_leaves_the_rest_at_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let program = Program::start_with(struck("technical_analysis:start:panic:6"), &store, &FAST);
+    let row = |status: &Value, task: &str| {
+        status["tasks"].as_array().unwrap().iter().find(|row| row["task"] == task).unwrap().clone()
+    };
+    let status = program.status_when("its keys to be quarantined", |status| {
+        row(status, "technical_analysis")["last_skip_reason"] == "quarantined"
+    });
+    assert!(row(&status, "technical_analysis")["last_success_at"].is_null());
+    program.stop("TERM");
+    let records = assert_sound(&store);
+    let out = of_kind(&records, "Quarantined");
+    assert!(out.iter().any(|record| record["data"]["key"].to_string().contains("technical_analysis")), "{out:?}");
+}
+
+/// Signs of life come, and end for good once the fault has struck.
+fn goes_silent(chaos: &str, who: Option<&str>) {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = Manager::new(folder.path());
+    // A manager without much patience: asked every half second, silence of one second counts.
+    let mut command = manager.command(Some(Duration::from_secs(3)));
+    command.env("TRIPLEGAIN_CHAOS", chaos);
+    let program = Program::spawn_with(command, &folder.path().join("store"), &SLOW);
+    manager.hears("READY=1");
+    manager.hears("WATCHDOG=1");
+    if let Some(who) = who {
+        let told = until("a word about who is silent", || {
+            manager.heard().filter(|told| told.iter().any(|line| line.contains("silent: ")))
+        });
+        assert!(told[0].ends_with(&format!("silent: {who}")), "{told:?}");
+    }
+    // Six beats in a row without a sign of life; then a manager would have ended it.
+    let mut quiet = 0;
+    until("silence", || {
+        let told = manager.heard();
+        let alive = told.iter().flatten().any(|line| line == "WATCHDOG=1");
+        quiet = if alive { 0 } else { quiet + 1 };
+        (quiet > 60).then_some(())
+    });
+    program.kill9();
+}
+
+#[test]
+fn a_frozen_store_ends_the_signs_of_life() {
+    goes_silent("store:handler:pause:1500", Some("store"));
+}
+
+#[test]
+fn a_frozen_main_thread_ends_the_signs_of_life() {
+    goes_silent("coordinator:handler:pause:1500", None);
+}
+
+/// Comes to a standstill, is told to stop once or again and again, and ends although nobody in it listens.
+fn stops(chaos: &str, again: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = Manager::new(folder.path());
+    let mut command = manager.command(None);
+    command.env("TRIPLEGAIN_CHAOS", format!("{chaos}:1000"));
+    // With a second signal the deadline must not be what ends it.
+    command.env("TRIPLEGAIN__COORDINATOR__SHUTDOWN_SECONDS", if again { "35" } else { "5" });
+    let store = folder.path().join("store");
+    let mut program = Program::spawn_with(command, &store, &SLOW);
+    manager.hears("READY=1");
+    until("the standstill", || program.try_status().is_none().then_some(()));
+    program.signal("TERM");
+    let ended = until("the process to end", || {
+        // Signals that come at the same instant are one to the kernel, so the second one is repeated.
+        if again {
+            program.signal("TERM");
+        }
+        program.ended()
+    });
+    assert_eq!(ended.code(), Some(1), "{chaos}: {}", program.said());
+    assert_sound(&store);
+    Program::start(&store, &SLOW).stop("TERM");
+}
+
+#[test]
+fn b12_a_process_with_a_frozen_store_ends_at_the_deadline_of_draining() {
+    stops("store:handler:pause", false);
+}
+
+#[test]
+fn b12_a_process_with_an_agent_that_never_returns_ends_at_the_deadline_of_draining() {
+    stops("technical_analysis:handler:pause", false);
+}
+
+#[test]
+fn b12_a_second_signal_ends_a_frozen_process_at_once() {
+    stops("execution:handler:pause", true);
+}
