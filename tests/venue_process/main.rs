@@ -261,16 +261,19 @@ fn random_kills_execute_no_key_twice() {
         for _ in 0..8 {
             let mut program = stage.program(6, market(), "closed");
             let requests = 1 + random.next_u64() % 25;
-            let seen = (0..).map(|_| stage.venue.line()).filter(|line| line == "request");
-            // A life that is over before is no longer killed; its last requests were counted all the same.
-            let mut counted = 0;
-            for _ in seen {
-                counted += 1;
-                if counted >= requests || program.child.try_wait().unwrap().is_some() {
-                    break;
+            let mut seen = 0;
+            let finished = loop {
+                match stage.venue.line().as_str() {
+                    "finished" => break true,
+                    "request" => seen += 1,
+                    _ => {}
                 }
-            }
-            if program.child.try_wait().unwrap().is_some() {
+                if seen >= requests {
+                    break false;
+                }
+            };
+            if finished {
+                assert!(program.child.wait().unwrap().success());
                 break;
             }
             program.kill();

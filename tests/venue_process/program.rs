@@ -92,12 +92,13 @@ async fn speak(stream: TcpStream, request: &Request) -> std::io::Result<Option<R
     Ok(serde_json::from_str(&line).ok())
 }
 
-async fn streamed(port: u16) -> std::io::Result<Vec<FillReport>> {
+/// Says one line beside the orders, and hears one.
+async fn aside(port: u16, text: &str) -> std::io::Result<String> {
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
     let mut line = String::new();
-    stream.write_all(b"stream\n").await?;
+    stream.write_all(format!("{text}\n").as_bytes()).await?;
     stream.read_line(&mut line).await?;
-    Ok(serde_json::from_str(&line).unwrap_or_default())
+    Ok(line)
 }
 
 impl Wire {
@@ -184,6 +185,7 @@ pub fn run() -> ! {
     let settings = Rc::new(Settings::defaults());
     let data = std::env::var("VENUE_STORE").unwrap();
     let (wall0, port, orders): (i64, u16, u32) = (env("VENUE_WALL0"), env("VENUE_PORT"), env("VENUE_ORDERS"));
+    let side: u16 = env("VENUE_SIDE");
     let limit: Decimal = env("VENUE_LIMIT");
     let closing = std::env::var("VENUE_END").unwrap() == "closed";
     let now = shared_now(wall0);
@@ -236,10 +238,9 @@ pub fn run() -> ! {
             let price = tick(&clock);
             board.set(price);
             execution.send(Tick(price)).await.unwrap();
-            if let Ok(fills) = streamed(env("VENUE_SIDE")).await {
-                for fill in fills {
-                    execution.send(VenueFilled(fill)).await.unwrap();
-                }
+            let told = aside(side, "stream").await.unwrap_or_default();
+            for fill in serde_json::from_str::<Vec<FillReport>>(&told).unwrap_or_default() {
+                execution.send(VenueFilled(fill)).await.unwrap();
             }
             if next <= orders {
                 let placed = execution.send(Place { order: order(next, limit), events: Vec::new() }).await.unwrap();
@@ -255,6 +256,8 @@ pub fn run() -> ! {
             }
             clock.sleep_until(clock.now().plus_ms(1_000)).await;
         }
+        // Whoever counts this program's requests learns that no more come.
+        aside(side, "!finished").await.unwrap();
     });
     ran.unwrap();
     println!("done");

@@ -178,6 +178,10 @@ fn controlled(control: &str, desk: &mut Desk) -> String {
             desk.keep_open = true;
             "ok".to_owned()
         }
+        ["finished"] => {
+            say("finished");
+            "ok".to_owned()
+        }
         ["heal"] => {
             desk.venue.faults = Faults::none();
             "ok".to_owned()
