@@ -43,7 +43,7 @@ pub struct VenueFill {
     /// What proves the fill when it did not happen at the current price.
     pub evidence: Option<String>,
     /// The venue's own id; absent at the paper venue, where the number of the fill is its id.
-    pub venue_fill: Option<String>,
+    pub venue_fill: Option<Box<str>>,
 }
 
 /// What matching needs to know besides the order.

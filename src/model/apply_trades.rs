@@ -153,7 +153,7 @@ impl State {
         if let Some(id) = venue_fill {
             let remote =
                 trade.remote.as_mut().ok_or_else(|| format!("fill {fill_id} is of an order that never left"))?;
-            if !remote.fills.insert(id.clone()) {
+            if !remote.fills.insert(id.to_string()) {
                 return Err(format!("the venue's fill {id} of trade {} is booked already", trade_key.short()));
             }
             remote.unknown_since = None;

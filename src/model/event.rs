@@ -327,7 +327,7 @@ pub enum Event {
         evidence: Option<String>,
         /// The venue's own id of this fill; only at a venue outside of the process.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        venue_fill: Option<String>,
+        venue_fill: Option<Box<str>>,
         /// Double entry; sums to zero per asset as the ledger identity demands.
         postings: Vec<Posting>,
     },

@@ -153,7 +153,7 @@ impl Stage {
             }
             let booked = events.iter().filter_map(|event| match event {
                 Event::TradeFill { trade_key, venue_fill, quantity, price, fee, .. } if trade_key == key => {
-                    Some((venue_fill.clone().unwrap(), *quantity, *price, *fee))
+                    Some((venue_fill.clone().unwrap().into_string(), *quantity, *price, *fee))
                 }
                 _ => None,
             });

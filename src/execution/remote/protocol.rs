@@ -305,7 +305,7 @@ fn book(state: &State, trade: &Trade, fill: &FillReport, settle: &settle::Desk<'
         liquidity: fill.liquidity,
         price_id: format!("venue:{}", fill.id),
         evidence: None,
-        venue_fill: Some(fill.id.clone()),
+        venue_fill: Some(fill.id.as_str().into()),
     };
     settle::answer(state, trade, VenueAnswer::Filled(fill), settle)
 }
