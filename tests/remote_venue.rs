@@ -126,10 +126,10 @@ fn k18_fills_that_are_listed_late_do_not_hide_a_closed_order() {
     world.talks = Talks::default();
     world.streamed_until = START.plus_ms(3_600_000);
     world.venue().faults = Faults::none();
-    world.venue().lag_fills(35_000);
-    world.run(START.plus_ms(32_000));
+    world.venue().lag_fills(120_000);
+    world.run(START.plus_ms(110_000));
     assert_eq!(world.ended(key), TradeState::Unknown, "known to be there, not yet what it cost");
-    world.run(START.plus_ms(60_000));
+    world.run(START.plus_ms(200_000));
     assert_eq!((world.ended(key), world.taken(key).len()), (TradeState::Settled, 1));
     assert_eq!(world.count("TradeSubmitting"), 1);
 }
