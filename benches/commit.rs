@@ -77,6 +77,7 @@ fn order(number: u64) -> Batch {
         filled_value: Decimal::ZERO,
         fees: Decimal::ZERO,
         fills: 0,
+        remote: None,
     };
     let fill = Event::TradeFill {
         trade_key: key,
@@ -90,6 +91,7 @@ fn order(number: u64) -> Batch {
         liquidity: Liquidity::Taker,
         price_id: format!("sim:{number}"),
         evidence: None,
+        venue_fill: None,
         postings: vec![
             Posting { asset: usdt, account: LedgerAccount::Locked, amount: -value },
             Posting { asset: usdt, account: LedgerAccount::AtCost, amount: value },
@@ -99,7 +101,7 @@ fn order(number: u64) -> Batch {
     };
     let events = vec![
         Event::TradeIntent { trade: Box::new(trade) },
-        Event::TradeSubmitting { trade_key: key, attempt: 1, deadline: ts.plus_ms(10_000) },
+        Event::TradeSubmitting { trade_key: key, attempt: 1, deadline: ts.plus_ms(10_000), reference: None },
         fill,
         Event::TradeSettled { trade_key: key },
     ];

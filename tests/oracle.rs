@@ -199,6 +199,7 @@ fn e10_a_partial_fill_of_a_leg_brings_every_tree_up() {
         liquidity: Liquidity::Taker,
         price_id: "test:1".into(),
         evidence: None,
+        venue_fill: None,
         postings: vec![
             post(quote, LedgerAccount::Locked, "-451"),
             post(quote, LedgerAccount::AtCost, "450"),
@@ -210,7 +211,7 @@ fn e10_a_partial_fill_of_a_leg_brings_every_tree_up() {
     let steps = [
         Event::PlanCreated { plan: Box::new(made) },
         Event::TradeIntent { trade: Box::new(trade) },
-        Event::TradeSubmitting { trade_key: key, attempt: 1, deadline: at },
+        Event::TradeSubmitting { trade_key: key, attempt: 1, deadline: at, reference: None },
         fill,
     ];
     for event in steps {

@@ -158,6 +158,8 @@ impl Payload {
             | Event::TradeExpired { .. }
             | Event::TradeNotExecuted { .. }
             | Event::TradeUnknown { .. }
+            | Event::TradeCancelRequested { .. }
+            | Event::TradeManual { .. }
             | Event::TradeCancelled { .. } => Payload::Execution(ExecutionEvent(record)),
             Event::PlanCreated { .. }
             | Event::LegsRespread { .. }

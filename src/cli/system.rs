@@ -26,6 +26,7 @@ use crate::{
     },
     execution::{
         actor::{ExecutionActor, Parts as ExecutionParts, Tick},
+        remote::RemoteVenue,
         restart::Gap,
         venue::Venue,
     },
@@ -84,6 +85,8 @@ pub struct Ingredients {
 pub struct Seams {
     /// Where orders are executed; the paper venue when absent.
     pub venue: Option<Box<dyn Venue>>,
+    /// Who is asked over a wire instead of it; nothing outside tests.
+    pub remote: Option<Rc<dyn RemoteVenue>>,
     /// Changes whom the coordinator talks to.
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
 }
@@ -234,6 +237,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         level: Rc::clone(&level),
         feed: feed.name().to_owned(),
         venue: seams.venue,
+        remote: seams.remote,
         risk: risk.clone().recipient(),
         gap,
         on_fatal: Rc::clone(&fatal),

@@ -137,6 +137,12 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::TradeUnknown { trade_key, reason } => {
             (Error, format!("order {} unanswered: {reason}", trade_key.short()))
         }
+        Event::TradeCancelRequested { trade_key, reason } => {
+            (Info, format!("order {} is to be cancelled: {reason}", trade_key.short()))
+        }
+        Event::TradeManual { trade_key, reason } => {
+            (Error, format!("order {} is left to the operator: {reason}", trade_key.short()))
+        }
         Event::PlanCreated { plan } => {
             let batches = plan.legs.iter().map(|leg| leg.batch).max().map_or(0, |last| last + 1);
             let shape = format!("{} legs in {batches} batches", plan.legs.len());

@@ -44,7 +44,7 @@ fn an_order_that_leaves_while_not_running_is_found_by_the_order_of_the_records()
     let mut book = Book::usdt(dec!(10000));
     let order = book.entry_order(btc(), dec!(100), dec!(40000));
     let entry = book.submit(&order);
-    let submitting = Event::TradeSubmitting { trade_key: entry, attempt: 1, deadline: T0 };
+    let submitting = Event::TradeSubmitting { trade_key: entry, attempt: 1, deadline: T0, reference: None };
     let to = |to| Event::StateChanged { from: CoordinatorState::Running, to, reason: "test".into(), halt: None };
     let mut gate = Gate::new(CoordinatorState::Running);
     assert_eq!(gate.take(&submitting, &book.state), Ok(()));

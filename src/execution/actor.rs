@@ -1,6 +1,8 @@
 //! Execution as an actor: asks `work::next` after every commit, price and wake-up, and commits what it says, one batch
 //! at a time. Its panic ends the process; the same question at the next start is the recovery.
 
+pub mod desk;
+
 use std::{cell::Cell, collections::VecDeque, rc::Rc};
 
 use actix::{
@@ -11,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Violation, intent,
+    remote::{RemoteVenue, Talks},
     restart::Gap,
     venue::{PaperVenue, Venue},
     work::{self, Desk, Next, Ticks, Work},
@@ -18,9 +21,9 @@ use super::{
 use crate::{
     model::{
         Clock, CoordinatorState, DecisionEnd, DecisionId, DegradationLevel, EmergencyKey, Event, ExitCause, PositionId,
-        PriceTick, Qty, RiskCode, RiskRefusal, State, Symbol, TradeKey, Ts,
+        PriceTick, Qty, RiskCode, RiskRefusal, Symbol, TradeKey, Ts,
     },
-    risk::{RiskRules, actor::Mark, board::Prices, view::refuses_entries},
+    risk::{RiskRules, actor::Mark, board::Prices},
     runtime::{clock::LogicalClock, post::post},
     settings::Settings,
     store::{
@@ -135,6 +138,8 @@ pub struct Parts {
     pub feed: String,
     /// Where orders are executed; the paper venue when absent.
     pub venue: Option<Box<dyn Venue>>,
+    /// Who is asked over a wire instead; nothing in any mode of this release.
+    pub remote: Option<Rc<dyn RemoteVenue>>,
     /// Who marks the account.
     pub risk: Recipient<Mark>,
     /// What the feed showed while the process was down.
@@ -157,8 +162,11 @@ pub struct ExecutionActor {
 impl ExecutionActor {
     /// Puts the parts together.
     pub fn new(mut parts: Parts) -> ExecutionActor {
-        let venue = parts.venue.take();
-        let venue = venue.unwrap_or_else(|| Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())));
+        let venue: Box<dyn Venue> = match (parts.venue.take(), &parts.remote) {
+            (_, Some(_)) => Box::new(Talks::default()),
+            (Some(venue), None) => venue,
+            (None, None) => Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())),
+        };
         ExecutionActor {
             parts,
             venue,
@@ -196,6 +204,7 @@ impl ExecutionActor {
                 };
                 work::next(&self.parts.view.read(), &mut self.ticks, self.venue.as_mut(), &desk)
             };
+            self.make_calls(ctx);
             match next {
                 Ok(Next::Commit(work)) => self.commit(work, None, ctx),
                 Ok(Next::Idle(until)) => {
@@ -331,7 +340,7 @@ impl ExecutionActor {
         let order = &place.order;
         let decision = order.decision;
         let mut events = place.events;
-        let gate = gate(&state, self.parts.level.get());
+        let gate = intent::gate(&state, order.symbol, self.parts.level.get());
         let end = match gate {
             Some(reason) => DecisionEnd::Suppressed(reason.to_owned()),
             None => {
@@ -407,17 +416,6 @@ impl ExecutionActor {
         }
         let corr = decision.map_or_else(|| exit.position.to_string(), |decision| decision.to_string());
         Ok((Work { events, corr, cause: exit.position.to_string() }, key))
-    }
-}
-
-/// Why no entry may be made at this instant (invariant 7).
-fn gate(state: &State, level: DegradationLevel) -> Option<&'static str> {
-    match state.coordinator.state {
-        CoordinatorState::Paused => Some("paused"),
-        CoordinatorState::Halted => Some("halted"),
-        CoordinatorState::Running if level >= DegradationLevel::Limited => Some("degraded"),
-        CoordinatorState::Running if state.risk.latched.keys().any(|kind| refuses_entries(*kind)) => Some("breaker"),
-        CoordinatorState::Running => None,
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::{Violation, ledger, paper};
 use crate::{
     model::{
-        Decimal, DecisionId, EmergencyKey, Event, ExitCause, Lock, Money, OrderBody, OrderType, Position, PositionSide,
-        Price, Qty, Side, State, Symbol, SymbolRules, TimeInForce, Trade, TradeKey, TradeKind, TradeState, Ts,
-        state::TradeStub,
+        CoordinatorState, Decimal, DecisionId, DegradationLevel, EmergencyKey, Event, ExitCause, Lock, Money,
+        OrderBody, OrderType, Position, PositionSide, Price, Qty, Side, State, Symbol, SymbolRules, TimeInForce, Trade,
+        TradeKey, TradeKind, TradeState, Ts, state::TradeStub,
     },
+    risk::view::refuses_entries,
     settings::{EntryOrderType, ExecutionSettings},
 };
 
@@ -216,6 +217,7 @@ pub(super) fn new_trade(key: TradeKey, kind: TradeKind, plan: String, leg: Strin
         filled_value: Decimal::ZERO,
         fees: Decimal::ZERO,
         fills: 0,
+        remote: None,
     }
 }
 
@@ -276,7 +278,7 @@ pub fn refuse(mut trade: Trade, reason: String, now: Ts) -> Vec<Event> {
     trade.lock = None;
     vec![
         Event::TradeIntent { trade: Box::new(trade) },
-        Event::TradeSubmitting { trade_key, attempt: 1, deadline: now },
+        Event::TradeSubmitting { trade_key, attempt: 1, deadline: now, reference: None },
         Event::TradeRejected { trade_key, reason },
     ]
 }
@@ -289,6 +291,18 @@ pub fn is_blocked(state: &State, symbol: Symbol) -> bool {
         .any(|t| t.body.symbol == symbol && matches!(t.state, TradeState::Unknown | TradeState::Manual))
 }
 
+/// Why no entry may be made at this instant (invariant 7).
+pub fn gate(state: &State, symbol: Symbol, level: DegradationLevel) -> Option<&'static str> {
+    match state.coordinator.state {
+        CoordinatorState::Paused => Some("paused"),
+        CoordinatorState::Halted => Some("halted"),
+        CoordinatorState::Running if level >= DegradationLevel::Limited => Some("degraded"),
+        CoordinatorState::Running if is_blocked(state, symbol) => Some("order_unknown"),
+        CoordinatorState::Running if state.risk.latched.keys().any(|kind| refuses_entries(*kind)) => Some("breaker"),
+        CoordinatorState::Running => None,
+    }
+}
+
 /// The cancels of living entry orders of `symbol`: a new signal replaces them, after the cancel is durable.
 pub fn cancel_entries(state: &State, symbol: Option<Symbol>, reason: &str) -> Vec<Event> {
     let living = |t: &&Trade| t.is_entry() && matches!(t.state, TradeState::Acked | TradeState::Partial);
@@ -297,7 +311,8 @@ pub fn cancel_entries(state: &State, symbol: Option<Symbol>, reason: &str) -> Ve
         .values()
         .filter(living)
         .filter(|t| symbol.is_none_or(|symbol| t.body.symbol == symbol))
-        .map(|t| Event::TradeCancelled { trade_key: t.key, reason: reason.to_owned() })
+        .filter(|t| t.remote.as_ref().is_none_or(|remote| remote.cancel.is_none()))
+        .map(|t| t.cancelled(reason))
         .collect()
 }
 

@@ -119,6 +119,7 @@ fn unknown_fate_blocks_the_symbol_and_a_new_signal_replaces_resting_entries() {
     let mut unknown = Book { state: book.state.clone(), ..Book::usdt(dec!(1)) };
     unknown.commit(vec![Event::TradeUnknown { trade_key: key, reason: "no answer".into() }]);
     assert!(is_blocked(&unknown.state, btc()) && !is_blocked(&unknown.state, symbol("XRP/USDT")));
+    assert_eq!(gate(&unknown.state, btc(), DegradationLevel::Normal), Some("order_unknown"));
     book.commit(vec![Event::TradeAcked { trade_key: key, expires_at: None }]);
     assert!(cancel_entries(&book.state, Some(symbol("XRP/USDT")), "replaced").is_empty());
     let cancels = cancel_entries(&book.state, Some(btc()), "replaced");

@@ -33,6 +33,7 @@ pub fn gate(state: CoordinatorState, level: DegradationLevel) -> Gate {
 
 /// What is to be done about a plan now.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one answer at a time, never a collection of them")]
 pub enum LegAction {
     /// Nothing before this instant (absent: something is under way or the plan has ended).
     Nothing(Option<Ts>),

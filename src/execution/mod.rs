@@ -10,7 +10,7 @@ pub mod leg_orders;
 pub mod legs;
 pub mod paper;
 pub mod positions;
-pub mod recovery;
+pub mod remote;
 pub mod restart;
 pub mod settle;
 pub mod supervise;

@@ -42,6 +42,8 @@ pub struct VenueFill {
     pub price_id: String,
     /// What proves the fill when it did not happen at the current price.
     pub evidence: Option<String>,
+    /// The venue's own id; absent at the paper venue, where the number of the fill is its id.
+    pub venue_fill: Option<Box<str>>,
 }
 
 /// What matching needs to know besides the order.
@@ -213,7 +215,7 @@ fn fill(
     let value = ledger::value_of(quantity, price)?;
     let fee = ledger::fee_of(value, rate)?;
     let price_id = format!("{}:{}", context.feed, tick.price_id);
-    Some(VenueFill { quantity, price, value, fee, liquidity, price_id, evidence: None })
+    Some(VenueFill { quantity, price, value, fee, liquidity, price_id, evidence: None, venue_fill: None })
 }
 
 #[cfg(test)]

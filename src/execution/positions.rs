@@ -164,7 +164,8 @@ pub fn siblings(state: &State, closed: PositionId, by: TradeKey) -> Vec<Event> {
         .values()
         .filter(purpose_gone)
         .filter(cancellable)
-        .map(|t| Event::TradeCancelled { trade_key: t.key, reason: reason.clone() })
+        .filter(|t| t.remote.as_ref().is_none_or(|remote| remote.cancel.is_none()))
+        .map(|t| t.cancelled(&reason))
         .collect()
 }
 

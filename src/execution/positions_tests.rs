@@ -89,6 +89,7 @@ fn e15_opposite_side_reduces_first_and_never_opens_a_short() {
         liquidity: crate::model::Liquidity::Taker,
         price_id: "test:1".into(),
         evidence: None,
+        venue_fill: None,
     };
     assert!(book_fill(&book, &trade, &fill).is_err());
 }

@@ -36,6 +36,7 @@ pub fn submitting(trade: &Trade, now: Ts) -> Event {
         trade_key: trade.key,
         attempt: trade.attempt + 1,
         deadline: now.plus_ms(VENUE_DEADLINE_MS),
+        reference: None,
     }
 }
 
@@ -104,7 +105,9 @@ fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Res
         Side::Buy => fill.value + fill.fee,
         Side::Sell => fill.quantity,
     };
-    if spent > locked && spent - locked > ledger::beyond_lock(state, trade) {
+    // A fill somewhere else is a fact; whether the account can pay it is no longer a question.
+    let fact = trade.remote.is_some();
+    if !fact && spent > locked && spent - locked > ledger::beyond_lock(state, trade) {
         let reason = format!("{}: {spent} needed, {locked} locked", paper::INSUFFICIENT_FUNDS);
         return answer(state, trade, VenueAnswer::Rejected { reason }, desk);
     }
@@ -137,12 +140,13 @@ fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Res
         liquidity: fill.liquidity,
         price_id: fill.price_id,
         evidence: fill.evidence,
+        venue_fill: fill.venue_fill,
         postings: ledger::postings(&money),
     });
     events.extend(booked.event);
     if complete {
         events.push(Event::TradeSettled { trade_key });
-    } else if trade.body.time_in_force == TimeInForce::Ioc {
+    } else if trade.body.time_in_force == TimeInForce::Ioc && !fact {
         events.push(Event::TradeCancelled { trade_key, reason: "the rest did not fill at once (IOC)".into() });
     }
     if let Some(closed) = &booked.closed {

@@ -86,6 +86,7 @@ fn an_overlarge_fill_is_a_broken_account() {
         liquidity: crate::model::Liquidity::Taker,
         price_id: "test:1".into(),
         evidence: None,
+        venue_fill: None,
     };
     assert!(answer(&book.state, trade, VenueAnswer::Filled(fill), &book.desk()).is_err());
     let early = VenueAnswer::TooEarly { until: book.now };

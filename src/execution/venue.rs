@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use super::paper::{self, PaperContext, VenueFill};
+use super::{
+    paper::{self, PaperContext, VenueFill},
+    remote::Talks,
+};
 use crate::{
     model::{PriceTick, Symbol, SymbolRules, Trade, Ts},
     settings::{ExecutionSettings, Settings},
@@ -51,6 +54,12 @@ pub enum VenueAnswer {
 pub trait Venue {
     /// Executes or matches one order at the newest price.
     fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer;
+
+    /// The conversation with a venue outside of the process, which is told and asked instead of [`Venue::execute`];
+    /// nothing for a venue that executes at once.
+    fn remote(&mut self) -> Option<&mut Talks> {
+        None
+    }
 }
 
 /// The paper venue: matching against the program's own prices, nothing leaves the process.

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
 
 use super::{
-    Violation, intent, leg_orders, legs, paper, settle, supervise,
+    Violation, intent, leg_orders, legs, paper,
+    remote::protocol,
+    settle, supervise,
     supervise::{ExitCall, Verdict},
     venue::Venue,
 };
@@ -81,6 +83,9 @@ impl Ticks {
 /// The state contradicts itself: a broken invariant.
 pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk<'_>) -> Result<Next, Violation> {
     let mut until = Until(None);
+    if let Some(talks) = venue.remote() {
+        talks.forget_ended(state);
+    }
     for trade in state.trades.values() {
         if let Some(events) = advance(state, trade, venue, desk, &mut until)? {
             return Ok(commit(trade, events));
@@ -102,10 +107,12 @@ pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk
 }
 
 /// The earliest of several instants.
-struct Until(Option<Ts>);
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Until(Option<Ts>);
 
 impl Until {
-    fn at(&mut self, at: Ts) {
+    /// Look again at this instant, or before.
+    pub fn at(&mut self, at: Ts) {
         self.0 = Some(self.0.map_or(at, |known| known.min(at)));
     }
 }
@@ -140,6 +147,9 @@ fn advance(
     let trade_key = trade.key;
     match trade.state {
         TradeState::Intent | TradeState::NotExecuted => {
+            if let Some(reason) = trade.remote.as_ref().and_then(|remote| remote.cancel.clone()) {
+                return Ok(Some(vec![Event::TradeCancelled { trade_key, reason }]));
+            }
             match departure(state, trade, desk) {
                 Departure::Go => {}
                 Departure::Wait => return Ok(None),
@@ -150,7 +160,16 @@ fn advance(
                 until.at(retry_at);
                 return Ok(None);
             }
-            Ok(Some(vec![settle::submitting(trade, desk.now)]))
+            Ok(match venue.remote() {
+                Some(talks) => protocol::depart(state, trade, talks, desk),
+                None => Some(vec![settle::submitting(trade, desk.now)]),
+            })
+        }
+        TradeState::Submitting | TradeState::Unknown | TradeState::Acked | TradeState::Partial
+            if venue.remote().is_some() =>
+        {
+            let Some(talks) = venue.remote() else { return Ok(None) };
+            protocol::advance(state, trade, talks, desk, until)
         }
         TradeState::Submitting | TradeState::Unknown => ask_venue(state, trade, venue, desk, until),
         TradeState::Partial if !is_limit(trade) => ask_venue(state, trade, venue, desk, until),
@@ -258,6 +277,10 @@ pub(super) fn at_price(
             Verdict::Exit(call) => return exit_now(state, &call, venue, desk, &settle).map(Some),
         }
     }
+    if venue.remote().is_some() {
+        // What rests elsewhere is matched there.
+        return Ok(None);
+    }
     for trade in state.trades.values().filter(|trade| trade.body.symbol == tick.symbol && is_limit(trade)) {
         if !matches!(trade.state, TradeState::Acked | TradeState::Partial) {
             continue;
@@ -291,6 +314,11 @@ pub(super) fn exit_now(
     let rules = rules(desk, position.symbol)?;
     let purpose = intent::ExitFor::Cause(call.cause);
     let trade = intent::exit(state.meta.store, position, purpose, position.quantity, &rules, desk.now)?;
+    if venue.remote().is_some() {
+        // What leaves the process leaves after a commit of its own.
+        let events = vec![Event::TradeIntent { trade: Box::new(trade) }];
+        return Ok(Work { events, corr: position.id.to_string(), cause: format!("{:?}", call.cause).to_lowercase() });
+    }
     let events = settle::at_once(state, trade, venue, Some(&call.price), call.evidence.as_deref(), settle)?;
     Ok(Work { events, corr: position.id.to_string(), cause: format!("{:?}", call.cause).to_lowercase() })
 }

@@ -2,7 +2,8 @@
 
 use super::{super::testkit::*, *};
 use crate::{
-    model::{Halt, Trailing},
+    execution::venue::VenueAnswer,
+    model::{Decimal, Halt, Trailing},
     settings::{Sources, load},
 };
 
@@ -93,4 +94,139 @@ fn the_venue_is_asked_only_after_submitting_is_durable() {
         book.commit(work.events);
     }
     assert_eq!(book.trade_state(key), TradeState::Settled);
+}
+
+// ---- what a boot finds (C5): the same question, asked with nothing remembered
+
+fn intent() -> (Book, TradeKey) {
+    let mut book = Book::usdt(dec!(10_000));
+    let order = book.entry_order(btc(), dec!(1200), dec!(40_000));
+    let step = super::super::testkit::rules()[&btc()];
+    let trade = intent::entry(book.state.meta.store, &order, &step, &book.execution, book.now).unwrap();
+    let key = trade.key;
+    book.commit(vec![Event::TradeIntent { trade: Box::new(trade) }]);
+    (book, key)
+}
+
+/// Boots at `book.now` with a price of that instant and works until nothing is left; asking again changes nothing.
+fn boot(book: &mut Book, price: Decimal) -> Vec<Event> {
+    let mut settings = load(&Sources::default()).unwrap().settings;
+    settings.execution = book.execution.clone();
+    let prices = crate::risk::board::PriceBoard::new("USDT".parse().unwrap());
+    prices.set(tick(btc(), price, book.now));
+    let reader = prices.reader();
+    let board = reader.read();
+    let mut done = Vec::new();
+    loop {
+        let (mut ticks, mut venue) = (Ticks::default(), venue(&book.execution));
+        let desk = Desk { level: DegradationLevel::Normal, ..desk(book, &settings, &board) };
+        let Next::Commit(work) = next(&book.state, &mut ticks, &mut venue, &desk).unwrap() else { return done };
+        done.extend(work.events.iter().cloned());
+        book.commit(work.events);
+        assert!(done.len() < 50, "{done:?}");
+    }
+}
+
+fn kinds(events: &[Event]) -> Vec<&'static str> {
+    events.iter().map(Event::kind).collect()
+}
+
+#[test]
+fn c5_intent_goes_on_or_expires_after_120_s() {
+    for (age_ms, first, end) in
+        [(120_000, "TradeSubmitting", TradeState::Settled), (121_000, "TradeExpired", TradeState::Expired)]
+    {
+        let (mut book, key) = intent();
+        book.now = T0.plus_ms(age_ms);
+        let done = boot(&mut book, dec!(39_990));
+        assert_eq!((done[0].kind(), book.trade_state(key)), (first, end), "{done:?}");
+        assert!(boot(&mut book, dec!(39_990)).is_empty(), "re-entrant");
+    }
+}
+
+#[test]
+fn c5_submitting_and_unknown_are_executed_again_with_the_identical_fill() {
+    let (mut book, key) = intent();
+    let trade = book.state.trades[&key].clone();
+    book.commit(vec![settle::submitting(&trade, book.now)]);
+    let mut killed = Book { state: book.state.clone(), ..Book::usdt(dec!(1)) };
+    killed.commit(vec![Event::TradeUnknown { trade_key: key, reason: "killed".into() }]);
+    let mut fills = Vec::new();
+    for mut book in [book, killed] {
+        book.now = T0.plus_ms(5_000);
+        fills.push(boot(&mut book, dec!(39_990)));
+        assert!(boot(&mut book, dec!(39_990)).is_empty());
+    }
+    let fill = |events: &[Event]| events.iter().find(|event| matches!(event, Event::TradeFill { .. })).cloned();
+    assert!(fill(&fills[0]).is_some());
+    assert_eq!(fill(&fills[0]), fill(&fills[1]));
+}
+
+#[test]
+fn c5_not_executed_retries_expires_or_is_exhausted() {
+    let failed = || {
+        let (mut book, key) = intent();
+        let trade = book.state.trades[&key].clone();
+        let retry_at = Some(T0.plus_ms(5_000));
+        let failure = Event::TradeNotExecuted { trade_key: key, reason: "x".into(), retry_at };
+        book.commit(vec![settle::submitting(&trade, book.now), failure]);
+        (book, key)
+    };
+    for (at_ms, state) in
+        [(4_999, TradeState::NotExecuted), (5_000, TradeState::Settled), (121_000, TradeState::Expired)]
+    {
+        let (mut book, key) = failed();
+        book.now = T0.plus_ms(at_ms);
+        boot(&mut book, dec!(39_990));
+        assert_eq!(book.trade_state(key), state, "{at_ms} ms");
+    }
+    let (mut book, key) = failed();
+    for attempt in 2..=4 {
+        let trade = book.state.trades[&key].clone();
+        assert_eq!((trade.attempt, trade.state), (attempt - 1, TradeState::NotExecuted));
+        book.commit(vec![settle::submitting(&trade, book.now)]);
+        let trade = book.state.trades[&key].clone();
+        let answer = VenueAnswer::NotExecuted { reason: "x".into() };
+        let events = settle::answer(&book.state, &trade, answer, &book.desk()).unwrap();
+        book.commit(events);
+    }
+    assert_eq!(book.trade_state(key), TradeState::Rejected, "exhausted");
+}
+
+#[test]
+fn c5_resting_orders_rest_again_or_expire() {
+    let (mut book, key) = intent();
+    book.now = T0.plus_ms(100);
+    boot(&mut book, dec!(40_100));
+    assert_eq!(book.trade_state(key), TradeState::Acked);
+    book.now = T0.plus_ms(3_600_000);
+    assert!(boot(&mut book, dec!(40_100)).is_empty(), "it rests");
+    book.now = T0.plus_ms(24 * 3_600_000);
+    assert_eq!(kinds(&boot(&mut book, dec!(40_100))), ["TradeExpired"]);
+    assert_eq!(book.free("USDT"), dec!(10_000));
+}
+
+#[test]
+fn c5_partial_market_orders_fill_on_and_filled_ones_settle() {
+    let mut book = Book::usdt(dec!(10_000));
+    book.buy(btc(), dec!(1200), dec!(40_000));
+    let position = book.state.positions[&PositionId(1)].clone();
+    let purpose = intent::ExitFor::Operator("cmd".into(), 0);
+    let step = super::super::testkit::rules()[&btc()];
+    let exit = intent::exit(book.state.meta.store, &position, purpose, position.quantity, &step, book.now).unwrap();
+    let key = book.submit_trade(exit);
+    book.execution.paper.partial_fills.enabled = true;
+    book.execution.paper.partial_fills.chance = 1.0;
+    book.now = book.now.plus_ms(100);
+    let price = tick(btc(), dec!(40_000), book.now);
+    book.venue(key, &price);
+    assert_eq!(book.trade_state(key), TradeState::Partial);
+    book.execution.paper.partial_fills.enabled = false;
+    let filled = Book { state: book.state.clone(), ..Book::usdt(dec!(1)) };
+    boot(&mut book, dec!(40_000));
+    assert_eq!((book.trade_state(key), book.state.positions.len()), (TradeState::Settled, 0));
+    let mut filled = Book { now: book.now, ..filled };
+    let trade = filled.state.trades.get_mut(&key).unwrap();
+    (trade.filled, trade.state) = (trade.body.quantity, TradeState::Filled);
+    assert_eq!(kinds(&boot(&mut filled, dec!(40_000))), ["TradeSettled"]);
 }

@@ -101,7 +101,15 @@ impl State {
             | Event::TradeExpired { .. }
             | Event::TradeNotExecuted { .. }
             | Event::TradeUnknown { .. }
+            | Event::TradeManual { .. }
             | Event::TradeCancelled { .. } => self.fold_trade(&record.event, at)?,
+            Event::TradeCancelRequested { trade_key, reason } => self.fold_cancel_request(*trade_key, reason)?,
+            Event::NoncesReserved { until } => {
+                if *until <= self.meta.nonces {
+                    return Err(format!("request numbers below {} are reserved already", self.meta.nonces));
+                }
+                self.meta.nonces = *until;
+            }
             Event::TradeFill { .. } => self.fold_fill(&record.event)?,
             Event::PlanCreated { .. }
             | Event::LegsRespread { .. }

@@ -35,6 +35,7 @@ fn double_fill_is_refused() {
         liquidity: *liquidity,
         price_id: "test:1".into(),
         evidence: None,
+        venue_fill: None,
         postings: crate::execution::ledger::postings(&crate::execution::ledger::FillMoney {
             symbol: *symbol,
             side: *side,
@@ -161,7 +162,7 @@ fn legs_mirror_their_trades_and_are_never_removed() {
 fn event(n: u8, key: TradeKey) -> Event {
     let reason = String::new();
     match n {
-        0 => Event::TradeSubmitting { trade_key: key, attempt: u32::from(n) + 2, deadline: T0 },
+        0 => Event::TradeSubmitting { trade_key: key, attempt: u32::from(n) + 2, deadline: T0, reference: None },
         1 => Event::TradeAcked { trade_key: key, expires_at: None },
         2 => Event::TradeSettled { trade_key: key },
         3 => Event::TradeRejected { trade_key: key, reason },

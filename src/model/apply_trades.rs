@@ -3,6 +3,8 @@
 //! Every rule here is a check on what the execution core produced: ranks (C2), one fill per fill id, locks that are
 //! neither exceeded nor kept, postings that balance, no balance below zero.
 
+use std::collections::BTreeSet;
+
 use super::state::*;
 use super::*;
 
@@ -54,6 +56,7 @@ impl State {
             Event::TradeNotExecuted { trade_key, .. } => (trade_key, TradeState::NotExecuted),
             Event::TradeUnknown { trade_key, .. } => (trade_key, TradeState::Unknown),
             Event::TradeCancelled { trade_key, .. } => (trade_key, TradeState::Cancelled),
+            Event::TradeManual { trade_key, .. } => (trade_key, TradeState::Manual),
             _ => return Ok(()),
         };
         let key = *key;
@@ -65,12 +68,15 @@ impl State {
             return Err(format!("trade {} is settled with {} unfilled", key.short(), trade.remaining()));
         }
         match event {
-            Event::TradeSubmitting { attempt, .. } => {
+            Event::TradeSubmitting { attempt, deadline, reference, .. } => {
                 if *attempt <= trade.attempt {
                     return Err(format!("attempt {attempt} of trade {} was made already", key.short()));
                 }
                 trade.attempt = *attempt;
                 trade.retry_at = None;
+                if let Some(reference) = *reference {
+                    trade.remote = Some(left(trade.remote.take(), at, *deadline, reference));
+                }
             }
             Event::TradeAcked { expires_at, .. } => {
                 trade.acked_at = Some(at);
@@ -79,6 +85,11 @@ impl State {
             Event::TradeNotExecuted { retry_at, .. } => trade.retry_at = *retry_at,
             _ => {}
         }
+        if let Some(remote) = &mut trade.remote {
+            let unknown = to == TradeState::Unknown;
+            remote.ambiguous += u32::from(unknown);
+            remote.unknown_since = unknown.then_some(at);
+        }
         trade.state = to;
         let kind = trade.kind;
         let executed = to.is_terminal() && !trade.filled.is_zero();
@@ -86,6 +97,14 @@ impl State {
         if to.is_terminal() {
             self.end_trade(key);
         }
+        Ok(())
+    }
+
+    /// The wish is remembered with the order; what becomes of it is for the venue to say.
+    pub(super) fn fold_cancel_request(&mut self, key: TradeKey, reason: &str) -> Result<(), String> {
+        let trade = self.trades.get_mut(&key).ok_or_else(|| format!("trade {} is not open", key.short()))?;
+        let remote = trade.remote.as_mut().ok_or_else(|| format!("trade {} is at no venue", key.short()))?;
+        remote.cancel.get_or_insert_with(|| reason.to_owned());
         Ok(())
     }
 
@@ -115,7 +134,9 @@ impl State {
     /// Postings to `Locked` of a fill consume the trade's lock; postings to `AtCost` of a trade without a position
     /// move the inventory lot.
     pub(super) fn fold_fill(&mut self, event: &Event) -> Result<(), String> {
-        let Event::TradeFill { trade_key, fill_id, symbol, side, quantity, value, fee, postings, .. } = event else {
+        let Event::TradeFill { trade_key, fill_id, symbol, side, quantity, value, fee, postings, venue_fill, .. } =
+            event
+        else {
             return Ok(());
         };
         let trade = self.trades.get_mut(trade_key).ok_or_else(|| format!("trade {} is not open", trade_key.short()))?;
@@ -128,6 +149,14 @@ impl State {
         }
         if (*symbol, *side) != (trade.body.symbol, trade.body.side) {
             return Err(format!("fill {fill_id} has another symbol or side than its trade"));
+        }
+        if let Some(id) = venue_fill {
+            let remote =
+                trade.remote.as_mut().ok_or_else(|| format!("fill {fill_id} is of an order that never left"))?;
+            if !remote.fills.insert(id.to_string()) {
+                return Err(format!("the venue's fill {id} of trade {} is booked already", trade_key.short()));
+            }
+            remote.unknown_since = None;
         }
         trade.fills += 1;
         trade.filled += *quantity;
@@ -213,6 +242,22 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// The first attempt's price stays: it is what a later attempt is measured by.
+fn left(before: Option<Remote>, sent_at: Ts, deadline: Ts, reference: Price) -> Remote {
+    match before {
+        Some(before) => Remote { sent_at, deadline, ..before },
+        None => Remote {
+            sent_at,
+            deadline,
+            reference,
+            unknown_since: None,
+            ambiguous: 0,
+            cancel: None,
+            fills: BTreeSet::new(),
+        },
     }
 }
 

@@ -289,6 +289,9 @@ pub enum Event {
         attempt: u32,
         /// The venue must have answered by then.
         deadline: Ts,
+        /// The market price when the order left, quote units; only at a venue outside of the process.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<Price>,
     },
     /// The order rests.
     TradeAcked {
@@ -322,6 +325,9 @@ pub enum Event {
         /// Evidence for fills found after downtime.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evidence: Option<String>,
+        /// The venue's own id of this fill; only at a venue outside of the process.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        venue_fill: Option<Box<str>>,
         /// Double entry; sums to zero per asset as the ledger identity demands.
         postings: Vec<Posting>,
     },
@@ -373,6 +379,25 @@ pub enum Event {
         trade_key: TradeKey,
         /// Why.
         reason: String,
+    },
+    /// The venue is to cancel what is left; how the order ended is what the venue says when it is asked.
+    TradeCancelRequested {
+        /// Which.
+        trade_key: TradeKey,
+        /// Why.
+        reason: String,
+    },
+    /// What became of it could not be found out; only an operator leaves it.
+    TradeManual {
+        /// Which.
+        trade_key: TradeKey,
+        /// Why.
+        reason: String,
+    },
+    /// Request numbers of the venue account below `until` are this process's; none of them is used by a later one.
+    NoncesReserved {
+        /// First number that is not reserved.
+        until: u64,
     },
 
     // ---- plan
@@ -567,6 +592,9 @@ impl Event {
             Event::TradeNotExecuted { .. } => "TradeNotExecuted",
             Event::TradeUnknown { .. } => "TradeUnknown",
             Event::TradeCancelled { .. } => "TradeCancelled",
+            Event::TradeCancelRequested { .. } => "TradeCancelRequested",
+            Event::TradeManual { .. } => "TradeManual",
+            Event::NoncesReserved { .. } => "NoncesReserved",
             Event::PlanCreated { .. } => "PlanCreated",
             Event::LegsRespread { .. } => "LegsRespread",
             Event::PlanCompleted { .. } => "PlanCompleted",

@@ -59,6 +59,13 @@ pub struct Meta {
     pub clean_stop: bool,
     /// SHA-256 of the settings of the newest boot.
     pub config_hash: String,
+    /// First request number of the venue account that is not reserved.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nonces: u64,
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Who may trade, claimed slots and markers of money-relevant runs.

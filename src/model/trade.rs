@@ -1,12 +1,12 @@
 //! Trades: one intended order with a key, a state machine and everything needed to explain it.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Asset, Money, Price, Qty, Symbol, Ts, symbol::serde_as_text};
+use super::{Asset, Event, Money, Price, Qty, Symbol, Ts, symbol::serde_as_text};
 
 /// Identity of a trade: SHA-256 over store, kind, plan, leg, symbol and side (C3). Text form: 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -347,12 +347,51 @@ pub struct Trade {
     pub fees: Money,
     /// Fills booked so far; the next fill's id is `<key>:<fills>`.
     pub fills: u32,
+    /// What is known of it at a venue outside of the process; absent at the paper venue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+}
+
+/// What has to outlive the process about an order that left it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Remote {
+    /// When the newest attempt was about to leave.
+    pub sent_at: Ts,
+    /// The venue refuses the newest attempt after this instant of its own clock.
+    pub deadline: Ts,
+    /// Market price when the first attempt left, quote units.
+    pub reference: Price,
+    /// Since when its fate is unknown, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<Ts>,
+    /// How many attempts had no clear answer.
+    #[serde(default)]
+    pub ambiguous: u32,
+    /// Why it is to be cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<String>,
+    /// The venue's ids of the fills booked so far.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub fills: BTreeSet<String>,
 }
 
 impl Trade {
     /// Base quantity still to fill.
     pub fn remaining(&self) -> Qty {
         self.body.quantity - self.filled
+    }
+
+    /// What ends an order nobody wants any more: at the venue of another process only that venue can.
+    pub fn cancelled(&self, reason: &str) -> Event {
+        let (trade_key, reason) = (self.key, reason.to_owned());
+        let there = matches!(
+            self.state,
+            TradeState::Submitting | TradeState::Unknown | TradeState::Acked | TradeState::Partial
+        );
+        if self.remote.is_some() && there {
+            return Event::TradeCancelRequested { trade_key, reason };
+        }
+        Event::TradeCancelled { trade_key, reason }
     }
 
     /// An entry can increase a trading position; everything else only decreases it or moves inventory.

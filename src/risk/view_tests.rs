@@ -139,5 +139,6 @@ fn entry_trade(n: u8, quantity: &str, lock: &str) -> Trade {
         filled_value: Decimal::ZERO,
         fees: Decimal::ZERO,
         fills: 0,
+        remote: None,
     }
 }

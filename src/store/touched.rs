@@ -71,6 +71,7 @@ impl Touched {
             | Event::RecoveryDone { .. }
             | Event::CleanStop {}
             | Event::ClockJump { .. }
+            | Event::NoncesReserved { .. }
             | Event::Noted { .. } => {}
             Event::StateChanged { .. }
             | Event::PauseReasonAdded { .. }
@@ -98,6 +99,8 @@ impl Touched {
             Event::TradeSubmitting { trade_key: key, .. }
             | Event::TradeAcked { trade_key: key, .. }
             | Event::TradeNotExecuted { trade_key: key, .. }
+            | Event::TradeManual { trade_key: key, .. }
+            | Event::TradeCancelRequested { trade_key: key, .. }
             | Event::TradeUnknown { trade_key: key, .. } => self.trade(*key, before),
             Event::TradeSettled { trade_key: key }
             | Event::TradeRejected { trade_key: key, .. }

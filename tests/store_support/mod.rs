@@ -125,9 +125,14 @@ impl Generator {
         let plan = self.pick(state.plans.keys().copied()).unwrap_or_default();
         let decision = self.pick(state.decisions.keys().copied()).unwrap_or_default();
         let reason = String::from("why");
-        match self.rng.random_range(0..48) {
+        match self.rng.random_range(0..51) {
             0..6 => self.intent(state),
-            6..9 => Event::TradeSubmitting { trade_key, attempt: 1, deadline: at.plus_ms(10_000) },
+            6..9 => Event::TradeSubmitting {
+                trade_key,
+                attempt: 1,
+                deadline: at.plus_ms(10_000),
+                reference: Some(Price::ONE),
+            },
             9..12 => Event::TradeAcked { trade_key, expires_at: Some(at) },
             12..16 => self.fill(state, trade_key),
             16..18 => Event::TradeSettled { trade_key },
@@ -137,6 +142,9 @@ impl Generator {
             21 => Event::TradeNotExecuted { trade_key, reason, retry_at: Some(at) },
             22 => Event::TradeUnknown { trade_key, reason },
             23 => Event::TradeCancelled { trade_key, reason },
+            48 => Event::TradeCancelRequested { trade_key, reason },
+            49 => Event::TradeManual { trade_key, reason },
+            50 => Event::NoncesReserved { until: state.meta.nonces + 10 },
             24 | 25 => self.plan(),
             26 => {
                 let legs = state.plans.get(&plan).map(|plan| plan.legs.iter().map(|leg| (leg.key, at)).collect());
@@ -218,6 +226,7 @@ impl Generator {
                 filled_value: Decimal::ZERO,
                 fees: Decimal::ZERO,
                 fills: 0,
+                remote: None,
             }),
         }
     }
@@ -244,6 +253,7 @@ impl Generator {
             liquidity: Liquidity::Taker,
             price_id: "sim:1".into(),
             evidence: None,
+            venue_fill: None,
             postings,
         }
     }

@@ -79,7 +79,12 @@ fn r6_an_entry_that_leaves_while_paused_halts_without_ending_the_process() {
         let store = world.state().meta.store;
         entry.key = TradeKey::derive(store, entry.kind, "another", "0", entry.body.symbol, entry.body.side);
         (entry.state, entry.attempt) = (TradeState::Intent, 0);
-        let sent = Event::TradeSubmitting { trade_key: entry.key, attempt: 1, deadline: world.now().plus_ms(60_000) };
+        let sent = Event::TradeSubmitting {
+            trade_key: entry.key,
+            attempt: 1,
+            deadline: world.now().plus_ms(60_000),
+            reference: None,
+        };
         commit(world, vec![Event::TradeIntent { trade: Box::new(entry) }, sent]).await;
         world.pass(2).await;
         assert_eq!(world.is(), CoordinatorState::Halted);

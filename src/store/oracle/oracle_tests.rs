@@ -380,7 +380,7 @@ fn check_4_sees_ranks_that_fall_and_states_left_that_are_final() {
             "not_executed" => Event::TradeNotExecuted { trade_key, reason: String::new(), retry_at: None },
             "unknown" => Event::TradeUnknown { trade_key, reason: String::new() },
             "acked" => Event::TradeAcked { trade_key, expires_at: None },
-            _ => Event::TradeSubmitting { trade_key, attempt: 2, deadline: T0 },
+            _ => Event::TradeSubmitting { trade_key, attempt: 2, deadline: T0, reference: None },
         };
         for name in [from, to] {
             again(&mut records, submitted);

@@ -145,6 +145,7 @@ impl Setup {
             let venue = Flaky { inner: PaperVenue::new(&settings, "scripted".into()), faults: faults.clone() };
             let seams = Seams {
                 venue: Some(Box::new(venue)),
+                remote: None,
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
             };
             let records = Rc::new(RefCell::new(Vec::new()));
