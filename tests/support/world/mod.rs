@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::{Arc, Mutex},
 };
 
 use actix::{Actor, Context, Handler};
@@ -19,7 +20,7 @@ use triplegain::{
     cli::system::{self, Ingredients, Seams, System, assemble},
     coordinator::messages::{CheckedStats, GetStats, GetStatus, Operate},
     execution::venue::{Venue, VenueAnswer},
-    market::actor::FeedEnded,
+    market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
@@ -73,6 +74,25 @@ pub struct Setup {
     /// Hash of the settings, as a change of settings would change it.
     pub config_hash: String,
     pub history_hours: i64,
+    /// Prices come from the simulated market instead of the tape.
+    pub simulated: bool,
+    /// The journal's bytes of a store in memory, for a comparison.
+    pub journal: Option<Bytes>,
+}
+
+/// What a store in memory has written.
+#[derive(Clone, Default)]
+pub struct Bytes(pub Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Setup {
@@ -89,7 +109,15 @@ impl Setup {
             folder: None,
             config_hash: "a".repeat(64),
             history_hours: 2,
+            simulated: false,
+            journal: None,
         }
+    }
+
+    /// The program as it is shipped: default settings, its own agents, its simulated market.
+    pub fn shipped() -> Setup {
+        let settings = Settings::defaults();
+        Setup { settings, doubles: Doubles::none(), simulated: true, ..Setup::new() }
     }
 
     pub fn with(mut self, edit: impl FnOnce(&mut Settings)) -> Setup {
@@ -131,7 +159,7 @@ impl Setup {
         let info = self.info();
         let (store, opened) = match &self.folder {
             Some(folder) => Store::open(folder, &self.settings.store, &info).unwrap(),
-            None => Store::memory(&info, None).unwrap(),
+            None => Store::memory(&info, self.journal.clone().map(|out| Box::new(out) as _)).unwrap(),
         };
         let start = self.start.max(opened.last_logical_time);
         let result = run_virtual(start, |place| async move {
@@ -140,7 +168,14 @@ impl Setup {
             let seen = Log { starts: Rc::default(), start };
             let wishes = self.doubles.wishes.clone();
             let doubles = (self.doubles, seen.clone());
-            let feed = feed::Scripted::new(self.tape.clone(), &settings.symbols, start, self.history_hours);
+            let feed: Box<dyn Feed> = if self.simulated {
+                let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
+                let (simulated, meta) = (&settings.market.simulated, &store.state().meta);
+                let (seed, origin) = (meta.seed, meta.created_at);
+                Box::new(SimulatedFeed::new(simulated, &settings.symbols, seed, origin, start, history_ms).unwrap())
+            } else {
+                Box::new(feed::Scripted::new(self.tape.clone(), &settings.symbols, start, self.history_hours))
+            };
             let faults = self.faults.clone();
             let venue = Flaky { inner: PaperVenue::new(&settings, "scripted".into()), faults: faults.clone() };
             let seams = Seams {
@@ -155,7 +190,7 @@ impl Setup {
                 place,
                 store,
                 opened,
-                feed: Box::new(feed),
+                feed,
                 volatile: false,
                 outside: Default::default(),
                 on_end: owner.clone().recipient(),
