@@ -124,6 +124,9 @@ pub struct Parts {
     pub volatile: bool,
 }
 
+/// A cancelled run is listened to for so long, milliseconds.
+const LISTEN_MS: i64 = 60_000;
+
 /// The coordinator actor.
 pub struct Coordinator {
     pub(super) settings: Rc<Settings>,
@@ -259,7 +262,7 @@ impl Coordinator {
             Effect::Start(request) => self.start_run(request, ctx),
             Effect::Cancel { run_id, .. } => {
                 if let Some(handle) = self.running.remove(&run_id) {
-                    handle.abort();
+                    self.let_go(handle, ctx);
                 }
             }
             Effect::Ended { key, run_id, outcome, inputs, tags, .. } => {
@@ -319,6 +322,15 @@ impl Coordinator {
         let supply = self.supply(request.key.symbol);
         let work = runs::perform(request, claim, Rc::clone(&self.links), supply, ctx.address());
         self.running.insert(run_id, actix_rt::spawn(work).abort_handle());
+    }
+
+    /// Nobody waits for a cancelled run any more, but what it says within a while is counted as late (B7). Agents have
+    /// no side effects, so ending it in the middle is safe.
+    fn let_go(&self, handle: AbortHandle, ctx: &mut Context<Self>) {
+        if self.draining {
+            return handle.abort();
+        }
+        ctx.run_later(self.clock.until(self.clock.now().plus_ms(LISTEN_MS)), move |_, _| handle.abort());
     }
 
     /// Wakes at the earliest instant anything can change.

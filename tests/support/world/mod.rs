@@ -21,10 +21,12 @@ use triplegain::{
     coordinator::messages::{CheckedStats, GetStats, GetStatus, Operate},
     execution::venue::{Venue, VenueAnswer},
     market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
+    bus::actor as bus,
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
 pub use triplegain::{
+    bus::{AlertKind, Envelope, Payload, Priority, Topic},
     coordinator::{messages::Operated, status::Status},
     execution::venue::{Fault, FaultyVenue, PaperVenue},
     model::*,
@@ -353,6 +355,14 @@ impl World {
             Event::Noted { what, facts } if what == name => Some(facts.clone()),
             _ => None,
         })
+    }
+
+    /// What the bus still shows of a topic, oldest first.
+    pub async fn on_bus(&self, topic: Topic) -> Vec<Arc<Envelope>> {
+        let ask = bus::Recent { topic, symbol: None, limit: 100_000 };
+        let mut shown = self.system.links.bus.bus().send(ask).await.unwrap();
+        shown.reverse();
+        shown
     }
 
     /// Pause reasons as one text.
