@@ -46,8 +46,6 @@ pub enum ExitFor {
     Cause(ExitCause),
     /// A step of an emergency: key of the instance, position and attempt. The quantity is current − target.
     Emergency(EmergencyKey, u32),
-    /// An operator command: key of the command, and a number within it.
-    Operator(String, u32),
 }
 
 /// What the key of a trade is made of.
@@ -149,12 +147,6 @@ pub fn exit(
             // The first step carries the position alone; a step after a failed trade needs a key of its own.
             leg: if attempt == 0 { position.id.to_string() } else { format!("{}:{attempt}", position.id) },
             cause: Some(ExitCause::Emergency),
-        },
-        ExitFor::Operator(command, number) => KeyParts {
-            kind: TradeKind::Operator,
-            plan: command,
-            leg: number.to_string(),
-            cause: Some(ExitCause::Operator),
         },
     };
     let side = match position.side {
@@ -279,14 +271,6 @@ pub fn refuse(mut trade: Trade, reason: String, now: Ts) -> Vec<Event> {
         Event::TradeSubmitting { trade_key, attempt: 1, deadline: now },
         Event::TradeRejected { trade_key, reason },
     ]
-}
-
-/// Does a trade of unknown fate forbid entries of this symbol?
-pub fn is_blocked(state: &State, symbol: Symbol) -> bool {
-    state
-        .trades
-        .values()
-        .any(|t| t.body.symbol == symbol && matches!(t.state, TradeState::Unknown | TradeState::Manual))
 }
 
 /// The cancels of living entry orders of `symbol`: a new signal replaces them, after the cancel is durable.

@@ -101,7 +101,7 @@ fn c5_partial_market_orders_fill_on_and_filled_ones_settle() {
     let mut book = Book::usdt(dec!(10_000));
     book.buy(btc(), dec!(1200), dec!(40_000));
     let position = book.state.positions[&PositionId(1)].clone();
-    let purpose = crate::execution::intent::ExitFor::Operator("cmd".into(), 0);
+    let purpose = crate::execution::intent::ExitFor::Cause(crate::model::ExitCause::Signal);
     let rules = rules()[&btc()];
     let store = book.state.meta.store;
     let exit = crate::execution::intent::exit(store, &position, purpose, position.quantity, &rules, book.now).unwrap();

@@ -167,3 +167,35 @@ fn a125_legs_wait_while_a_silent_market_keeps_the_level_at_reduced() {
         assert_eq!((world.status().await.degradation.as_str(), done(&plan(world))), ("NORMAL", 4), "late, not lost");
     });
 }
+
+#[test]
+fn b3_a_leg_cancelled_while_execution_claims_it_is_cancelled_and_not_traded() {
+    allocator().play(async |world| {
+        world.until(150).await;
+        world.order("p", Command::Pause { reason: String::new() }).await;
+        let due = 120 + 4 * HOUR;
+        world.until(due + 60).await;
+        let leg = plan(world).legs.iter().find(|leg| leg.batch == 1).cloned().unwrap();
+        assert_eq!(leg.state, TradeState::Planned);
+        // The resume lets execution go, and the cancel behind it is prepared in the same turn: execution claims a leg
+        // that it still sees PLANNED, while its cancel is on the way to the store.
+        let send = |key: &str, command| {
+            let operate = Operate { key: key.into(), command, source: "test".into() };
+            world.system.coordinator.send(operate)
+        };
+        let resume = send("r", Command::Resume {});
+        let cancel = send("c", Command::CancelScheduled { id: leg.key.to_string() });
+        let (resumed, cancelled) = futures_util::join!(resume, cancel);
+        for answer in [resumed.unwrap(), cancelled.unwrap()] {
+            assert!(matches!(answer, Operated::Answered(CommandAnswer::Ok { .. })), "{answer:?}\n{}", world.timeline());
+        }
+        world.pass(30).await;
+        let traded = world.all(|event| match event {
+            Event::TradeIntent { trade } if trade.key == leg.key => Some(()),
+            _ => None,
+        });
+        assert_eq!((world.state().trade_index[&leg.key].state, traded.len()), (TradeState::Cancelled, 0));
+        let other = plan(world).legs.iter().find(|other| other.batch == 1 && other.key != leg.key).cloned().unwrap();
+        assert_eq!(other.state, TradeState::Settled, "the other leg of the batch goes on\n{}", world.timeline());
+    });
+}

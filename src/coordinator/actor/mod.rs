@@ -260,9 +260,9 @@ impl Coordinator {
     fn carry_out(&mut self, effect: Effect, now: Ts, ctx: &mut Context<Self>) {
         match effect {
             Effect::Start(request) => self.start_run(request, ctx),
-            Effect::Cancel { run_id, .. } => {
+            Effect::Cancel { key, run_id } => {
                 if let Some(handle) = self.running.remove(&run_id) {
-                    self.let_go(handle, ctx);
+                    self.let_go(key, run_id, handle, ctx);
                 }
             }
             Effect::Ended { key, run_id, outcome, inputs, tags, .. } => {
@@ -326,11 +326,17 @@ impl Coordinator {
 
     /// Nobody waits for a cancelled run any more, but what it says within a while is counted as late (B7). Agents have
     /// no side effects, so ending it in the middle is safe.
-    fn let_go(&self, handle: AbortHandle, ctx: &mut Context<Self>) {
+    fn let_go(&self, key: RunKey, run_id: RunId, handle: AbortHandle, ctx: &mut Context<Self>) {
         if self.draining {
             return handle.abort();
         }
-        ctx.run_later(self.clock.until(self.clock.now().plus_ms(LISTEN_MS)), move |_, _| handle.abort());
+        let until = self.clock.now().plus_ms(LISTEN_MS);
+        ctx.run_later(self.clock.until(until), move |actor, ctx| {
+            handle.abort();
+            if let Some(id) = actor.scheduler.key_id(key) {
+                actor.step(Input::Cancelled { id, run_id }, ctx);
+            }
+        });
     }
 
     /// Wakes at the earliest instant anything can change.
@@ -458,7 +464,10 @@ impl Handler<LookAgain> for Coordinator {
 impl Handler<FeedsSampled> for Coordinator {
     type Result = ();
     fn handle(&mut self, sampled: FeedsSampled, ctx: &mut Context<Self>) {
+        let level = self.level();
         self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") }, ctx);
-        self.step(Input::Tick, ctx);
+        if self.level() != level {
+            self.step(Input::Tick, ctx);
+        }
     }
 }

@@ -18,7 +18,7 @@ pub use doubles::*;
 pub use feed::Tape;
 use triplegain::{
     cli::system::{self, Ingredients, Seams, System, assemble},
-    coordinator::messages::{CheckedStats, GetStats, GetStatus, Operate},
+    coordinator::messages::{CheckedStats, GetStats, GetStatus},
     execution::venue::{Venue, VenueAnswer},
     market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
     bus::actor as bus,
@@ -26,8 +26,11 @@ use triplegain::{
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
 pub use triplegain::{
-    bus::{AlertKind, Envelope, Payload, Priority, Topic},
-    coordinator::{messages::Operated, status::Status},
+    bus::{Envelope, Payload, Priority, Topic},
+    coordinator::{
+        messages::{Operate, Operated},
+        status::Status,
+    },
     execution::venue::{Fault, FaultyVenue, PaperVenue},
     model::*,
     settings::Settings,
