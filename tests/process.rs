@@ -365,6 +365,35 @@ fn a144_a_copied_store_starts_halted_and_trades_nothing() {
 }
 
 #[test]
+fn a144_k45_a_copied_store_is_adopted_by_name_and_trades_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    Program::start(&store, &SLOW).stop("TERM");
+    let moved = folder.path().join("copy");
+    copy(&store, &moved);
+    let program = Program::start(&moved, &FAST);
+    let halt = program.status()["halt_id"].as_str().unwrap().to_owned();
+    let named = program.refused(&["adopt-store", "something"], "wrong_store");
+    let created = records(&moved).remove(0)["data"]["store"].as_str().unwrap().to_owned();
+    assert!(named.contains(&created), "{named}");
+    assert!(program.refused(&["reset", &halt], "store_moved").contains(&format!("adopt-store {created}")));
+    // Not even a halt of the operator, which has an id of its own, is a way around it.
+    let own = program.done(&["halt"])["halt_id"].as_str().unwrap().to_owned();
+    program.refused(&["reset", &own], "store_moved");
+    assert_eq!(program.done(&["adopt-store", &created])["state"], "PAUSED");
+    assert_eq!(program.status()["state"], "PAUSED");
+    program.refused(&["adopt-store", &created], "not_moved");
+    program.done(&["resume"]);
+    program.status_when("a plan or a trade", |status| !status["scheduled"].as_array().unwrap().is_empty());
+    program.kill9();
+    let again = Program::start(&moved, &SLOW);
+    assert_eq!(again.status()["state"], "RUNNING", "adopted once and for all");
+    again.stop("TERM");
+    let adopted = assert_sound(&moved);
+    assert_eq!(of_kind(&adopted, "StoreAdopted").len(), 1);
+}
+
+#[test]
 fn a_taken_port_is_named_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

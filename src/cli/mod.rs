@@ -108,6 +108,12 @@ enum Subcommands {
         /// Plan id or leg key
         id: String,
     },
+    /// Accept a copied, moved or restored store as the original; only where HALTED says store_moved, and only after the
+    /// original is stopped for good
+    AdoptStore {
+        /// Identity of the store, as the halt names it
+        id: String,
+    },
     /// Read-only work on the journal, also while the process is down
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -151,6 +157,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
+        Subcommands::AdoptStore { id } => command_to_peer(&global, &Command::AdoptStore { store: id }),
         Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings.data_dir, &command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
     }

@@ -18,6 +18,7 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
     use Loudness::{Error, Info, Warning};
     let line = match &record.event {
         Event::StoreCreated { store, data_kind, .. } => (Info, format!("new store {store} for {data_kind} data")),
+        Event::StoreAdopted { store } => (Warning, format!("store {store} adopted: it is the original from now on")),
         Event::Booted { epoch, version, .. } => (Info, format!("boot {epoch}, version {version}")),
         Event::CleanStop {} => (Info, "stopped cleanly".to_owned()),
         Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),

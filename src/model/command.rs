@@ -55,6 +55,11 @@ pub enum Command {
         /// Plan id or leg key.
         id: String,
     },
+    /// HALTED(store_moved) → PAUSED: a copied, moved or restored store counts as the original from now on.
+    AdoptStore {
+        /// Identity of the store, as the refusal and the halt show it.
+        store: String,
+    },
 }
 
 impl Command {
@@ -70,6 +75,7 @@ impl Command {
             Command::EnableTask { .. } => "enable_task",
             Command::DisableTask { .. } => "disable_task",
             Command::CancelScheduled { .. } => "cancel_scheduled",
+            Command::AdoptStore { .. } => "adopt_store",
         }
     }
 }

@@ -116,6 +116,8 @@ pub struct Parts {
     pub opinions: Opinions,
     /// What this boot found.
     pub recovered: Recovered,
+    /// The store is a copy, or was moved or restored, and is not adopted yet.
+    pub moved: bool,
     /// The global degradation level, read by execution.
     pub level: Rc<Cell<DegradationLevel>>,
     /// Wall clock and free space.
@@ -145,6 +147,8 @@ pub struct Coordinator {
     pub(super) marking: BTreeSet<DecisionId>,
     pub(super) forced: Option<Result<(), (&'static str, String)>>,
     pub(super) draining: bool,
+    /// The store is not adopted yet: nothing leads out of HALTED but adopting it.
+    pub(super) moved: bool,
     lane: lane::Lane,
     pub(super) switches: BTreeMap<TaskName, bool>,
     /// Emergency trades under way, by position.
@@ -208,6 +212,7 @@ impl Coordinator {
             marking: BTreeSet::new(),
             forced: None,
             draining: false,
+            moved: parts.moved,
             lane: lane::Lane::default(),
             switches: BTreeMap::new(),
             closing: BTreeMap::new(),

@@ -106,11 +106,37 @@ impl Coordinator {
             Command::EnableTask { task } => self.prepare_switch(task, true),
             Command::DisableTask { task } => self.prepare_switch(task, false),
             Command::CancelScheduled { id } => self.prepare_cancel(id),
+            Command::AdoptStore { store } => self.prepare_adopt(store),
         }
+    }
+
+    /// A moved store counts again: PAUSED, so that a person looks at it before it trades. The store checks all of
+    /// itself before it takes the event.
+    fn prepare_adopt(&self, named: &str) -> Prepared {
+        let state = self.view.read();
+        let store = state.meta.store;
+        if !self.moved {
+            return refused("not_moved", format!("store {store} was not moved or copied; there is nothing to adopt"));
+        }
+        if named != store.to_string() {
+            return refused("wrong_store", format!("this is store {store}, not `{named}`"));
+        }
+        let mut events = vec![Event::StoreAdopted { store }];
+        let halt = state.coordinator.halt.as_ref().map(|halt| halt.id.clone()).unwrap_or_default();
+        match states::reset(&state.coordinator, &halt) {
+            Ok(reset) => events.extend(reset),
+            Err(refusal) => return refused(refusal.code, refusal.reason),
+        }
+        done(events, json!({"store": store, "state": "PAUSED", "next": "resume"}))
     }
 
     fn prepare_reset(&self, halt_id: &str) -> Prepared {
         let state = self.view.read();
+        if self.moved {
+            let store = state.meta.store;
+            let reason = format!("the store is a copy or was moved; `adopt-store {store}` comes before any reset");
+            return refused("store_moved", reason);
+        }
         match states::reset(&state.coordinator, halt_id) {
             Ok(mut events) => {
                 let now = self.clock.now();
