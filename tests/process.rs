@@ -394,6 +394,59 @@ fn a144_k45_a_copied_store_is_adopted_by_name_and_trades_again() {
 }
 
 #[test]
+fn run_replays_candle_files_in_their_own_time_and_goes_on_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, config) = (folder.path().join("candles"), folder.path().join("csv.toml"));
+    fs::create_dir(&data).unwrap();
+    // Two days of minutes from 2024-01-01: a slow wave.
+    let first = 1_704_067_200_i64;
+    let row = |minute: i64| {
+        let price = 40_000.0 + 400.0 * (minute as f64 / 180.0).sin();
+        format!("{},{price:.1},{:.1},{:.1},{price:.1},3.5,7\n", first + minute * 60, price + 20.0, price - 20.0)
+    };
+    fs::write(data.join("XBTUSDT_1.csv"), (0..2 * 1_440).map(row).collect::<String>()).unwrap();
+    let text = format!("symbols = [\"BTC/USDT\"]\n[market]\nsource = \"csv\"\n[market.csv]\ndir = {data:?}\n");
+    fs::write(&config, text).unwrap();
+    let store = folder.path().join("store");
+    let args = ["--speed", "1200", "--config", config.to_str().unwrap()];
+    let program = Program::start(&store, &args);
+    let from = Ts(first * 1_000);
+    let status = program.status_when("six hours of candles", |status| instant(&status["now"]) > from.plus_ms(6 * 3_600_000));
+    assert!(instant(&status["now"]) < from.plus_ms(3 * 86_400_000), "the time of the candles: {}", status["now"]);
+    program.kill9();
+    let before = records(&store).last().map(|record| instant(&record["ts"])).unwrap();
+    let program = Program::start(&store, &args);
+    let status = program.status_when("prices again", |status| status["feeds"][0]["price"].is_string());
+    assert!(instant(&status["now"]) >= before, "time went back");
+    let price: f64 = status["feeds"][0]["price"].as_str().unwrap().parse().unwrap();
+    assert!((39_500.0..40_500.0).contains(&price), "{price}");
+    program.status_when("twelve hours", |status| instant(&status["now"]) > from.plus_ms(12 * 3_600_000));
+    program.stop("TERM");
+    let records = assert_sound(&store);
+    assert_eq!(records[0]["data"]["data_kind"], "csv");
+    assert!(records.iter().all(|record| (from..from.plus_ms(3 * 86_400_000)).contains(&instant(&record["ts"]))));
+}
+
+#[test]
+fn b10_a_clock_that_was_led_ahead_on_purpose_is_no_broken_clock_at_speed_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let program = Program::start(&store, &FAST);
+    let began = instant(&program.status()["now"]);
+    program.status_when("six hours ahead", |status| instant(&status["now"]) > began.plus_ms(6 * 3_600_000));
+    program.stop("TERM");
+    let led = records(&store).last().map(|record| instant(&record["ts"])).unwrap();
+    for _ in 0..2 {
+        let program = Program::start(&store, &SLOW);
+        let status = program.status();
+        assert_eq!((&status["state"], &status["pause_reasons"]), (&Value::from("RUNNING"), &serde_json::json!([])));
+        assert!(instant(&status["now"]) >= led, "time went back to the wall's");
+        program.kill9();
+    }
+    assert_sound(&store);
+}
+
+#[test]
 fn a_taken_port_is_named_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

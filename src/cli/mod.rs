@@ -108,6 +108,11 @@ enum Subcommands {
         /// Plan id or leg key
         id: String,
     },
+    /// Let a late plan go on from now
+    RunScheduled {
+        /// Plan id or leg key
+        id: String,
+    },
     /// Accept a copied, moved or restored store as the original; only where HALTED says store_moved, and only after the
     /// original is stopped for good
     AdoptStore {
@@ -157,6 +162,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
+        Subcommands::RunScheduled { id } => command_to_peer(&global, &Command::RunScheduled { id }),
         Subcommands::AdoptStore { id } => command_to_peer(&global, &Command::AdoptStore { store: id }),
         Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings.data_dir, &command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),

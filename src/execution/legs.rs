@@ -12,6 +12,9 @@ use crate::{
     settings::{LatePolicy, LegSettings},
 };
 
+/// Name of the alert about a late leg that waits for the operator (`legs.late_policy = "ask_operator"`).
+pub const ASKS_OPERATOR: &str = "leg_asks_operator";
+
 /// Whether legs may be executed now; without it they stay PLANNED.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gate {

@@ -55,6 +55,11 @@ pub enum Command {
         /// Plan id or leg key.
         id: String,
     },
+    /// A late plan goes on from now: its first planned legs fall due, the others keep their distance.
+    RunScheduled {
+        /// Plan id or key of a planned leg of it.
+        id: String,
+    },
     /// HALTED(store_moved) → PAUSED: a copied, moved or restored store counts as the original from now on.
     AdoptStore {
         /// Identity of the store, as the refusal and the halt show it.
@@ -75,6 +80,7 @@ impl Command {
             Command::EnableTask { .. } => "enable_task",
             Command::DisableTask { .. } => "disable_task",
             Command::CancelScheduled { .. } => "cancel_scheduled",
+            Command::RunScheduled { .. } => "run_scheduled",
             Command::AdoptStore { .. } => "adopt_store",
         }
     }

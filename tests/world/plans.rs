@@ -199,3 +199,48 @@ fn b3_a_leg_cancelled_while_execution_claims_it_is_cancelled_and_not_traded() {
         assert_eq!(other.state, TradeState::Settled, "the other leg of the batch goes on\n{}", world.timeline());
     });
 }
+
+#[test]
+fn d51_a_late_plan_asks_the_operator_once_and_goes_on_or_ends_as_told() {
+    for way_out in ["run", "cancel"] {
+        let setup = allocator().with(|s| s.legs.late_policy = triplegain::settings::LatePolicy::AskOperator);
+        setup.play(async |world| {
+            world.until(150).await;
+            world.order("p", Command::Pause { reason: String::new() }).await;
+            world.until(120 + 6 * HOUR).await;
+            world.order("r", Command::Resume {}).await;
+            world.pass(1_800).await;
+            let frozen = plan(world);
+            let late: Vec<TradeKey> = frozen.legs.iter().filter(|leg| leg.batch == 1).map(|leg| leg.key).collect();
+            assert_eq!(done(&frozen), 2);
+            let told = world.on_bus(Topic::SystemEvents).await;
+            let told = told.iter().filter(|envelope| match envelope.payload() {
+                Payload::System(event) => matches!(&event.record().event,
+                    Event::Noted { what, facts } if what == "leg_asks_operator" && late.iter().any(|leg| leg.to_string() == facts["leg"])),
+                _ => false,
+            });
+            assert_eq!(told.count(), 1, "{}", world.timeline());
+            let shown = world.status().await.scheduled;
+            let asking: Vec<&str> = shown.iter().filter(|leg| leg.asks_operator).map(|leg| leg.trade_key.as_str()).collect();
+            assert_eq!(asking.len(), 2, "{shown:?}");
+            assert!(late.iter().all(|leg| asking.contains(&leg.to_string().as_str())));
+
+            if way_out == "run" {
+                world.order("go", Command::RunScheduled { id: asking[0].into() }).await;
+                world.pass(60).await;
+                assert_eq!(done(&plan(world)), 4, "{}", world.timeline());
+                assert_eq!(world.refusal("again", Command::RunScheduled { id: frozen.id.to_string() }).await, "not_late");
+            } else {
+                for (number, leg) in asking.iter().enumerate() {
+                    world.order(&format!("c{number}"), Command::CancelScheduled { id: (*leg).into() }).await;
+                }
+            }
+            world.until(120 + 28 * HOUR).await;
+            let ended = plan(world);
+            assert_eq!(ended.state, PlanState::Completed, "{}", world.timeline());
+            assert_eq!(done(&ended), if way_out == "run" { 12 } else { 10 });
+            let times = leg_times(world);
+            assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 2 * HOUR), "{times:?}");
+        });
+    }
+}
