@@ -4,11 +4,19 @@
 
 mod process_support;
 
-use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::TcpListener,
+    path::Path,
+};
 
 use process_support::*;
 use serde_json::Value;
-use triplegain::model::Ts;
+use triplegain::{
+    model::{Event, Ts},
+    store::{Batch, OpenInfo, Store},
+};
 
 /// Program seconds per second: an hourly decision every second.
 const FAST: [&str; 2] = ["--speed", "3600"];
@@ -444,6 +452,45 @@ fn b10_a_clock_that_was_led_ahead_on_purpose_is_no_broken_clock_at_speed_1() {
         program.kill9();
     }
     assert_sound(&store);
+}
+
+#[test]
+fn a152_a_journal_of_a_hundred_thousand_events_is_read_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    Program::start(&store, &SLOW).stop("TERM");
+    let settings = triplegain::settings::Settings::defaults();
+    let info = OpenInfo {
+        seed: 1,
+        data_kind: "simulated".into(),
+        config_hash: "a".repeat(64),
+        version: "test".into(),
+        now: Ts(0),
+        deposits: BTreeMap::new(),
+        stands_still: false,
+        store_id: None,
+    };
+    let (mut long, _) = Store::open(&store, &settings.store, &info).unwrap();
+    let note = |number: u32| {
+        let facts = BTreeMap::from([("task".to_owned(), "technical_analysis BTC/USDT".to_owned())]);
+        Event::Noted { what: format!("missed_{}", number % 7), facts }
+    };
+    for group in 0..20 {
+        let events = (group * 5_000..(group + 1) * 5_000).map(note).collect();
+        long.commit(Batch::new("test", "test", "test", info.now, events)).unwrap().unwrap();
+    }
+    let written = long.state().meta.seq;
+    drop(long);
+    // Without checkpoints every event is read and folded.
+    fs::remove_dir_all(store.join("checkpoint")).unwrap();
+    let began = std::time::Instant::now();
+    let program = Program::start(&store, &SLOW);
+    println!("{written} events, ready after {:.2?}", began.elapsed());
+    let status = program.status();
+    assert!(status["recovered"]["records"].as_u64().unwrap() >= 100_000 && written >= 100_000);
+    assert!(status["journal"]["seq"].as_u64().unwrap() > written);
+    assert_eq!(status["state"], "RUNNING");
+    program.stop("TERM");
 }
 
 #[test]

@@ -281,3 +281,31 @@ fn a126_a_stop_is_executed_while_the_level_is_emergency() {
         assert!(world.state().positions.is_empty(), "{}", world.timeline());
     });
 }
+
+#[test]
+fn k28_a_crash_between_a_tripped_breaker_and_its_action_starts_the_action_once() {
+    let folder = tempfile::tempdir().unwrap();
+    with_inventory().durable(folder.path()).play(async |world| {
+        two_longs(world).await;
+    });
+    // The breaker trips, and the process is killed before anybody hears of it.
+    let later = with_inventory().durable(folder.path()).at(START.plus_ms(200_000));
+    let latch = Latch {
+        breaker: BreakerKind::MaxDrawdown,
+        period: "1".into(),
+        measured: dec("20.5"),
+        limit: dec("20"),
+        at: START.plus_ms(199_000),
+    };
+    later.commit(vec![Event::BreakerTripped { latch, action: EmergencyAction::HaltAll }]);
+    for life in 0..2 {
+        with_inventory().durable(folder.path()).at(START.plus_ms(260_000 + life * 100_000)).play(async |world| {
+            world.until(30).await;
+            assert_eq!(world.is(), CoordinatorState::Halted, "{}", world.timeline());
+            let state = world.state();
+            assert!(state.positions.is_empty(), "{}", world.timeline());
+            assert_eq!((state.coordinator.halts, state.emergencies.len(), state.totals.closed_trades), (1, 1, 2));
+            assert_eq!(trips(world), [], "it is latched");
+        });
+    }
+}

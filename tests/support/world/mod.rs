@@ -158,6 +158,13 @@ impl Setup {
         Store::open(self.folder.as_deref().unwrap(), &self.settings.store, &self.info()).map(drop)
     }
 
+    /// Commits to the store of this setup without starting anything, as a process that is killed at once.
+    pub fn commit(&self, events: Vec<Event>) {
+        let (mut store, _) = Store::open(self.folder.as_deref().unwrap(), &self.settings.store, &self.info()).unwrap();
+        let batch = triplegain::store::Batch::new("test", "test", "test", self.start, events);
+        store.commit(batch).unwrap().unwrap();
+    }
+
     /// Plays a scenario; what is left when it returns is dropped without a drain, as in a crash.
     pub fn play<T>(self, scenario: impl AsyncFnOnce(&World) -> T) -> T {
         FATAL.with_borrow_mut(Vec::clear);
