@@ -171,7 +171,10 @@ pub fn render(status: &Status) -> String {
             legs.add_row([vec![short], cells.to_vec(), vec![leg.due_at.to_string()]].concat());
         }
         if status.scheduled.iter().any(|leg| leg.asks_operator) {
-            line("a late plan waits for you: `run-scheduled LEG` lets it go on, `cancel-scheduled LEG` drops it".to_owned());
+            line(
+                "a late plan waits for you: `run-scheduled LEG` lets it go on, `cancel-scheduled LEG` drops it"
+                    .to_owned(),
+            );
         }
         shown.push(legs);
     }

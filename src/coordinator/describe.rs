@@ -24,7 +24,12 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),
         Event::Noted { what, facts } => {
             let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            let loudness = if matches!(what.as_str(), "circuit_breaker" | "order_error" | crate::execution::legs::ASKS_OPERATOR) { Error } else { Warning };
+            let loudness =
+                if matches!(what.as_str(), "circuit_breaker" | "order_error" | crate::execution::legs::ASKS_OPERATOR) {
+                    Error
+                } else {
+                    Warning
+                };
             (loudness, format!("{what}: {}", facts.join(", ")))
         }
         Event::StateChanged { from, to, reason, halt } => {

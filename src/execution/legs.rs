@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    model::{
-        CoordinatorState, Decimal, DegradationLevel, Event, Leg, Plan, PlanState, Side, TradeKey, TradeState, Ts,
-    },
+    model::{CoordinatorState, Decimal, DegradationLevel, Event, Leg, Plan, PlanState, Side, TradeKey, TradeState, Ts},
     settings::{LatePolicy, LegSettings},
 };
 

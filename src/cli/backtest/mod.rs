@@ -241,16 +241,14 @@ impl Handler<CommittedBatch> for Owner {
         for record in records.iter() {
             match &record.event {
                 Event::PositionClosed { closed } => seen.closed.push((**closed).clone()),
-                Event::StateChanged { to: CoordinatorState::Halted, .. } => {
-                    if seen.halted.last().is_none_or(|(_, end)| end.is_some()) {
-                        seen.halted.push((record.ts, None));
+                // A further halt while halted goes on with the same stretch.
+                Event::StateChanged { to, .. } => match (*to == CoordinatorState::Halted, seen.halted.last_mut()) {
+                    (true, Some((_, None))) | (false, None) => {}
+                    (true, _) => seen.halted.push((record.ts, None)),
+                    (false, Some((_, end))) => {
+                        end.get_or_insert(record.ts);
                     }
-                }
-                Event::StateChanged { .. } => {
-                    if let Some((_, end @ None)) = seen.halted.last_mut() {
-                        *end = Some(record.ts);
-                    }
-                }
+                },
                 _ => {}
             }
         }

@@ -26,7 +26,7 @@ const LINE: RGBColor = RGBColor(37, 99, 235);
 const FALL: RGBColor = RGBColor(220, 38, 38);
 const GAIN: RGBColor = RGBColor(22, 163, 74);
 /// Behind everything: trading was halted.
-const HALTED: RGBColor = RGBColor(254, 226, 226);
+const HALTED: RGBColor = RGBColor(254, 243, 199);
 
 /// Writes the picture.
 ///
@@ -59,9 +59,7 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark], halted
     let shade = |low: f64, high: f64| {
         let inside = halted.iter().map(|(from, to)| ((*from).max(first.0), (*to).min(end)));
         let shown: Vec<_> = inside.filter(|(from, to)| from < to).collect();
-        shown
-            .into_iter()
-            .map(move |(from, to)| Rectangle::new([(from.utc(), low), (to.utc(), high)], HALTED.filled()))
+        shown.into_iter().map(move |(from, to)| Rectangle::new([(from.utc(), low), (to.utc(), high)], HALTED.filled()))
     };
     let mut chart = ChartBuilder::on(&top)
         .margin(16)
@@ -73,7 +71,7 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark], halted
     chart.draw_series(shade(low - pad, high + pad))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(GRID)
         .x_labels(8)
@@ -102,14 +100,17 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark], halted
     let mut chart = ChartBuilder::on(&bottom)
         .margin(16)
         .margin_right(36)
-        .caption(if halted.is_empty() { "drawdown, percent" } else { "drawdown, percent; shaded: halted" }, ("sans-serif", 15).into_font().color(&MUTED))
+        .caption(
+            if halted.is_empty() { "drawdown, percent" } else { "drawdown, percent; shaded: halted" },
+            ("sans-serif", 15).into_font().color(&MUTED),
+        )
         .x_label_area_size(28)
         .y_label_area_size(90)
         .build_cartesian_2d(range, (worst * 1.1)..0.0)?;
     chart.draw_series(shade(worst * 1.1, 0.0))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(GRID)
         .x_labels(8)
@@ -136,11 +137,11 @@ mod tests {
         draw(&path, "test", &curve, &[Mark { at: Ts(36_000_000), net: 5.0 }], &[]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.contains("polyline") && svg.contains("circle") && svg.contains("drawdown"));
-        assert!(!svg.contains("#FEE2E2"), "nothing was halted");
+        assert!(!svg.contains("#FEF3C7"), "nothing was halted");
         let halted = [(Ts(100 * 3_600_000), Ts(150 * 3_600_000)), (Ts(400 * 3_600_000), Ts(900 * 3_600_000))];
         draw(&path, "test", &curve, &[], &halted).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(svg.matches("#FEE2E2").count(), 4, "two stretches in both charts");
+        assert_eq!(svg.matches("#FEF3C7").count(), 4, "two stretches in both charts");
     }
 
     #[test]

@@ -17,11 +17,11 @@ use actix::{Actor, Context, Handler};
 pub use doubles::*;
 pub use feed::Tape;
 use triplegain::{
+    bus::actor as bus,
     cli::system::{self, Ingredients, Seams, System, assemble},
     coordinator::messages::{CheckedStats, GetStats, GetStatus},
     execution::venue::{Venue, VenueAnswer},
     market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
-    bus::actor as bus,
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
