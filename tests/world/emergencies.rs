@@ -155,7 +155,7 @@ fn a105_max_drawdown_halts_first_and_closes_everything_at_the_market() {
             assert_eq!(fee, quantity * price * dec("0.0026"));
             proceeds += quantity * price - fee;
         }
-        let account = &world.state().account;
+        let account = world.state().account.clone();
         let usdt = asset("USDT");
         assert_eq!((account.free(usdt), account.locked(usdt)), (before + proceeds, Decimal::ZERO));
         assert_eq!(account.free(usdt).normalize(), dec("5481.22091528578426"), "the figure of this seed");

@@ -25,6 +25,7 @@ use triplegain::{
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
+#[allow(unused_imports)] // not every test file looks at the bus
 pub use triplegain::{
     bus::{Envelope, Payload, Priority, Topic},
     coordinator::{
