@@ -16,7 +16,7 @@ use triplegain::{
         messages::{Operate, Operated},
     },
     market::{Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
-    model::{Clock, Command, CommandAnswer, CoordinatorState, Timeframe, TradeState, Ts},
+    model::{Clock, Command, CommandAnswer, CoordinatorState, Timeframe, Ts},
     runtime::placement::{Place, run_virtual},
     settings::{Sources, load},
     store::{OpenInfo, Store},
@@ -200,36 +200,6 @@ fn an_acknowledged_halt_is_never_lost_to_a_command_prepared_beside_it() {
             let state = system.view.read();
             assert_eq!(state.coordinator.state, CoordinatorState::Halted);
             assert!(state.coordinator.halt.is_some());
-        })
-        .unwrap();
-    }
-}
-
-#[test]
-fn a_leg_cancelled_in_the_instant_it_falls_due_is_either_cancelled_or_traded() {
-    for late_ms in (0..40).step_by(5) {
-        run_virtual(START, |place| async move {
-            let system = start(place.clone()).await;
-            let first_leg = |system: &System| {
-                let state = system.view.read();
-                let plan = state.plans.values().next()?;
-                plan.legs.iter().find(|leg| leg.batch == 1).map(|leg| (leg.key, leg.due_at))
-            };
-            let mut leg = None;
-            while leg.is_none() {
-                place.clock.sleep_until(place.clock.now().plus_ms(60_000)).await;
-                leg = first_leg(&system);
-            }
-            let (key, due_at) = leg.unwrap();
-            place.clock.sleep_until(due_at.plus_ms(late_ms - 20)).await;
-            let cancel = Command::CancelScheduled { id: key.to_string() };
-            let answer = system.desk.send(operate("cancel", cancel)).await.unwrap();
-            place.clock.sleep_until(due_at.plus_ms(120_000)).await;
-            let state = system.view.read();
-            let stub = state.trade_index[&key].state;
-            let cancelled = matches!(answer, Operated::Answered(CommandAnswer::Ok { .. }));
-            let wanted = if cancelled { TradeState::Cancelled } else { TradeState::Settled };
-            assert_eq!(stub, wanted, "{late_ms} ms: {answer:?}");
         })
         .unwrap();
     }

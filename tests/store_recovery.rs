@@ -201,7 +201,8 @@ fn a144_a_copied_directory_halts_until_it_is_adopted() {
         assert_eq!(copied.state().coordinator.halt.as_ref().unwrap().reason, "store_moved");
     }
     let (mut copied, _) = open(copy.path()).unwrap();
-    copied.adopt().unwrap();
+    let store = copied.state().meta.store;
+    copied.commit(batch(vec![Event::StoreAdopted { store }])).unwrap().unwrap();
     drop(copied);
     let (copied, opened) = open(copy.path()).unwrap();
     assert_eq!(opened.halt, None);

@@ -170,6 +170,12 @@ pub fn render(status: &Status) -> String {
             let cells = [leg.batch.to_string(), leg.symbol.to_string(), leg.side.clone(), leg.amount.to_string()];
             legs.add_row([vec![short], cells.to_vec(), vec![leg.due_at.to_string()]].concat());
         }
+        if status.scheduled.iter().any(|leg| leg.asks_operator) {
+            line(
+                "a late plan waits for you: `run-scheduled LEG` lets it go on, `cancel-scheduled LEG` drops it"
+                    .to_owned(),
+            );
+        }
         shown.push(legs);
     }
     for table in shown {

@@ -118,6 +118,17 @@ enum Subcommands {
     },
     /// Trust the clock as it is: ends the pause reason `clock`
     ClockAck,
+    /// Let a late plan go on from now
+    RunScheduled {
+        /// Plan id or leg key
+        id: String,
+    },
+    /// Accept a copied, moved or restored store as the original; only where HALTED says store_moved, and only after the
+    /// original is stopped for good
+    AdoptStore {
+        /// Identity of the store, as the halt names it
+        id: String,
+    },
     /// Read-only work on the journal, also while the process is down
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -164,6 +175,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Enable { task } => command_to_peer(&global, &Command::EnableTask { task }),
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
+        Subcommands::RunScheduled { id } => command_to_peer(&global, &Command::RunScheduled { id }),
+        Subcommands::AdoptStore { id } => command_to_peer(&global, &Command::AdoptStore { store: id }),
         Subcommands::Release { task, symbol } => command_to_peer(&global, &Command::Release { task, symbol }),
         Subcommands::ClockAck => command_to_peer(&global, &Command::ClockAck {}),
         Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings, &command, global.json),

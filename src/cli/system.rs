@@ -49,7 +49,7 @@ use crate::{
     },
     settings::Settings,
     store::{
-        Batch, Commit, Flush, Observe, Opened, Store, StoreActor, StoreActorConfig,
+        Batch, Commit, Flush, Observe, Opened, STORE_MOVED, Store, StoreActor, StoreActorConfig,
         view::{CommitLog, StateView},
     },
 };
@@ -331,6 +331,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         effects,
         opinions: aux.opinions,
         recovered: recovered.clone(),
+        moved: opened.halt.as_ref().is_some_and(|halt| halt.code == STORE_MOVED),
         level,
         outside,
         volatile,

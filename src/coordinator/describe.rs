@@ -18,12 +18,18 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
     use Loudness::{Error, Info, Warning};
     let line = match &record.event {
         Event::StoreCreated { store, data_kind, .. } => (Info, format!("new store {store} for {data_kind} data")),
+        Event::StoreAdopted { store } => (Warning, format!("store {store} adopted: it is the original from now on")),
         Event::Booted { epoch, version, .. } => (Info, format!("boot {epoch}, version {version}")),
         Event::CleanStop {} => (Info, "stopped cleanly".to_owned()),
         Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),
         Event::Noted { what, facts } => {
             let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            let loudness = if matches!(what.as_str(), "circuit_breaker" | "order_error") { Error } else { Warning };
+            let loudness =
+                if matches!(what.as_str(), "circuit_breaker" | "order_error" | crate::execution::legs::ASKS_OPERATOR) {
+                    Error
+                } else {
+                    Warning
+                };
             (loudness, format!("{what}: {}", facts.join(", ")))
         }
         Event::StateChanged { from, to, reason, halt } => {

@@ -170,6 +170,9 @@ pub struct ScheduledStatus {
     pub amount: Money,
     /// When due.
     pub due_at: Ts,
+    /// Late, and kept until the operator says `run-scheduled` or `cancel-scheduled`.
+    #[serde(default)]
+    pub asks_operator: bool,
 }
 
 /// One symbol's feed.

@@ -279,7 +279,8 @@ impl ExecutionActor {
             Err(_) => Some("the store does not answer".to_owned()),
         };
         if let Some(reason) = &failure {
-            // Execution alone owns trades, so a refusal means that two owners exist.
+            // Execution alone owns trades, so a refusal means that two owners exist. Nothing is tried again.
+            self.stopped = true;
             (self.parts.on_fatal)(format!("execution: {reason}"));
         } else if fill {
             post("risk", &self.parts.risk, Mark { tick: None });

@@ -47,8 +47,6 @@ pub enum ExitFor {
     Cause(ExitCause),
     /// A step of an emergency: key of the instance, position and attempt. The quantity is current − target.
     Emergency(EmergencyKey, u32),
-    /// An operator command: key of the command, and a number within it.
-    Operator(String, u32),
 }
 
 /// What the key of a trade is made of.
@@ -150,12 +148,6 @@ pub fn exit(
             // The first step carries the position alone; a step after a failed trade needs a key of its own.
             leg: if attempt == 0 { position.id.to_string() } else { format!("{}:{attempt}", position.id) },
             cause: Some(ExitCause::Emergency),
-        },
-        ExitFor::Operator(command, number) => KeyParts {
-            kind: TradeKind::Operator,
-            plan: command,
-            leg: number.to_string(),
-            cause: Some(ExitCause::Operator),
         },
     };
     let side = match position.side {

@@ -74,8 +74,6 @@ fn keys_follow_c3() {
     let half = make(&position, ExitFor::Emergency(breach.clone(), 0), position.quantity / dec!(2));
     assert_eq!((half.plan.as_str(), half.leg.as_str()), ("weekly_loss:202447:reduce_positions", "P1"));
     assert_ne!(half.key, make(&position, ExitFor::Emergency(breach, 1), position.quantity).key);
-    let operator = make(&position, ExitFor::Operator("cmd-1".into(), 0), position.quantity);
-    assert_eq!((operator.kind, operator.body.exit_cause), (TradeKind::Operator, Some(ExitCause::Operator)));
     // A rest that could never be sold alone goes with it.
     let most = make(&position, ExitFor::Cause(ExitCause::Signal), position.quantity - dec!(0.00005));
     assert_eq!(most.body.quantity, position.quantity);
@@ -111,7 +109,7 @@ fn a183_too_small_or_not_affordable_is_rejected_once() {
 }
 
 #[test]
-fn unknown_fate_blocks_the_symbol_and_a_new_signal_replaces_resting_entries() {
+fn a_new_signal_replaces_resting_entries() {
     let mut book = Book::usdt(dec!(10_000));
     let order = book.entry_order(btc(), dec!(1200), dec!(40_000));
     let key = book.submit(&order);

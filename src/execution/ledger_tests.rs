@@ -69,7 +69,12 @@ fn what_positions_own_is_not_spendable() {
 }
 
 fn exit_trade(book: &Book, position: &Position, quantity: Qty, number: u32) -> Trade {
-    let purpose = intent::ExitFor::Operator(format!("cmd-{number}"), number);
+    let breach = crate::model::EmergencyKey {
+        breach: "walk".into(),
+        period: "1".into(),
+        action: crate::model::EmergencyAction::ReducePositions,
+    };
+    let purpose = intent::ExitFor::Emergency(breach, number);
     let rules = rules()[&position.symbol];
     intent::exit(book.state.meta.store, position, purpose, quantity, &rules, book.now).unwrap()
 }

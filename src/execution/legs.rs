@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    model::{
-        CoordinatorState, Decimal, DegradationLevel, Event, Leg, Plan, PlanState, Side, State, TradeKey, TradeState, Ts,
-    },
+    model::{CoordinatorState, Decimal, DegradationLevel, Event, Leg, Plan, PlanState, Side, TradeKey, TradeState, Ts},
     settings::{LatePolicy, LegSettings},
 };
+
+/// Name of the alert about a late leg that waits for the operator (`legs.late_policy = "ask_operator"`).
+pub const ASKS_OPERATOR: &str = "leg_asks_operator";
 
 /// Whether legs may be executed now; without it they stay PLANNED.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,19 +184,6 @@ pub fn cancel(plan: &Plan, legs: &[TradeKey], reason: &str) -> Result<Vec<Event>
         events.push(Event::PlanCompleted { plan: plan.id });
     }
     Ok(events)
-}
-
-/// The next instant anything here falls due by itself: a leg (when the gate is open), a retry, the end of a resting
-/// order. Instants in the past mean "now".
-pub fn next_due(state: &State, settings: &LegSettings, gate: Gate) -> Option<Ts> {
-    let active = state.plans.values().filter(|plan| plan.state == PlanState::Active && gate == Gate::Open);
-    let legs = active.filter_map(|plan| {
-        let first = first_pending(plan)?;
-        let spacing = spacing_until(plan, first.batch, settings);
-        Some(spacing.map_or(first.due_at, |until| until.max(first.due_at)))
-    });
-    let trades = state.trades.values().filter_map(|trade| trade.retry_at.or(trade.expires_at));
-    legs.chain(trades).min()
 }
 
 #[cfg(test)]

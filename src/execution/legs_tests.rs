@@ -208,21 +208,3 @@ fn cancelling_pending_legs_ends_the_plan_when_none_is_left() {
     assert_eq!(book.trade_state(keys[3]), TradeState::Cancelled);
     assert_eq!(run(&book.state.plans[&plan.id], T0), LegAction::Nothing(None));
 }
-
-#[test]
-fn next_due_names_the_earliest_instant() {
-    let mut book = Book::usdt(dec!(10_000));
-    let mut plan = plan(6, 4 * HOUR);
-    executed(&mut plan, 0, T0);
-    book.commit(vec![Event::PlanCreated { plan: Box::new(plan.clone()) }]);
-    let due = T0.plus_ms(4 * HOUR);
-    assert_eq!(next_due(&book.state, &leg_settings(), Gate::Open), Some(due));
-    assert_eq!(next_due(&book.state, &leg_settings(), Gate::Closed("paused")), None);
-    book.state.plans.get_mut(&plan.id).unwrap().last_executed_at = Some(T0.plus_ms(3 * HOUR));
-    assert_eq!(next_due(&book.state, &leg_settings(), Gate::Open), Some(T0.plus_ms(5 * HOUR)));
-    let order = book.entry_order(btc(), dec!(1200), dec!(40_000));
-    let key = book.submit(&order);
-    let retry_at = Some(T0.plus_ms(5_000));
-    book.commit(vec![Event::TradeNotExecuted { trade_key: key, reason: "x".into(), retry_at }]);
-    assert_eq!(next_due(&book.state, &leg_settings(), Gate::Open), retry_at);
-}

@@ -124,7 +124,7 @@ fn e12_e14_partial_closes_keep_cost_fees_and_result() {
     let rules = rules()[&btc()];
     let third = rules.floor_quantity(bought.quantity / dec!(3));
     let store = book.state.meta.store;
-    let purpose = crate::execution::intent::ExitFor::Operator("cmd".into(), 0);
+    let purpose = crate::execution::intent::ExitFor::Cause(ExitCause::Signal);
     let trade = crate::execution::intent::exit(store, &bought, purpose, third, &rules, book.now).unwrap();
     let key = book.submit_trade(trade);
     assert_eq!(book.state.positions[&PositionId(1)].exiting, Some(key));

@@ -2,10 +2,7 @@
 
 use super::{super::testkit::*, *};
 use crate::{
-    execution::{
-        intent,
-        venue::{Fault, FaultyVenue},
-    },
+    execution::venue::{Fault, FaultyVenue},
     model::{Decimal, TradeKey},
     settings::EntryOrderType,
 };
@@ -68,7 +65,6 @@ fn e05_an_unknown_outcome_is_never_sent_again_blindly() {
     book.venue_with(&mut venue, key, &price);
     assert_eq!(book.trade_state(key), TradeState::Unknown);
     assert!(book.locked("USDT") > Decimal::ZERO, "its funds stay held");
-    assert!(intent::is_blocked(&book.state, btc()));
     let trade = book.state.trades[&key].clone();
     let again = submitting(&trade, book.now);
     assert!(book.try_commit(vec![again]).is_err(), "UNKNOWN does not go back to SUBMITTING");

@@ -136,27 +136,3 @@ impl<V: Venue> Venue for FaultyVenue<V> {
         }
     }
 }
-
-/// Paper is the only mode of this release.
-///
-/// # Errors
-/// What the mode must be, for the operator.
-pub fn check_mode(mode: &str) -> Result<(), String> {
-    if mode == "paper" {
-        return Ok(());
-    }
-    Err(format!("mode = `{mode}`: only `paper` can be run by this release; set mode = \"paper\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a193_live_is_refused() {
-        assert_eq!(check_mode("paper"), Ok(()));
-        for mode in ["live", "", "Paper"] {
-            assert!(check_mode(mode).unwrap_err().contains("only `paper`"));
-        }
-    }
-}

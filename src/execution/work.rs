@@ -63,6 +63,8 @@ pub struct Ticks {
     waiting: VecDeque<PriceTick>,
     /// Positions opened or grown by resting orders that filled at the first price.
     filled: Vec<PositionId>,
+    /// The late leg the operator was told of; told once more after a restart.
+    told: Option<TradeKey>,
 }
 
 impl Ticks {
@@ -97,7 +99,7 @@ pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk
         }
         ticks.done();
     }
-    if let Some(work) = plan_work(state, desk, &mut until)? {
+    if let Some(work) = plan_work(state, &mut ticks.told, desk, &mut until)? {
         return Ok(Next::Commit(work));
     }
     if let Some(work) = held_too_long(state, venue, desk, &mut until)? {
@@ -323,7 +325,12 @@ pub(super) fn exit_now(
     Ok(Work { events, corr: position.id.to_string(), cause: format!("{:?}", call.cause).to_lowercase() })
 }
 
-fn plan_work(state: &State, desk: &Desk<'_>, until: &mut Until) -> Result<Option<Work>, Violation> {
+fn plan_work(
+    state: &State,
+    told: &mut Option<TradeKey>,
+    desk: &Desk<'_>,
+    until: &mut Until,
+) -> Result<Option<Work>, Violation> {
     let Some(plan) = state.plans.values().find(|plan| plan.state == PlanState::Active) else { return Ok(None) };
     let gate = legs::gate(state.coordinator.state, desk.level);
     let events = match legs::step(plan, desk.now, &desk.settings.legs, gate) {
@@ -337,7 +344,18 @@ fn plan_work(state: &State, desk: &Desk<'_>, until: &mut Until) -> Result<Option
             until.at(at);
             return Ok(None);
         }
-        legs::LegAction::Deferred(_) | legs::LegAction::AskOperator(_) => return Ok(None),
+        legs::LegAction::Deferred(_) => return Ok(None),
+        legs::LegAction::AskOperator(leg) => {
+            // A plan that is not answered expires one spacing after its last leg.
+            let end = plan.legs.iter().map(|leg| leg.due_at).max().map(|last| last.plus_ms(plan.spacing_ms + 1));
+            end.into_iter().for_each(|at| until.at(at));
+            if told.replace(leg) == Some(leg) {
+                return Ok(None);
+            }
+            let facts = [("plan", plan.id.to_string()), ("leg", leg.to_string())];
+            let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            vec![Event::Noted { what: legs::ASKS_OPERATOR.to_owned(), facts }]
+        }
         legs::LegAction::Complete => vec![leg_orders::completion(plan)],
         legs::LegAction::Commit(event) => vec![event],
         legs::LegAction::Execute(keys) => leg_events(state, plan, &keys, desk)?,

@@ -211,7 +211,7 @@ fn c5_partial_market_orders_fill_on_and_filled_ones_settle() {
     let mut book = Book::usdt(dec!(10_000));
     book.buy(btc(), dec!(1200), dec!(40_000));
     let position = book.state.positions[&PositionId(1)].clone();
-    let purpose = intent::ExitFor::Operator("cmd".into(), 0);
+    let purpose = intent::ExitFor::Cause(crate::model::ExitCause::Signal);
     let step = super::super::testkit::rules()[&btc()];
     let exit = intent::exit(book.state.meta.store, &position, purpose, position.quantity, &step, book.now).unwrap();
     let key = book.submit_trade(exit);

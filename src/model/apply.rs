@@ -68,6 +68,11 @@ impl State {
                 self.meta.epoch = *epoch;
                 self.meta.config_hash.clone_from(config_hash);
             }
+            Event::StoreAdopted { store } => {
+                if *store != self.meta.store {
+                    return Err(format!("store {store} is not this one, {}", self.meta.store));
+                }
+            }
             Event::RecoveryDone { .. } | Event::CleanStop {} | Event::ClockJump { .. } | Event::Noted { .. } => {}
             Event::StateChanged { .. }
             | Event::PauseReasonAdded { .. }

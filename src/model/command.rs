@@ -64,6 +64,16 @@ pub enum Command {
     },
     /// The clock is trusted as it is: ends the pause reason `clock`.
     ClockAck {},
+    /// A late plan goes on from now: its first planned legs fall due, the others keep their distance.
+    RunScheduled {
+        /// Plan id or key of a planned leg of it.
+        id: String,
+    },
+    /// HALTED(store_moved) → PAUSED: a copied, moved or restored store counts as the original from now on.
+    AdoptStore {
+        /// Identity of the store, as the refusal and the halt show it.
+        store: String,
+    },
 }
 
 impl Command {
@@ -81,6 +91,8 @@ impl Command {
             Command::CancelScheduled { .. } => "cancel_scheduled",
             Command::Release { .. } => "release",
             Command::ClockAck {} => "clock_ack",
+            Command::RunScheduled { .. } => "run_scheduled",
+            Command::AdoptStore { .. } => "adopt_store",
         }
     }
 }

@@ -63,6 +63,11 @@ pub enum Event {
         /// `simulated`, `csv` or `live`.
         data_kind: String,
     },
+    /// A copied, moved or restored store counts as the original from here on.
+    StoreAdopted {
+        /// Its identity.
+        store: Uuid,
+    },
     /// A boot began.
     Booted {
         /// Unique and increasing.
@@ -553,6 +558,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Event::StoreCreated { .. } => "StoreCreated",
+            Event::StoreAdopted { .. } => "StoreAdopted",
             Event::Booted { .. } => "Booted",
             Event::RecoveryDone { .. } => "RecoveryDone",
             Event::CleanStop {} => "CleanStop",

@@ -320,3 +320,11 @@ fn a_proposal_that_is_none_names_its_field() {
     let bare = RiskRequest { stop: None, ..good };
     assert_eq!(judge(&fixtures::view(NOW), &rules(), &bare).err(), Some(RiskCode::StopLossRequired));
 }
+
+#[test]
+fn e05_a_symbol_with_a_trade_of_unknown_outcome_takes_no_entry_and_others_do() {
+    let mut view = fixtures::view(NOW);
+    view.blocked.push(sym("BTC/USDT"));
+    assert_eq!(judge(&view, &rules(), &request("BTC/USDT", "1000")), Err(RiskCode::SymbolBlocked));
+    assert!(judge(&view, &rules(), &request("XRP/USDT", "1000")).is_ok());
+}

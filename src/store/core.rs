@@ -132,6 +132,8 @@ pub struct Store {
     epoch: u32,
     backend: Backend,
     poisoned: bool,
+    /// The batch being committed adopts the store.
+    adopting: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -188,7 +190,8 @@ impl Store {
     fn assemble(state: State, head: LineHash, backend: Backend) -> Store {
         let epoch = state.meta.epoch;
         let buffer = Vec::with_capacity(1 << 16);
-        Store { state, framer: Framer::new(head), buffer, touched: Touched::default(), epoch, backend, poisoned: false }
+        let (framer, touched) = (Framer::new(head), Touched::default());
+        Store { state, framer, buffer, touched, epoch, backend, poisoned: false, adopting: false }
     }
 
     pub(super) fn durable(state: State, head: LineHash, durable: Durable) -> Store {
@@ -301,6 +304,14 @@ impl Store {
         if let Some(Err(refused)) = batch.expectation.as_ref().map(|expected| expected.check(&self.state)) {
             return Ok(Err(refused));
         }
+        if batch.events.iter().any(|event| matches!(event, Event::StoreAdopted { .. })) {
+            // Nobody knows what happened to a moved store: all of it is checked before it counts again.
+            let defects = self.verify().map(|report| report.defects).unwrap_or_default();
+            if let Some(defect) = defects.into_iter().next() {
+                return Ok(Err(Refused { expected: "a sound store to adopt".to_owned(), found: defect }));
+            }
+            self.adopting = true;
+        }
         let first_seq = self.state.meta.seq + 1;
         let ts = batch.ts.max(self.state.meta.logical_time);
         let mut n = u32::try_from(batch.events.len()).ok().filter(|n| *n > 1);
@@ -341,6 +352,10 @@ impl Store {
                 self.touched.keys.clear();
                 self.touched.swept.clear();
                 durable.checkpoint_if_due(&self.state, self.framer.head())?;
+                // After the event: a crash in between leaves a store that is still to be adopted.
+                if std::mem::take(&mut self.adopting) {
+                    identity::adopt(&durable.data).map_err(|error| Fatal::Unwritable(error.to_string()))?;
+                }
             }
             Backend::Memory(memory) => {
                 memory.sha.update(&self.buffer);
@@ -420,17 +435,6 @@ impl Store {
     pub fn verify(&self) -> Option<verify::Report> {
         let Backend::Durable(durable) = &self.backend else { return None };
         Some(verify::check_open(&durable.data, &durable.db))
-    }
-
-    /// Accepts a moved or copied store as the original; the caller journals it and leads out of HALTED.
-    ///
-    /// # Errors
-    /// Any failure of the operating system.
-    pub fn adopt(&mut self) -> Result<(), StoreError> {
-        match &self.backend {
-            Backend::Durable(durable) => identity::adopt(&durable.data).map(drop),
-            _ => Ok(()),
-        }
     }
 
     /// Flushes, writes a checkpoint when records were added since the last one, and releases the store.

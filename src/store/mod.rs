@@ -32,5 +32,5 @@ pub use actor::{
 pub use batch::{AuxChange, Batch, CommitResult, Committed, Expectation, Refused};
 pub use core::{Head, OpenInfo, Opened, Store};
 pub use error::{Damage, Fatal, HaltReason, StoreError};
-pub use recover::{CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META};
+pub use recover::{CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, STORE_MOVED};
 pub use verify::Report;

@@ -95,6 +95,8 @@ pub(super) fn open(
     Ok((store, opened))
 }
 
+/// Code of the halt of a copied, moved or restored store; left by adopting it.
+pub const STORE_MOVED: &str = "store_moved";
 /// Auxiliary tree of a few instants.
 pub const META: &str = "meta";
 /// Row of [`META`]: the highest logical time of earlier processes, when nothing was committed since.
@@ -131,14 +133,16 @@ fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {
 
 /// Step 2: the same store in the same place, a copy, or a new one.
 fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::Uuid, StoreError> {
-    let moved = |why: &str| {
-        let text = format!("{why}; check that the original is not running, then adopt this store");
-        Some(HaltReason { code: "store_moved", text })
+    let moved = |why: &str, store: uuid::Uuid| {
+        let text = format!(
+            "{why}; make sure that the original never runs again, then `adopt-store {store}`, or start the original"
+        );
+        Some(HaltReason { code: STORE_MOVED, text })
     };
     let identity = match identity::read(data)? {
         Found::Same(identity) => identity,
         Found::Moved(identity) => {
-            opened.halt = moved("this directory is a copy or a restored backup");
+            opened.halt = moved("this directory is a copy or a restored backup", identity.store);
             identity
         }
         Found::Unprovable(identity) => {
@@ -149,8 +153,9 @@ fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::U
             identity::write(data, info.new_store_id(), &info.data_kind)?
         }
         Found::None => {
-            opened.halt = moved("identity.json is missing beside a journal");
-            identity::write_unproven(data, info.new_store_id(), &info.data_kind)?
+            let identity = identity::write_unproven(data, info.new_store_id(), &info.data_kind)?;
+            opened.halt = moved("identity.json is missing beside a journal", identity.store);
+            identity
         }
     };
     if identity.data_kind != info.data_kind {

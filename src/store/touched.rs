@@ -68,6 +68,7 @@ impl Touched {
         match event {
             Event::StoreCreated { .. }
             | Event::Booted { .. }
+            | Event::StoreAdopted { .. }
             | Event::RecoveryDone { .. }
             | Event::CleanStop {}
             | Event::ClockJump { .. }

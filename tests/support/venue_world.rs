@@ -168,7 +168,7 @@ impl World {
         let position = self.state.positions.values().find(|position| position.exiting.is_none())?.clone();
         self.slots += 1;
         let rules = self.settings.market.symbol[&btc()];
-        let purpose = intent::ExitFor::Operator(format!("c{}", self.slots), 0);
+        let purpose = intent::ExitFor::Cause(ExitCause::Signal);
         let store = self.state.meta.store;
         let trade = intent::exit(store, &position, purpose, position.quantity, &rules, self.now).unwrap();
         let key = trade.key;

@@ -177,6 +177,7 @@ impl Contents {
                 liquidity: Liquidity::Maker,
                 price_id: "model:1".into(),
                 evidence: None,
+                venue_fill: None,
             }))?,
             Step::Expire => vec![Event::TradeExpired { trade_key: key, reason: why() }],
             Step::Booted => vec![Event::Booted { epoch: epoch + 1, version: why(), config_hash: why() }],
@@ -186,16 +187,7 @@ impl Contents {
                 events.into_iter().filter(|event| !matches!(event, Event::TradeSettled { .. })).collect()
             }
             Step::PaperRest => vec![Event::TradeSettled { trade_key: key }],
-            Step::Manual => {
-                // This release has no event for it: the rule alone is asked.
-                let trade = state.trades.get_mut(&key).ok_or("ended")?;
-                if !trade.state.may_become(TradeState::Manual) {
-                    return Err(format!("{:?} may not become MANUAL", trade.state));
-                }
-                trade.state = TradeState::Manual;
-                state.trade_index.get_mut(&key).ok_or("unknown")?.state = TradeState::Manual;
-                Vec::new()
-            }
+            Step::Manual => vec![Event::TradeManual { trade_key: key, reason: why() }],
         };
         for event in events {
             let before: Vec<TradeState> = self.keys.iter().map(|key| state.trade_index[key].state).collect();

@@ -1,11 +1,15 @@
 //! The paper protocol (durability C4): nothing leaves the process, so a crash executes again; what a boot does with a
-//! trade is asked of `recovery::steps`.
+//! trade is asked of `work::next`, as after every commit.
 
 use std::collections::BTreeMap;
 
 use triplegain::{
-    execution::recovery::{self, RecoveryStep},
-    model::TradeState,
+    execution::{
+        venue::{Venue, VenueAnswer},
+        work::{self, Desk, Next, Ticks},
+    },
+    model::{DegradationLevel, Event, PriceTick, Trade, TradeState, Ts},
+    risk::board::PriceBoard,
 };
 
 use super::{
@@ -21,6 +25,16 @@ enum At {
     Holds,
     /// Has written the fill and not what belongs to it (a mutation).
     Half,
+}
+
+/// Notes that it was asked; the answer is drawn where the model commits it.
+struct Asked(bool);
+
+impl Venue for Asked {
+    fn execute(&mut self, _: &Trade, _: Option<&PriceTick>, now: Ts) -> VenueAnswer {
+        self.0 = true;
+        VenueAnswer::TooEarly { until: now.plus_ms(1) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -61,16 +75,24 @@ fn next(contents: &mut Contents, paper: Paper, (durable, crashes, at): World) ->
         At::Half => commit(Step::PaperRest, At::Rest, crashes)?,
         At::Rest => {
             let state = &contents.states[durable as usize];
-            for step in recovery::steps(state, &contents.settings.execution, 120_000, NOW) {
-                match step {
-                    RecoveryStep::Execute(_) => out.push((durable, crashes, At::Holds)),
-                    RecoveryStep::Recheck(_) => {
-                        let next = contents.commit(durable, 0, Step::Submit, false)?;
-                        out.push((next, crashes, At::Rest));
-                        break;
-                    }
-                    other => return Err(format!("unexpected: {other:?}")),
+            if state.trades.is_empty() {
+                return Ok(out);
+            }
+            let board = PriceBoard::new("USDT".parse().unwrap());
+            let prices = board.reader();
+            let board = prices.read();
+            let (level, settings, rules) = (DegradationLevel::Normal, &contents.settings, &contents.rules);
+            let desk = Desk { settings, rules, board: &board, level, now: NOW };
+            let mut asked = Asked(false);
+            let next = work::next(state, &mut Ticks::default(), &mut asked, &desk).map_err(|why| why.0)?;
+            match next {
+                _ if asked.0 => out.push((durable, crashes, At::Holds)),
+                Next::Commit(work) if matches!(work.events[..], [Event::TradeSubmitting { .. }]) => {
+                    let next = contents.commit(durable, 0, Step::Submit, false)?;
+                    out.push((next, crashes, At::Rest));
                 }
+                Next::Commit(work) => return Err(format!("unexpected: {:?}", work.events)),
+                Next::Idle(_) => {}
             }
         }
     }

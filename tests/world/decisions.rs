@@ -162,3 +162,75 @@ fn a126_nothing_is_entered_while_the_level_is_emergency() {
     let (level, none, ends) = sizes(-200);
     assert_eq!((level.as_str(), none, ends), ("EMERGENCY", vec![], vec![]));
 }
+
+/// The level at the decision hour, which comes 120 s after the start, when a symbol falls silent so many seconds after it.
+fn silent_from(second: i64) -> (Setup, impl AsyncFn(&World)) {
+    let silence = async move |world: &World| {
+        world.until(second).await;
+        world.tape.silence(sym("XRP/BTC"));
+    };
+    (Setup::new(), silence)
+}
+
+#[test]
+fn a125_reduced_by_a_silent_market_halves_entries_defers_legs_and_leaves_sentiment_out() {
+    let (setup, silence) = silent_from(75);
+    let setup = setup.with(|s| s.tasks.get_mut(&TaskName::SentimentAnalysis).unwrap().enabled = true);
+    setup.play(async |world| {
+        let sentiment = async || {
+            let status = world.status().await;
+            let of_btc = |t: &&triplegain::coordinator::status::TaskStatus| {
+                t.task == TaskName::SentimentAnalysis && t.symbol == btc()
+            };
+            let skip = status.tasks.iter().find(of_btc).unwrap().last_skip_reason.clone();
+            let stats = world.stats().await.stats;
+            let of_task = stats.keys.iter().filter(|key| key.key.task == TaskName::SentimentAnalysis);
+            (of_task.map(|key| key.counts.started).sum::<u64>(), skip)
+        };
+        world.until(60).await;
+        let (started, _) = sentiment().await;
+        assert!(started > 0, "at NORMAL it is asked");
+        world.wishes.set(btc(), Wish::buy());
+        silence(world).await;
+        world.until(122).await;
+        assert_eq!(world.status().await.degradation, "REDUCED", "{}", world.timeline());
+        world.tape.speak(sym("XRP/BTC"));
+        world.until(150).await;
+        let sized = world.all(|event| match event {
+            Event::Sized { sizing, .. } => Some((sizing.degradation_factor.normalize(), sizing.notional.normalize())),
+            _ => None,
+        });
+        assert_eq!(sized, [(dec("0.5"), dec("500"))], "{}", world.timeline());
+        assert_eq!(world.state().positions.len(), 1, "trading is not blocked by it");
+        world.until(200).await;
+        assert_eq!(world.status().await.degradation, "REDUCED");
+        let (later, skip) = sentiment().await;
+        assert_eq!((later, skip.as_deref()), (started, Some("degraded")));
+    });
+}
+
+#[test]
+fn a065_limited_by_a_silent_market_asks_no_resolver_and_enters_nothing() {
+    let asked = |second: i64| {
+        let (mut setup, silence) = silent_from(second);
+        let count = Rc::new(std::cell::Cell::new(0));
+        let counter = Rc::clone(&count);
+        setup.doubles.regime = Rc::new(|run| Reply::Now(regime(&run.ctx, Regime::Choppy)));
+        setup.doubles.resolver = Some(Rc::new(move |_| {
+            counter.set(counter.get() + 1);
+            Reply::Pass(0)
+        }));
+        setup.play(async |world| {
+            world.wishes.set(btc(), Wish { confidence: 0.99, ..Wish::buy() });
+            silence(world).await;
+            world.until(121).await;
+            let level = world.status().await.degradation;
+            world.until(150).await;
+            let ends: Vec<_> = world.ends().into_iter().filter(|end| *end != DecisionEnd::Hold).collect();
+            assert_eq!(world.count("TradeIntent"), 0, "{}", world.timeline());
+            (level, count.get(), ends.iter().map(|end| end.name().to_owned()).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(asked(119), ("NORMAL".to_owned(), 1, vec!["aborted".to_owned()]));
+    assert_eq!(asked(45), ("LIMITED".to_owned(), 0, vec!["suppressed".to_owned()]));
+}

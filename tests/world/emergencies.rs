@@ -31,6 +31,15 @@ fn a097_a098_a115_daily_loss_latches_at_its_limit_and_is_armed_again_at_midnight
         assert_eq!(trips(world), [BreakerKind::DailyLoss]);
         assert_eq!(world.is(), CoordinatorState::Paused);
         assert_eq!(world.reasons(), "breaker:daily_loss");
+        let alerts = world.on_bus(Topic::RiskAlerts).await;
+        let breaches: Vec<(&str, Priority)> = alerts
+            .iter()
+            .filter_map(|envelope| match envelope.payload() {
+                Payload::RiskAlert(alert) => Some((alert.breach.as_ref(), envelope.priority())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(breaches, [("daily_loss", Priority::Urgent)]);
 
         world.until(160).await;
         let answer = world.order("r", Command::Resume {}).await;
@@ -100,25 +109,71 @@ async fn two_longs(world: &World) {
 
 #[test]
 fn a105_max_drawdown_halts_first_and_closes_everything_at_the_market() {
-    with_inventory().play(async |world| {
-        two_longs(world).await;
-        world.tape.set(btc(), 22_000.0);
+    let setup = with_inventory().with(|s| {
+        let breakers = &mut s.risk.breakers;
+        (breakers.max_drawdown_pct, breakers.daily_loss_pct, breakers.weekly_loss_pct) =
+            (dec("1.2"), dec("50"), dec("50"));
+        s.account.initial_balances = [("USDT", "5500"), ("BTC", "0.1")].map(|(a, m)| (asset(a), dec(m))).into();
+    });
+    setup.play(async |world| {
+        for symbol in [btc(), xrp()] {
+            let wish = Wish { size_pct: 5.0, stop_pct: 2.9, target_pct: 6.0, ..Wish::buy() };
+            world.wishes.set(symbol, wish);
+        }
+        world.until(160).await;
+        let held: Vec<Position> = world.state().positions.values().cloned().collect();
+        assert_eq!(held.len(), 2, "{}", world.timeline());
+        let before = world.state().account.free(asset("USDT"));
+        // 2.6 %: no stop is reached, but 0.1 BTC and a position fell.
+        world.tape.set(btc(), 43_830.0);
         world.pass(60).await;
-        assert_eq!(world.is(), CoordinatorState::Halted);
+        assert_eq!(world.is(), CoordinatorState::Halted, "{}", world.timeline());
         assert!(world.state().positions.is_empty(), "{}", world.timeline());
-        let at = |kind: &str| world.records().iter().position(|r| r.event.kind() == kind).unwrap();
-        let halted = world
-            .records()
-            .iter()
-            .position(|r| matches!(&r.event, Event::StateChanged { to: CoordinatorState::Halted, .. }));
-        assert!(halted.unwrap() < at("PositionClosed"));
-        let results = world.all(|event| match event {
-            Event::EmergencyDone { key, results } if key.action == EmergencyAction::HaltAll => Some(results.clone()),
-            _ => None,
+
+        let records = world.records();
+        let halted =
+            records.iter().position(|r| matches!(&r.event, Event::StateChanged { to: CoordinatorState::Halted, .. }));
+        let begun = held.iter().map(|position| {
+            let of = |r: &Record| matches!(&r.event, Event::TradeIntent { trade } if trade.body.position == Some(position.id));
+            records.iter().position(of)
         });
-        assert_eq!(results.len(), 1);
-        assert!(results[0].len() == 2 && results[0].values().all(|result| result == "closed"), "{results:?}");
-        assert_eq!(world.state().account.total(asset("XRP")), Decimal::ZERO);
+        assert!(begun.flatten().all(|at| halted.unwrap() < at), "HALTED is durable before an exit is even meant");
+
+        // Both are sold whole, at the market less slippage, and pay the taker's fee.
+        let mut proceeds = Decimal::ZERO;
+        for position in &held {
+            let fills = world.all(|event| match event {
+                Event::TradeFill { symbol, side: Side::Sell, quantity, price, fee, .. } if *symbol == position.symbol => {
+                    Some((*quantity, *price, *fee))
+                }
+                _ => None,
+            });
+            let [(quantity, price, fee)] = fills[..] else { panic!("{fills:?}") };
+            assert_eq!(quantity, position.quantity);
+            let market = if position.symbol == btc() { dec("43830") } else { dec("0.60") };
+            assert!(price < market && price >= market * dec("0.998"), "{price} at {market}");
+            assert_eq!(fee, quantity * price * dec("0.0026"));
+            proceeds += quantity * price - fee;
+        }
+        let account = world.state().account.clone();
+        let usdt = asset("USDT");
+        assert_eq!((account.free(usdt), account.locked(usdt)), (before + proceeds, Decimal::ZERO));
+        assert_eq!(account.free(usdt).normalize(), dec("5481.22091528578426"), "the figure of this seed");
+        assert_eq!((account.total(asset("XRP")), account.total(asset("BTC")).normalize()), (Decimal::ZERO, dec("0.1")));
+
+        let done: Vec<_> = world.on_bus(Topic::SystemEvents).await;
+        let done: Vec<_> = done
+            .iter()
+            .filter_map(|envelope| match envelope.payload() {
+                Payload::System(system) => match &system.record().event {
+                    Event::EmergencyDone { results, .. } => Some((envelope.priority(), results.clone())),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect();
+        let results = held.iter().map(|position| (position.id.to_string(), "closed".to_owned())).collect();
+        assert_eq!(done, [(Priority::Urgent, results)]);
     });
 }
 
@@ -225,4 +280,32 @@ fn a126_a_stop_is_executed_while_the_level_is_emergency() {
         world.pass(10).await;
         assert!(world.state().positions.is_empty(), "{}", world.timeline());
     });
+}
+
+#[test]
+fn k28_a_crash_between_a_tripped_breaker_and_its_action_starts_the_action_once() {
+    let folder = tempfile::tempdir().unwrap();
+    with_inventory().durable(folder.path()).play(async |world| {
+        two_longs(world).await;
+    });
+    // The breaker trips, and the process is killed before anybody hears of it.
+    let later = with_inventory().durable(folder.path()).at(START.plus_ms(200_000));
+    let latch = Latch {
+        breaker: BreakerKind::MaxDrawdown,
+        period: "1".into(),
+        measured: dec("20.5"),
+        limit: dec("20"),
+        at: START.plus_ms(199_000),
+    };
+    later.commit(vec![Event::BreakerTripped { latch, action: EmergencyAction::HaltAll }]);
+    for life in 0..2 {
+        with_inventory().durable(folder.path()).at(START.plus_ms(260_000 + life * 100_000)).play(async |world| {
+            world.until(30).await;
+            assert_eq!(world.is(), CoordinatorState::Halted, "{}", world.timeline());
+            let state = world.state();
+            assert!(state.positions.is_empty(), "{}", world.timeline());
+            assert_eq!((state.coordinator.halts, state.emergencies.len(), state.totals.closed_trades), (1, 1, 2));
+            assert_eq!(trips(world), [], "it is latched");
+        });
+    }
 }

@@ -63,6 +63,33 @@ fn a003_a004_a_hanging_key_stays_alone_and_is_never_run_twice_at_once() {
         let stats = world.stats().await.stats;
         let key = stats.keys.iter().find(|k| k.key == RunKey { task: TA, symbol: btc() }).unwrap();
         assert_eq!(key.counts.timed_out, starts.len() as u64 - u64::from(key.running));
+        // Each that ignores its end is counted until it is given up for good, a minute later.
+        assert!((1..=3).contains(&stats.abandoned), "{}", stats.abandoned);
+    });
+}
+
+#[test]
+fn a003_a_slot_that_falls_into_a_long_forced_run_is_skipped_and_counted_once() {
+    let mut setup = analyst_alone().with(|s| s.tasks.get_mut(&TA).unwrap().timeout_seconds = 55);
+    setup.doubles.technical = Rc::new(|run| {
+        let takes_ms = if matches!(run.ctx.slot, SlotId::Manual(_)) { 50_000 } else { 100 };
+        Reply::After(takes_ms, ta(&run.ctx, Bias::Long))
+    });
+    setup.play(async |world| {
+        world.until(30).await;
+        let skipped = async || {
+            let stats = world.stats().await.stats;
+            let key = stats.keys.iter().find(|k| k.key == RunKey { task: TA, symbol: btc() }).cloned().unwrap();
+            (stats.skipped(SkipReason::Running), key.counts.skipped)
+        };
+        assert_eq!(skipped().await, (0, 0));
+        world.order("f", Command::RunTask { task: TA.name().into(), symbol: btc().to_string() }).await;
+        world.until(79).await;
+        assert_eq!(skipped().await, (1, 1), "slot 60 while the forced run lasts");
+        world.until(130).await;
+        assert_eq!(world.seen.seconds(TA, btc()), [0, 30, 120]);
+        assert_eq!(world.seen.seconds(TA, xrp()), [0, 60, 120]);
+        assert_eq!(skipped().await, (1, 1));
     });
 }
 
@@ -90,6 +117,9 @@ fn a007_a_hanging_agent_is_timed_out_at_30_s_and_its_late_answer_discarded() {
         // The retry succeeded in between; what arrived after 40 s changed nothing.
         let success = task(&world.status().await).last_success_at.unwrap();
         assert!(success < world.start.plus_ms(40_000), "{success}");
+        let stats = world.stats().await.stats;
+        assert_eq!((stats.totals.late_results, stats.sums.timed_out), (1, 1));
+        assert_eq!(stats.abandoned, 0, "heard of again");
     });
 }
 

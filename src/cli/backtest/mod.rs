@@ -149,6 +149,8 @@ struct Outcome {
     report: Report,
     curve: Vec<(Ts, f64)>,
     closed: Vec<ClosedPosition>,
+    /// Spans in which trading was halted.
+    halted: Vec<(Ts, Ts)>,
     issues: FeedIssues,
 }
 
@@ -215,6 +217,8 @@ struct Seen {
     ended: bool,
     error: Option<String>,
     closed: Vec<ClosedPosition>,
+    /// Spans of HALTED; the last one may be open.
+    halted: Vec<(Ts, Option<Ts>)>,
 }
 
 impl Actor for Owner {
@@ -233,9 +237,19 @@ impl Handler<FeedEnded> for Owner {
 impl Handler<CommittedBatch> for Owner {
     type Result = ();
     fn handle(&mut self, CommittedBatch(records): CommittedBatch, _: &mut ActorContext<Self>) {
+        let mut seen = self.seen.borrow_mut();
         for record in records.iter() {
-            if let Event::PositionClosed { closed } = &record.event {
-                self.seen.borrow_mut().closed.push((**closed).clone());
+            match &record.event {
+                Event::PositionClosed { closed } => seen.closed.push((**closed).clone()),
+                // A further halt while halted goes on with the same stretch.
+                Event::StateChanged { to, .. } => match (*to == CoordinatorState::Halted, seen.halted.last_mut()) {
+                    (true, Some((_, None))) | (false, None) => {}
+                    (true, _) => seen.halted.push((record.ts, None)),
+                    (false, Some((_, end))) => {
+                        end.get_or_insert(record.ts);
+                    }
+                },
+                _ => {}
             }
         }
     }
@@ -387,7 +401,8 @@ impl Drive {
             per_voter: state.leaderboard.tallies.iter().map(|(name, tally)| VoterRow::new(name, tally)).collect(),
         };
         let closed = std::mem::take(&mut seen.borrow_mut().closed);
-        Ok(Outcome { report, curve, closed, issues })
+        let halted = seen.borrow().halted.iter().map(|(from, to)| (*from, to.unwrap_or(end))).collect();
+        Ok(Outcome { report, curve, closed, halted, issues })
     }
 }
 
@@ -459,5 +474,5 @@ fn write_report(folder: &Path, outcome: &Outcome) -> Result<()> {
         .map(|c| picture::Mark { at: c.closed_at, net: c.net_usd.to_f64().unwrap_or_default() })
         .collect();
     let title = format!("equity {:+.2} %, {} closed trades", outcome.report.return_pct, outcome.report.closed_trades);
-    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks)
+    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks, &outcome.halted)
 }

@@ -1,4 +1,4 @@
-//! `equity.svg`: equity with trade marks above, drawdown below.
+//! `equity.svg`: equity with trade marks above, drawdown below; halted stretches are shaded in both.
 
 use std::path::Path;
 
@@ -25,16 +25,18 @@ const GRID: RGBColor = RGBColor(229, 231, 235);
 const LINE: RGBColor = RGBColor(37, 99, 235);
 const FALL: RGBColor = RGBColor(220, 38, 38);
 const GAIN: RGBColor = RGBColor(22, 163, 74);
+/// Behind everything: trading was halted.
+const HALTED: RGBColor = RGBColor(254, 243, 199);
 
 /// Writes the picture.
 ///
 /// # Errors
 /// When the curve is empty or the file cannot be written; the message names the file.
-pub fn draw(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Result<()> {
-    draw_to(path, title, curve, marks).with_context(|| format!("cannot draw {}", path.display()))
+pub fn draw(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark], halted: &[(Ts, Ts)]) -> Result<()> {
+    draw_to(path, title, curve, marks, halted).with_context(|| format!("cannot draw {}", path.display()))
 }
 
-fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Result<()> {
+fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark], halted: &[(Ts, Ts)]) -> Result<()> {
     let (Some(first), Some(last)) = (curve.first(), curve.last()) else {
         return Err(anyhow!("there is no equity to draw; the window holds no candles"));
     };
@@ -54,6 +56,11 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Res
     let spent_days = (end.since_ms(first.0) as f64 / 86_400_000.0).max(0.0);
     let format = if spent_days > 3.0 { "%Y-%m-%d" } else { "%m-%d %H:%M" };
 
+    let shade = |low: f64, high: f64| {
+        let inside = halted.iter().map(|(from, to)| ((*from).max(first.0), (*to).min(end)));
+        let shown: Vec<_> = inside.filter(|(from, to)| from < to).collect();
+        shown.into_iter().map(move |(from, to)| Rectangle::new([(from.utc(), low), (to.utc(), high)], HALTED.filled()))
+    };
     let mut chart = ChartBuilder::on(&top)
         .margin(16)
         .margin_right(36)
@@ -61,9 +68,10 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Res
         .x_label_area_size(28)
         .y_label_area_size(90)
         .build_cartesian_2d(range.clone(), (low - pad)..(high + pad))?;
+    chart.draw_series(shade(low - pad, high + pad))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(GRID)
         .x_labels(8)
@@ -92,13 +100,17 @@ fn draw_to(path: &Path, title: &str, curve: &[(Ts, f64)], marks: &[Mark]) -> Res
     let mut chart = ChartBuilder::on(&bottom)
         .margin(16)
         .margin_right(36)
-        .caption("drawdown, percent", ("sans-serif", 15).into_font().color(&MUTED))
+        .caption(
+            if halted.is_empty() { "drawdown, percent" } else { "drawdown, percent; shaded: halted" },
+            ("sans-serif", 15).into_font().color(&MUTED),
+        )
         .x_label_area_size(28)
         .y_label_area_size(90)
         .build_cartesian_2d(range, (worst * 1.1)..0.0)?;
+    chart.draw_series(shade(worst * 1.1, 0.0))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(GRID)
         .x_labels(8)
@@ -122,14 +134,19 @@ mod tests {
         let path = folder.path().join("equity.svg");
         let curve: Vec<(Ts, f64)> =
             (0..500).map(|i| (Ts(i * 3_600_000), 10_000.0 + (i as f64 / 9.0).sin() * 50.0)).collect();
-        draw(&path, "test", &curve, &[Mark { at: Ts(36_000_000), net: 5.0 }]).unwrap();
+        draw(&path, "test", &curve, &[Mark { at: Ts(36_000_000), net: 5.0 }], &[]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.contains("polyline") && svg.contains("circle") && svg.contains("drawdown"));
+        assert!(!svg.contains("#FEF3C7"), "nothing was halted");
+        let halted = [(Ts(100 * 3_600_000), Ts(150 * 3_600_000)), (Ts(400 * 3_600_000), Ts(900 * 3_600_000))];
+        draw(&path, "test", &curve, &[], &halted).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(svg.matches("#FEF3C7").count(), 4, "two stretches in both charts");
     }
 
     #[test]
     fn an_empty_curve_is_an_error_with_the_file_name() {
-        let error = draw(Path::new("equity.svg"), "t", &[], &[]).unwrap_err();
+        let error = draw(Path::new("equity.svg"), "t", &[], &[], &[]).unwrap_err();
         assert!(format!("{error:#}").contains("equity.svg"));
     }
 }

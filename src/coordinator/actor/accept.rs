@@ -232,8 +232,8 @@ impl Coordinator {
             .filter_map(|e| e.retry_at)
             .filter(|at| *at > self.clock.now())
             .min();
-        let above = self.level() > DegradationLevel::Normal;
-        let probe = self.last_sample.filter(|_| above).map(|last| last.plus_ms(SAMPLE_MS));
+        // A market that falls silent wakes nobody: it is looked at by the clock.
+        let probe = self.last_sample.map(|last| last.plus_ms(SAMPLE_MS));
         [notes, votes, probe, retries].into_iter().flatten().min()
     }
 }

@@ -120,6 +120,8 @@ pub struct Parts {
     pub opinions: Opinions,
     /// What this boot found.
     pub recovered: Recovered,
+    /// The store is a copy, or was moved or restored, and is not adopted yet.
+    pub moved: bool,
     /// The global degradation level, read by execution.
     pub level: Rc<Cell<DegradationLevel>>,
     /// Wall clock and free space.
@@ -129,6 +131,9 @@ pub struct Parts {
     /// Called for a broken invariant the process must not go on with.
     pub on_fatal: fn(&str),
 }
+
+/// A cancelled run is listened to for so long, milliseconds.
+const LISTEN_MS: i64 = 60_000;
 
 /// The coordinator actor.
 pub struct Coordinator {
@@ -148,6 +153,8 @@ pub struct Coordinator {
     pub(super) marking: BTreeSet<DecisionId>,
     pub(super) forced: Option<Result<(), (&'static str, String)>>,
     pub(super) draining: bool,
+    /// The store is not adopted yet: nothing leads out of HALTED but adopting it.
+    pub(super) moved: bool,
     lane: lane::Lane,
     pub(super) switches: BTreeMap<TaskName, bool>,
     /// Emergency trades under way, by position.
@@ -202,6 +209,7 @@ impl Coordinator {
             marking: BTreeSet::new(),
             forced: None,
             draining: false,
+            moved: parts.moved,
             lane: lane::Lane::default(),
             switches: BTreeMap::new(),
             closing: BTreeMap::new(),
@@ -255,9 +263,9 @@ impl Coordinator {
     fn carry_out(&mut self, effect: Effect, now: Ts, ctx: &mut Context<Self>) {
         match effect {
             Effect::Start(request) => self.start_run(request, ctx),
-            Effect::Cancel { run_id, .. } => {
+            Effect::Cancel { key, run_id } => {
                 if let Some(handle) = self.running.remove(&run_id) {
-                    handle.abort();
+                    self.let_go(key, run_id, handle, ctx);
                 }
             }
             Effect::Ended { key, run_id, outcome, inputs, tags, .. } => {
@@ -319,6 +327,21 @@ impl Coordinator {
         let supply = self.supply(request.key.symbol);
         let work = runs::perform(request, claim, Rc::clone(&self.links), supply, ctx.address());
         self.running.insert(run_id, actix_rt::spawn(work).abort_handle());
+    }
+
+    /// Nobody waits for a cancelled run any more, but what it says within a while is counted as late (B7). Agents have
+    /// no side effects, so ending it in the middle is safe.
+    fn let_go(&self, key: RunKey, run_id: RunId, handle: AbortHandle, ctx: &mut Context<Self>) {
+        if self.draining {
+            return handle.abort();
+        }
+        let until = self.clock.now().plus_ms(LISTEN_MS);
+        ctx.run_later(self.clock.until(until), move |actor, ctx| {
+            handle.abort();
+            if let Some(id) = actor.scheduler.key_id(key) {
+                actor.step(Input::Cancelled { id, run_id }, ctx);
+            }
+        });
     }
 
     /// Wakes at the earliest instant anything can change.
@@ -438,7 +461,10 @@ impl Handler<LookAgain> for Coordinator {
 impl Handler<FeedsSampled> for Coordinator {
     type Result = ();
     fn handle(&mut self, sampled: FeedsSampled, ctx: &mut Context<Self>) {
+        let level = self.level();
         self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") }, ctx);
-        self.step(Input::Tick, ctx);
+        if self.level() != level {
+            self.step(Input::Tick, ctx);
+        }
     }
 }

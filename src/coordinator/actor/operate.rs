@@ -25,7 +25,10 @@ use crate::{
         Payload,
         actor::{Deliver, HandlingFailed},
     },
-    model::{Clock, Command, CommandAnswer, Event, PlanState, RunKey, TaskName, TradeState},
+    execution::legs,
+    model::{
+        Clock, Command, CommandAnswer, Event, Leg, Plan, PlanState, RunKey, State, TaskName, TradeKey, TradeState,
+    },
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
     store::{Batch, CommitResult, batch::Expectation},
@@ -108,11 +111,38 @@ impl Coordinator {
             Command::CancelScheduled { id } => self.prepare_cancel(id),
             Command::Release { task, symbol } => self.prepare_release(task, symbol, ctx),
             Command::ClockAck {} => self.prepare_clock_ack(),
+            Command::RunScheduled { id } => self.prepare_run_scheduled(id),
+            Command::AdoptStore { store } => self.prepare_adopt(store),
         }
+    }
+
+    /// A moved store counts again: PAUSED, so that a person looks at it before it trades. The store checks all of
+    /// itself before it takes the event.
+    fn prepare_adopt(&self, named: &str) -> Prepared {
+        let state = self.view.read();
+        let store = state.meta.store;
+        if !self.moved {
+            return refused("not_moved", format!("store {store} was not moved or copied; there is nothing to adopt"));
+        }
+        if named != store.to_string() {
+            return refused("wrong_store", format!("this is store {store}, not `{named}`"));
+        }
+        let mut events = vec![Event::StoreAdopted { store }];
+        let halt = state.coordinator.halt.as_ref().map(|halt| halt.id.clone()).unwrap_or_default();
+        match states::reset(&state.coordinator, &halt) {
+            Ok(reset) => events.extend(reset),
+            Err(refusal) => return refused(refusal.code, refusal.reason),
+        }
+        done(events, json!({"store": store, "state": "PAUSED", "next": "resume"}))
     }
 
     fn prepare_reset(&self, halt_id: &str) -> Prepared {
         let state = self.view.read();
+        if self.moved {
+            let store = state.meta.store;
+            let reason = format!("the store is a copy or was moved; `adopt-store {store}` comes before any reset");
+            return refused("store_moved", reason);
+        }
         match states::reset(&state.coordinator, halt_id) {
             Ok(mut events) => {
                 let now = self.clock.now();
@@ -182,27 +212,50 @@ impl Coordinator {
         done(vec![Event::TaskSwitched { task, enabled }], json!({"task": task.name(), "enabled": enabled}))
     }
 
+    /// The legs move to where a respread would put them: the first at once, none closer to another than allowed.
+    fn prepare_run_scheduled(&self, id: &str) -> Prepared {
+        let state = self.view.read();
+        let plan = match named_legs(&state, id) {
+            Ok((plan, _)) => plan,
+            Err(refusal) => return refusal,
+        };
+        let now = self.clock.now();
+        let is_late = |leg: &Leg| leg.state == TradeState::Planned && leg.due_at <= now;
+        let due = legs::respread(plan, now, &self.settings.legs);
+        if due.is_empty() || !plan.legs.iter().any(is_late) {
+            return refused("not_late", format!("no leg of plan {} is late; it goes on by itself", plan.id));
+        }
+        let (first, moved) = (due.values().min().copied().unwrap_or(now), due.len());
+        let event = Event::LegsRespread { plan: plan.id, due };
+        done(vec![event], json!({"moved_legs": moved, "next_due_at": first}))
+    }
+
     fn prepare_cancel(&self, id: &str) -> Prepared {
         let state = self.view.read();
-        let Some(plan) = state.plans.values().find(|plan| plan.state == PlanState::Active) else {
-            return refused("no_plan", "no plan is active");
+        let (plan, legs) = match named_legs(&state, id) {
+            Ok(named) => named,
+            Err(refusal) => return refusal,
         };
-        let whole = plan.id.to_string() == id;
-        let pending = plan.legs.iter().filter(|leg| leg.state == TradeState::Planned);
-        let legs: Vec<_> = pending
-            .filter(|leg| whole || leg.key.to_string().starts_with(id) && id.len() >= 6)
-            .map(|leg| leg.key)
-            .collect();
-        if legs.is_empty() {
-            return refused(
-                "unknown",
-                format!("`{id}` is neither the active plan {} nor one of its planned legs", plan.id),
-            );
-        }
         let count = legs.len();
         let event = Event::LegsCancelled { plan: plan.id, legs, reason: "operator".to_owned() };
         done(vec![event], json!({"cancelled_legs": count}))
     }
+}
+
+/// The active plan and those of its planned legs that `id` names: all of them by the plan's id, one by its key.
+fn named_legs<'a>(state: &'a State, id: &str) -> Result<(&'a Plan, Vec<TradeKey>), Prepared> {
+    let Some(plan) = state.plans.values().find(|plan| plan.state == PlanState::Active) else {
+        return Err(refused("no_plan", "no plan is active"));
+    };
+    let whole = plan.id.to_string() == id;
+    let pending = plan.legs.iter().filter(|leg| leg.state == TradeState::Planned);
+    let named = pending.filter(|leg| whole || leg.key.to_string().starts_with(id) && id.len() >= 6);
+    let legs: Vec<TradeKey> = named.map(|leg| leg.key).collect();
+    if legs.is_empty() {
+        let reason = format!("`{id}` is neither the active plan {} nor one of its planned legs", plan.id);
+        return Err(refused("unknown", reason));
+    }
+    Ok((plan, legs))
 }
 
 /// The text for a task that does not exist, with the nearest name.
@@ -227,15 +280,19 @@ impl Coordinator {
                 Event::CommandRefused { key: key.clone(), code: code.clone(), reason: reason.clone() }
             }
         });
-        // Execution owns the legs: what it has claimed since is not cancelled any more.
-        let legs = prepared.events.iter().filter_map(|event| match event {
-            Event::LegsCancelled { plan, legs, .. } => {
-                Some(legs.iter().map(|leg| Expectation::LegPlanned(*plan, *leg)))
-            }
-            _ => None,
-        });
         let mut expected = vec![Expectation::CommandAbsent(key.clone())];
-        expected.extend(legs.flatten());
+        // Execution owns the legs: what it has claimed since is neither cancelled nor moved any more.
+        for event in &prepared.events {
+            match event {
+                Event::LegsCancelled { plan, legs, .. } => {
+                    expected.extend(legs.iter().map(|leg| Expectation::LegPlanned(*plan, *leg)));
+                }
+                Event::LegsRespread { plan, due } => {
+                    expected.extend(due.keys().map(|leg| Expectation::LegPlanned(*plan, *leg)));
+                }
+                _ => {}
+            }
+        }
         let mut batch = self.batch("operator", key, events);
         batch.actor = format!("operator:{}", operate.source).into();
         batch.expecting(Expectation::All(expected))

@@ -12,8 +12,9 @@ use super::{
     },
 };
 use crate::{
+    execution::legs,
     market::{FeedStatus, actor::ReadFeeds},
-    model::{Clock, OrderType, PlanState, PositionSide, State, TradeState},
+    model::{Clock, OrderType, PlanState, PositionSide, State, TradeState, Ts},
     risk::{AccountMode, board::Board, view},
     store::JournalHead as AskHead,
 };
@@ -67,7 +68,7 @@ impl Coordinator {
             account: account(&state, &board),
             positions: positions(&state, &board),
             orders: orders(&state),
-            scheduled: scheduled(&state),
+            scheduled: self.scheduled(&state, now),
             feeds: Vec::new(),
             journal: JournalHead::default(),
             totals: [
@@ -80,6 +81,26 @@ impl Coordinator {
             .map(|(name, count)| (name.to_owned(), count))
             .into(),
         }
+    }
+
+    fn scheduled(&self, state: &State, now: Ts) -> Vec<ScheduledStatus> {
+        let mut lines = Vec::new();
+        for plan in state.plans.values().filter(|plan| plan.state == PlanState::Active) {
+            let judged = legs::step(plan, now, &self.settings.legs, legs::Gate::Open);
+            let asks = matches!(judged, legs::LegAction::AskOperator(_));
+            let planned = plan.legs.iter().filter(|leg| leg.state == TradeState::Planned);
+            lines.extend(planned.map(|leg| ScheduledStatus {
+                plan: plan.id.to_string(),
+                trade_key: leg.key.to_string(),
+                batch: leg.batch,
+                symbol: leg.symbol,
+                side: leg.side.name().to_owned(),
+                amount: leg.amount,
+                due_at: leg.due_at,
+                asks_operator: asks && leg.due_at <= now,
+            }));
+        }
+        lines
     }
 
     fn tasks(&self, stats: &Stats) -> Vec<TaskStatus> {
@@ -136,22 +157,6 @@ fn orders(state: &State) -> Vec<OrderStatus> {
         expires_at: trade.expires_at,
     };
     state.trades.values().map(line).collect()
-}
-
-fn scheduled(state: &State) -> Vec<ScheduledStatus> {
-    let active = state.plans.values().filter(|plan| plan.state == PlanState::Active);
-    let legs = active.flat_map(|plan| plan.legs.iter().map(move |leg| (plan.id, leg)));
-    let planned = legs.filter(|(_, leg)| leg.state == TradeState::Planned);
-    let line = |(plan, leg): (uuid::Uuid, &crate::model::Leg)| ScheduledStatus {
-        plan: plan.to_string(),
-        trade_key: leg.key.to_string(),
-        batch: leg.batch,
-        symbol: leg.symbol,
-        side: leg.side.name().to_owned(),
-        amount: leg.amount,
-        due_at: leg.due_at,
-    };
-    planned.map(line).collect()
 }
 
 fn feed_line(feed: &FeedStatus, board: &Board) -> FeedLine {

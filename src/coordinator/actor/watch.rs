@@ -30,6 +30,7 @@ impl Handler<CommittedBatch> for Coordinator {
                 Event::BreakerTripped { latch, action } => {
                     self.start_emergency(latch.clone(), *action, ctx);
                 }
+                Event::StoreAdopted { .. } => self.moved = false,
                 Event::TradeNotExecuted { .. } => self.outcome(Capability::Venue, Err("order"), ctx),
                 Event::TradeUnknown { .. } => self.outcome(Capability::Venue, Err("unanswered"), ctx),
                 Event::TradeFill { .. } | Event::TradeAcked { .. } => {

@@ -9,7 +9,7 @@ use triplegain::{
         actor::{RunPortfolio, RunRegime, RunTechnical, RunTrading},
         contract::{Answer, RunContext},
     },
-    coordinator::actor::Links,
+    coordinator::{actor::Links, resolver::Resolve},
     market::actor::ReadSnapshot,
     model::*,
     risk::actor::Reserve,
@@ -173,6 +173,7 @@ pub struct Doubles {
     pub trading: Option<Play<RunTrading>>,
     pub market: Option<Play<ReadSnapshot>>,
     pub reserve: Option<Play<Reserve>>,
+    pub resolver: Option<Play<Resolve>>,
     pub wishes: Wishes,
 }
 
@@ -184,6 +185,7 @@ impl Default for Doubles {
             trading: None,
             market: None,
             reserve: None,
+            resolver: None,
             wishes: Wishes::default(),
         }
     }
@@ -238,6 +240,9 @@ impl Doubles {
         }
         if let Some(reserve) = &self.reserve {
             links.reserve = double("risk_double", reserve, links.reserve);
+        }
+        if let Some(resolver) = &self.resolver {
+            links.resolver = double("resolver_double", resolver, links.resolver);
         }
         links
     }

@@ -10,21 +10,28 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::{Arc, Mutex},
 };
 
 use actix::{Actor, Context, Handler};
 pub use doubles::*;
 pub use feed::Tape;
 use triplegain::{
+    bus::actor as bus,
     cli::system::{self, Ingredients, Seams, System, assemble},
-    coordinator::messages::{CheckedStats, GetStats, GetStatus, Operate},
+    coordinator::messages::{CheckedStats, GetStats, GetStatus},
     execution::venue::{Venue, VenueAnswer},
-    market::actor::FeedEnded,
+    market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
 };
+#[allow(unused_imports)] // not every test file looks at the bus
 pub use triplegain::{
-    coordinator::{messages::Operated, status::Status},
+    bus::{Envelope, Payload, Priority, Topic},
+    coordinator::{
+        messages::{Operate, Operated},
+        status::Status,
+    },
     execution::venue::{Fault, FaultyVenue, PaperVenue},
     model::*,
     settings::Settings,
@@ -73,6 +80,25 @@ pub struct Setup {
     /// Hash of the settings, as a change of settings would change it.
     pub config_hash: String,
     pub history_hours: i64,
+    /// Prices come from the simulated market instead of the tape.
+    pub simulated: bool,
+    /// The journal's bytes of a store in memory, for a comparison.
+    pub journal: Option<Bytes>,
+}
+
+/// What a store in memory has written.
+#[derive(Clone, Default)]
+pub struct Bytes(pub Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Setup {
@@ -89,7 +115,15 @@ impl Setup {
             folder: None,
             config_hash: "a".repeat(64),
             history_hours: 2,
+            simulated: false,
+            journal: None,
         }
+    }
+
+    /// The program as it is shipped: default settings, its own agents, its simulated market.
+    pub fn shipped() -> Setup {
+        let settings = Settings::defaults();
+        Setup { settings, doubles: Doubles::none(), simulated: true, ..Setup::new() }
     }
 
     pub fn with(mut self, edit: impl FnOnce(&mut Settings)) -> Setup {
@@ -125,13 +159,20 @@ impl Setup {
         Store::open(self.folder.as_deref().unwrap(), &self.settings.store, &self.info()).map(drop)
     }
 
+    /// Commits to the store of this setup without starting anything, as a process that is killed at once.
+    pub fn commit(&self, events: Vec<Event>) {
+        let (mut store, _) = Store::open(self.folder.as_deref().unwrap(), &self.settings.store, &self.info()).unwrap();
+        let batch = triplegain::store::Batch::new("test", "test", "test", self.start, events);
+        store.commit(batch).unwrap().unwrap();
+    }
+
     /// Plays a scenario; what is left when it returns is dropped without a drain, as in a crash.
     pub fn play<T>(self, scenario: impl AsyncFnOnce(&World) -> T) -> T {
         FATAL.with_borrow_mut(Vec::clear);
         let info = self.info();
         let (store, opened) = match &self.folder {
             Some(folder) => Store::open(folder, &self.settings.store, &info).unwrap(),
-            None => Store::memory(&info, None).unwrap(),
+            None => Store::memory(&info, self.journal.clone().map(|out| Box::new(out) as _)).unwrap(),
         };
         let start = self.start.max(opened.last_logical_time);
         let result = run_virtual(start, |place| async move {
@@ -140,7 +181,14 @@ impl Setup {
             let seen = Log { starts: Rc::default(), start };
             let wishes = self.doubles.wishes.clone();
             let doubles = (self.doubles, seen.clone());
-            let feed = feed::Scripted::new(self.tape.clone(), &settings.symbols, start, self.history_hours);
+            let feed: Box<dyn Feed> = if self.simulated {
+                let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
+                let (simulated, meta) = (&settings.market.simulated, &store.state().meta);
+                let (seed, origin) = (meta.seed, meta.created_at);
+                Box::new(SimulatedFeed::new(simulated, &settings.symbols, seed, origin, start, history_ms).unwrap())
+            } else {
+                Box::new(feed::Scripted::new(self.tape.clone(), &settings.symbols, start, self.history_hours))
+            };
             let faults = self.faults.clone();
             let venue = Flaky { inner: PaperVenue::new(&settings, "scripted".into()), faults: faults.clone() };
             let seams = Seams {
@@ -156,7 +204,7 @@ impl Setup {
                 place,
                 store,
                 opened,
-                feed: Box::new(feed),
+                feed,
                 volatile: false,
                 outside: Default::default(),
                 on_end: owner.clone().recipient(),
@@ -324,6 +372,14 @@ impl World {
             Event::Noted { what, facts } if what == name => Some(facts.clone()),
             _ => None,
         })
+    }
+
+    /// What the bus still shows of a topic, oldest first.
+    pub async fn on_bus(&self, topic: Topic) -> Vec<Arc<Envelope>> {
+        let ask = bus::Recent { topic, symbol: None, limit: 100_000 };
+        let mut shown = self.system.links.bus.bus().send(ask).await.unwrap();
+        shown.reverse();
+        shown
     }
 
     /// Pause reasons as one text.
