@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::runtime::failpoint;
+
 /// SHA-256 of the token; the token itself is not kept in the process.
 #[derive(Clone)]
 pub struct TokenDigest([u8; 32]);
@@ -74,6 +76,7 @@ fn create(path: &Path) -> Result<()> {
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .context("cannot draw a token")?;
+    failpoint::write("token.create")?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -81,6 +84,7 @@ fn create(path: &Path) -> Result<()> {
         .open(path)
         .with_context(|| format!("cannot make the token file {}", path.display()))?;
     writeln!(file, "{}", hex::encode(bytes))?;
+    failpoint::write("token.sync")?;
     file.sync_all()?;
     Ok(())
 }

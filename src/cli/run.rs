@@ -31,6 +31,7 @@ use crate::{
     model::{Clock, Event, State, TaskName, Timeframe, Ts, time::HOUR_MS},
     runtime::{
         clock::wall_now,
+        failpoint,
         failure::{Exit, Failure},
         placement::{Place, run_live},
         shutdown::{signals, stop_on_signal},
@@ -304,6 +305,7 @@ async fn try_drain(system: &System) -> Result<()> {
     store.send(Detach).await?;
     let at = system.clock.now();
     let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
+    failpoint::effect("commit.stop", "");
     store.send(Commit(stop)).await??;
     store.send(Close).await?;
     Ok(())

@@ -21,7 +21,7 @@ use crate::{
         PriceTick, Qty, RiskCode, RiskRefusal, State, Symbol, TradeKey, Ts,
     },
     risk::{RiskRules, actor::Mark, board::Prices, view::refuses_entries},
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, failpoint, post::post},
     settings::Settings,
     store::{
         GAP_FROM, META,
@@ -241,6 +241,7 @@ impl ExecutionActor {
             let planned = claimed.into_iter().map(|(plan, leg)| Expectation::LegPlanned(plan, leg));
             batch = batch.expecting(Expectation::All(planned.collect()));
         }
+        failpoint::effect("commit.execution", "");
         let request = self.parts.store.send(Commit(batch));
         ctx.spawn(request.into_actor(self).map(move |answer, actor, ctx| {
             actor.busy = false;

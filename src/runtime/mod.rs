@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod clock;
+pub mod failpoint;
 pub mod failure;
 pub mod placement;
 pub mod post;

@@ -20,7 +20,7 @@ use super::{
     objects::{self, META, TREES},
     touched::{ObjectKey, Touched},
 };
-use crate::model::State;
+use crate::{model::State, runtime::failpoint};
 
 /// Objects written at once when the store is built anew.
 const REBUILD_CHUNK: usize = 2_000;
@@ -67,6 +67,7 @@ pub fn open(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
 }
 
 fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
+    failpoint::write("state.open").map_err(|error| error.to_string())?;
     let words = |error: sled::Error| error.to_string();
     let cache = u64::from(cache_mib.max(1)) << 20;
     let db = sled::Config::new().path(path).cache_capacity(cache).open().map_err(words)?;
@@ -149,7 +150,7 @@ impl StateDb {
             }
         }
         meta_writes(state, &mut writes)?;
-        self.guarded(|db| db.transact(&writes))?;
+        self.guarded(|db| fail("state.transact").and_then(|()| db.transact(&writes)))?;
         self.epoch = state.meta.epoch;
         self.guarded(|db| db.sync())
     }
@@ -178,11 +179,11 @@ impl StateDb {
             for key in chunk {
                 self.write_of(key, state, &mut writes)?;
             }
-            self.guarded(|db| db.transact(&writes))?;
+            self.guarded(|db| fail("state.rebuild").and_then(|()| db.transact(&writes)))?;
         }
         let mut writes = Vec::new();
         meta_writes(state, &mut writes)?;
-        self.guarded(|db| db.transact(&writes))?;
+        self.guarded(|db| fail("state.rebuild").and_then(|()| db.transact(&writes)))?;
         self.epoch = state.meta.epoch;
         self.guarded(|db| db.sync())
     }
@@ -217,7 +218,9 @@ impl StateDb {
     }
 
     fn sync(&self) -> Result<(), Fatal> {
+        fail("state.flush")?;
         self.db.flush().map_err(|error| Fatal::Embedded(error.to_string()))?;
+        fail("state.data_sync")?;
         self.file.sync_data().map_err(|error| Fatal::Embedded(format!("its data sync failed: {error}")))
     }
 
@@ -233,6 +236,7 @@ impl StateDb {
     /// [`Fatal::Embedded`].
     pub fn aux_put(&self, name: &str, key: &str, value: &[u8]) -> Result<(), Fatal> {
         self.guarded(|db| {
+            fail("aux.put")?;
             let sealed = frame::envelope(0, value);
             db.aux(name)?.insert(key, sealed).map(drop).map_err(|error| Fatal::Embedded(error.to_string()))
         })
@@ -243,7 +247,10 @@ impl StateDb {
     /// # Errors
     /// [`Fatal::Embedded`].
     pub fn aux_remove(&self, name: &str, key: &str) -> Result<(), Fatal> {
-        self.guarded(|db| db.aux(name)?.remove(key).map(drop).map_err(|error| Fatal::Embedded(error.to_string())))
+        self.guarded(|db| {
+            fail("aux.remove")?;
+            db.aux(name)?.remove(key).map(drop).map_err(|error| Fatal::Embedded(error.to_string()))
+        })
     }
 
     /// All rows of the auxiliary tree `name` in key order; rows that cannot be read are left out, losing them is harmless.
@@ -265,12 +272,16 @@ impl StateDb {
     /// # Errors
     /// [`Fatal::Embedded`].
     pub fn aux_flush(&self) -> Result<(), Fatal> {
-        self.guarded(StateDb::sync)
+        self.guarded(|db| fail("aux.flush").and_then(|()| db.sync()))
     }
 
     fn aux(&self, name: &str) -> Result<Tree, Fatal> {
         self.db.open_tree(format!("{AUX}{name}")).map_err(|error| Fatal::Embedded(error.to_string()))
     }
+}
+
+fn fail(site: &'static str) -> Result<(), Fatal> {
+    failpoint::write(site).map_err(|error| Fatal::Embedded(error.to_string()))
 }
 
 fn meta_writes(state: &State, writes: &mut Vec<Write>) -> Result<(), Fatal> {
