@@ -36,7 +36,10 @@ pub fn triplegain() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIPLEGAIN__")) {
         command.env_remove(name);
     }
-    command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    for name in ["RUST_BACKTRACE", "TRIPLEGAIN_FAILPOINTS", "TRIPLEGAIN_FAILPOINTS_TRACE"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
     command
 }
 
@@ -80,9 +83,15 @@ pub struct Program {
 impl Program {
     /// Starts without waiting for anything.
     pub fn spawn(store: &Path, args: &[&str]) -> Program {
+        Program::spawn_with(store, args, &[])
+    }
+
+    /// As [`Program::spawn`] with variables of the environment.
+    pub fn spawn_with(store: &Path, args: &[&str], variables: &[(&str, &str)]) -> Program {
         let port = free_port();
         let log = store.with_extension(format!("log.{port}"));
         let child = triplegain()
+            .envs(variables.iter().copied())
             .arg("--store")
             .arg(store)
             .args(["--listen", &format!("127.0.0.1:{port}"), "run"])
@@ -96,7 +105,12 @@ impl Program {
 
     /// Starts and waits until it answers.
     pub fn start(store: &Path, args: &[&str]) -> Program {
-        let mut program = Program::spawn(store, args);
+        Program::spawn(store, args).answering()
+    }
+
+    /// Waits until it answers.
+    pub fn answering(self) -> Program {
+        let mut program = self;
         until("the program to answer", || {
             if let Some(status) = program.child.try_wait().unwrap() {
                 panic!("it ended at once with {status}: {}", program.said());
@@ -158,6 +172,16 @@ impl Program {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn wait(&mut self) -> ExitStatus {

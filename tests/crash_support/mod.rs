@@ -1,0 +1,217 @@
+//! Runs one case of the crash matrix: the real binary dies at a failpoint, perhaps dies again while it recovers, and starts
+//! cleanly; what it left is compared with what the row requires.
+
+pub mod outcomes;
+
+use std::{
+    collections::BTreeMap,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use serde_json::Value;
+use triplegain::{
+    model::Ts,
+    settings::sections::{CheckpointSettings, FreeSpaceSettings, GroupSettings, StoreSettings},
+    store::{OpenInfo, Store},
+};
+
+use crate::process_support::*;
+
+/// Program seconds per second.
+pub const FAST: &str = "3600";
+/// When the program time of prepared stores begins: 00:05 UTC, so that no day ends within a case.
+pub const MORNING: i64 = 1_767_225_900;
+/// Nearly midnight: the first day ends within a second.
+pub const EVENING: i64 = 1_767_225_600 - 900;
+
+/// How a first process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// SIGKILL, by itself.
+    Kill,
+    /// Half of the bytes are written, then SIGKILL.
+    Torn,
+    /// An I/O error instead: the process ends by itself.
+    Error,
+}
+
+impl Death {
+    pub const fn action(self) -> &'static str {
+        match self {
+            Death::Kill => "kill",
+            Death::Torn => "torn",
+            Death::Error => "error",
+        }
+    }
+}
+
+/// What is done to the process once it answers.
+pub type Drive = fn(&Program);
+/// What must hold afterwards.
+pub type Check = fn(&Evidence) -> Result<(), String>;
+
+/// One way to reach a row.
+#[derive(Clone, Copy)]
+pub struct Case {
+    pub row: &'static str,
+    /// A site with what it is about, and the hit: `journal.append[TradeIntent]`, `@1` when left out.
+    pub place: &'static str,
+    /// Besides the kill.
+    pub also: &'static [Death],
+    pub world: World,
+    /// Settings by their variables; `-speed` is an option.
+    pub settings: &'static [(&'static str, &'static str)],
+    pub drive: Drive,
+    /// What the clean process must have written before it is stopped.
+    pub settled: fn(&Evidence) -> bool,
+    pub check: Check,
+}
+
+/// What the first process finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum World {
+    /// Nothing.
+    New,
+    /// A store made in the morning.
+    Morning,
+    /// A store made shortly before midnight.
+    Evening,
+}
+
+/// What a case left behind.
+pub struct Evidence {
+    pub store: PathBuf,
+    /// How the first process ended.
+    pub death: ExitStatus,
+    pub said: String,
+    /// Whole records on disk when the first process was dead.
+    pub crashed: Vec<Value>,
+    /// The status of the clean process as soon as it answered.
+    pub status: Value,
+    /// All records at the end.
+    pub all: Vec<Value>,
+}
+
+impl Evidence {
+    /// Records written after the first death.
+    pub fn after(&self) -> &[Value] {
+        &self.all[self.crashed.len().min(self.all.len())..]
+    }
+}
+
+pub fn idle(_: &Program) {}
+
+/// A store as the program leaves it, made without the program and therefore at a chosen time.
+fn prepare(store: &Path, at: i64) {
+    let settings = StoreSettings {
+        segment_mib: 64,
+        group: GroupSettings { max_events: 100 },
+        aux_flush_ms: 1_000,
+        cache_mib: 16,
+        checkpoint: CheckpointSettings { events: 10_000, hours: 24, keep: 3 },
+        free_space: FreeSpaceSettings { alert_mib: 1_024, pause_mib: 200 },
+    };
+    let info = OpenInfo {
+        seed: 1,
+        data_kind: "simulated".into(),
+        config_hash: "c".repeat(64),
+        version: "test".into(),
+        now: Ts::from_secs(at),
+        deposits: BTreeMap::from([("USDT".parse().unwrap(), "10000".parse().unwrap())]),
+        stands_still: true,
+        store_id: Some(uuid(at)),
+    };
+    let (made, _) = Store::open(store, &settings, &info).unwrap();
+    made.close().unwrap();
+}
+
+fn uuid(at: i64) -> uuid::Uuid {
+    uuid::Uuid::from_u128(u128::from(at.unsigned_abs()))
+}
+
+pub fn make_world(world: World, store: &Path) {
+    match world {
+        World::New => {}
+        World::Morning => prepare(store, MORNING),
+        World::Evening => prepare(store, EVENING),
+    }
+}
+
+/// Starts the program in the small world.
+pub fn launch(store: &Path, rules: &str, settings: &[(&str, &str)]) -> Program {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crash_support/crash.toml");
+    let mut variables = vec![("TRIPLEGAIN_FAILPOINTS", rules)];
+    variables.extend(settings.iter().filter(|(name, _)| !name.starts_with('-')));
+    let speed = settings.iter().find(|(name, _)| *name == "-speed").map_or(FAST, |(_, speed)| speed);
+    Program::spawn_with(store, &["--config", config, "--speed", speed], &variables)
+}
+
+/// The program as far as it gets: alive and answering, or dead.
+pub fn answering_or_dead(program: &mut Program) -> Option<ExitStatus> {
+    until("the program to answer or to end", || {
+        let ended = program.ended();
+        (ended.is_some() || program.try_status().is_some()).then_some(ended)
+    })
+}
+
+/// Places every start passes. Which one a case gets depends on its number, so that all of them meet many rows.
+const RECOVERY: [&str; 10] = [
+    "lock.write",
+    "state.open",
+    "boot.epoch",
+    "journal.append[Booted]",
+    "journal.synced[Booted]",
+    "state.transact[Booted]",
+    "state.flush[Booted]",
+    "aux.flush",
+    "commit.boot",
+    "journal.synced[RecoveryDone]",
+];
+
+fn killed(status: ExitStatus) -> bool {
+    status.signal() == Some(9)
+}
+
+/// Runs the case once; the error says what happened instead.
+pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    make_world(case.world, &store);
+    let (place, hit) = case.place.split_once('@').unwrap_or((case.place, "1"));
+    let rules = format!("{place}={}@{hit}", death.action());
+
+    let mut program = launch(&store, &rules, case.settings);
+    if answering_or_dead(&mut program).is_none() {
+        (case.drive)(&program);
+    }
+    let status = program.wait();
+    let said = program.said();
+    match death {
+        Death::Kill | Death::Torn if !killed(status) => return Err(format!("it ended with {status}: {said}")),
+        Death::Error if status.code() != Some(70) => return Err(format!("it ended with {status}: {said}")),
+        _ => {}
+    }
+    let crashed = if store.join("journal").exists() { records(&store) } else { Vec::new() };
+
+    if let Some(number) = again {
+        let rules = format!("{}=kill", RECOVERY[number % RECOVERY.len()]);
+        let mut program = launch(&store, &rules, case.settings);
+        let status = program.wait();
+        if !killed(status) {
+            return Err(format!("the second process was to die at {rules}, but ended with {status}: {}", program.said()));
+        }
+    }
+
+    let program = launch(&store, "", case.settings).answering();
+    let mut evidence =
+        Evidence { store: store.clone(), death: status, said, crashed, status: program.status(), all: Vec::new() };
+    until(&format!("what {} at {} waits for; {}", case.row, case.place, store.display()), || {
+        evidence.all = records(&store);
+        (case.settled)(&evidence).then_some(())
+    });
+    program.stop("TERM");
+    evidence.all = assert_sound(&store);
+    (case.check)(&evidence)
+}
