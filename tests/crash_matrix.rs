@@ -7,17 +7,37 @@ mod process_support;
 
 use std::sync::Mutex;
 
-use crash_support::{Case, Death, World, idle, outcomes::*, run};
+use crash_support::{Case, Check, Death, Settings, Settled, World, drives::*, idle, outcomes::*, run};
 
-const fn case(
-    row: &'static str,
-    place: &'static str,
-    also: &'static [Death],
-    settled: fn(&crash_support::Evidence) -> bool,
-    check: crash_support::Check,
-) -> Case {
-    Case { row, place, also, world: World::Morning, settings: &[], drive: idle, settled, check }
+const fn case(row: &'static str, place: &'static str, also: &'static [Death], settled: Settled, check: Check) -> Case {
+    Case { row, place, also, world: World::Morning, settings: &[], drive: idle, later: idle, settled, check }
 }
+
+/// Entries of decisions only, resting as limit orders.
+const ENTRIES: Settings = &[("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__ENABLED", "false"), ("-speed", "3600")];
+/// The same at the market.
+const MARKET_ENTRIES: Settings = &[
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__ENABLED", "false"),
+    ("TRIPLEGAIN__EXECUTION__ENTRY_ORDER_TYPE", "market"),
+    ("-speed", "3600"),
+];
+const PARTIAL: Settings = &[
+    ("TRIPLEGAIN__EXECUTION__PAPER__PARTIAL_FILLS__ENABLED", "true"),
+    ("TRIPLEGAIN__EXECUTION__PAPER__PARTIAL_FILLS__CHANCE", "1"),
+];
+const DRAWDOWN: Settings = &[("TRIPLEGAIN__RISK__BREAKERS__MAX_DRAWDOWN_PCT", "0.01")];
+const REDUCE: Settings = &[
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__ENABLED", "false"),
+    ("TRIPLEGAIN__EXECUTION__ENTRY_ORDER_TYPE", "market"),
+    ("TRIPLEGAIN__RISK__BREAKERS__WEEKLY_LOSS_PCT", "0.01"),
+    ("-speed", "3600"),
+];
+const HOURLY: Settings = &[
+    ("TRIPLEGAIN__PORTFOLIO__DCA__INTERVAL_HOURS", "1"),
+    ("TRIPLEGAIN__LEGS__MAX_LATENESS_SECONDS", "0"),
+    ("-speed", "1800"),
+];
+const CHECKPOINTS: Settings = &[("TRIPLEGAIN__STORE__CHECKPOINT__EVENTS", "2"), ("TRIPLEGAIN__STORE__CHECKPOINT__KEEP", "1")];
 
 const NONE: &[Death] = &[];
 const ERROR: &[Death] = &[Death::Error];
@@ -43,7 +63,51 @@ const CASES: &[Case] = &[
     case("K14", "store.durable[TradeSubmitting]", NONE, trades_end, submitted_once),
     case("K14", "venue.execute", NONE, trades_end, submitted_once),
     case("K23", "venue.answer[Filled]", NONE, trades_end, settled_with_fill),
+    Case { settings: ENTRIES, ..case("K20", "store.durable[TradeAcked]", NONE, trades_end, rests_again) },
+    Case { settings: PARTIAL, ..case("K21", "venue.answer[Filled]", NONE, trades_end, each_once) },
+    Case { settings: PARTIAL, ..case("K21", "journal.append[TradeFill]", TORN, trades_end, each_once) },
+    case("K23", "journal.append[TradeFill]", NONE, trades_end, settled_with_fill),
     case("K24", "journal.append[TradeSettled]", TORN, trades_end, settled_with_fill),
+    case("K24", "state.transact[TradeSettled]", ERROR, trades_end, settled_with_fill),
+    case("K25", "store.durable[TradeSettled]", NONE, trades_end, settled_before),
+    case("K25", "announce[TradeSettled]", NONE, trades_end, settled_before),
+    case("K27", "journal.sync[TradeFill]", ERROR, trades_end, settled_with_fill),
+    case("K27", "journal.synced[TradeFill]", NONE, trades_end, settled_with_fill),
+    Case { settings: DRAWDOWN, ..case("K28", "store.commit[BreakerTripped]", NONE, emergency_runs, halted_once) },
+    Case { settings: DRAWDOWN, ..case("K28", "store.commit[EmergencyStarted]", NONE, emergency_runs, halted_once) },
+    Case {
+        settings: MARKET_ENTRIES,
+        drive: close_two,
+        ..case("K29", "store.durable[EmergencyStep]", NONE, emergency_runs, targets_reached)
+    },
+    Case { settings: REDUCE, ..case("K30", "store.commit[EmergencyStep]", NONE, emergency_runs, targets_reached) },
+    Case { drive: pause, later: pause, ..case("K31", "commit.lane", NONE, booted, command_absent) },
+    Case { drive: pause, later: pause, ..case("K31", "store.commit[CommandReceived]", NONE, booted, command_absent) },
+    Case { drive: pause, later: pause, ..case("K31", "journal.append[CommandReceived]", TORN, booted, command_absent) },
+    Case { drive: pause, later: pause, ..case("K32", "store.durable[CommandDone]", NONE, booted, command_held) },
+    Case { drive: pause, later: pause, ..case("K32", "api.answer[pause]", NONE, booted, command_held) },
+    Case { drive: halt, ..case("K33", "journal.append[StateChanged]", TORN, booted, not_more_permissive) },
+    Case { drive: halt, ..case("K33", "journal.synced[StateChanged]", NONE, booted, not_more_permissive) },
+    Case { settings: DRAWDOWN, ..case("K33", "journal.synced[BreakerTripped]", NONE, booted, not_more_permissive) },
+    Case { settings: HOURLY, drive: late_legs, ..case("K34", "journal.append[LegsRespread]", TORN, respread_done, one_schedule) },
+    Case { settings: HOURLY, drive: late_legs, ..case("K34", "journal.synced[LegsRespread]", NONE, respread_done, one_schedule) },
+    case("K35", "file.create[checkpoint]", ERROR, goes_on, each_once),
+    case("K35", "file.write[checkpoint]", TORN, goes_on, each_once),
+    case("K35", "file.sync[checkpoint]", ERROR, goes_on, each_once),
+    case("K35", "file.rename[checkpoint]", ERROR, goes_on, each_once),
+    case("K35", "file.dir_sync[checkpoint]", ERROR, goes_on, each_once),
+    Case { settings: CHECKPOINTS, ..case("K35", "checkpoint.prune", ERROR, goes_on, each_once) },
+    case("K36", "journal.append@7", TORN, goes_on, each_once),
+    Case { world: World::Evening, ..case("K37", "journal.close", ERROR, goes_on, each_once) },
+    Case { world: World::Evening, ..case("K37", "journal.create", ERROR, goes_on, each_once) },
+    Case { world: World::Evening, ..case("K37", "journal.dir_sync", ERROR, goes_on, each_once) },
+    case("K38", "boot.epoch", NONE, goes_on, each_once),
+    case("K38", "journal.append[Booted]", TORN, goes_on, each_once),
+    case("K38", "journal.synced[Booted]", NONE, goes_on, each_once),
+    case("K38", "state.transact[Booted]", ERROR, goes_on, each_once),
+    Case { drive: stop_with_a_plan, ..case("K47", "commit.stop", NONE, trades_end, drained) },
+    Case { drive: stop_with_a_plan, ..case("K47", "journal.append[CleanStop]", NONE, trades_end, drained) },
+    Case { drive: stop_with_a_plan, ..case("K47", "store.durable[CleanStop]", NONE, trades_end, drained) },
 ];
 
 /// One run of a case.

@@ -1,6 +1,7 @@
 //! Runs one case of the crash matrix: the real binary dies at a failpoint, perhaps dies again while it recovers, and starts
 //! cleanly; what it left is compared with what the row requires.
 
+pub mod drives;
 pub mod outcomes;
 
 use std::{
@@ -20,7 +21,7 @@ use triplegain::{
 use crate::process_support::*;
 
 /// Program seconds per second.
-pub const FAST: &str = "3600";
+pub const FAST: &str = "600";
 /// When the program time of prepared stores begins: 00:05 UTC, so that no day ends within a case.
 pub const MORNING: i64 = 1_767_225_900;
 /// Nearly midnight: the first day ends within a second.
@@ -48,7 +49,11 @@ impl Death {
 }
 
 /// What is done to the process once it answers.
-pub type Drive = fn(&Program);
+pub type Drive = fn(&Program) -> Value;
+/// Whether the clean process has written what is waited for.
+pub type Settled = fn(&Evidence) -> bool;
+/// Settings by their variables; `-speed` is an option.
+pub type Settings = &'static [(&'static str, &'static str)];
 /// What must hold afterwards.
 pub type Check = fn(&Evidence) -> Result<(), String>;
 
@@ -61,11 +66,12 @@ pub struct Case {
     /// Besides the kill.
     pub also: &'static [Death],
     pub world: World,
-    /// Settings by their variables; `-speed` is an option.
-    pub settings: &'static [(&'static str, &'static str)],
+    pub settings: Settings,
     pub drive: Drive,
+    /// Said to the clean process before it is stopped.
+    pub later: Drive,
     /// What the clean process must have written before it is stopped.
-    pub settled: fn(&Evidence) -> bool,
+    pub settled: Settled,
     pub check: Check,
 }
 
@@ -83,6 +89,8 @@ pub enum World {
 /// What a case left behind.
 pub struct Evidence {
     pub store: PathBuf,
+    /// A second process died while it recovered.
+    pub again: bool,
     /// How the first process ended.
     pub death: ExitStatus,
     pub said: String,
@@ -90,6 +98,10 @@ pub struct Evidence {
     pub crashed: Vec<Value>,
     /// The status of the clean process as soon as it answered.
     pub status: Value,
+    /// What the first process answered.
+    pub heard: Value,
+    /// What the clean process answered.
+    pub later: Value,
     /// All records at the end.
     pub all: Vec<Value>,
 }
@@ -101,7 +113,9 @@ impl Evidence {
     }
 }
 
-pub fn idle(_: &Program) {}
+pub fn idle(_: &Program) -> Value {
+    Value::Null
+}
 
 /// A store as the program leaves it, made without the program and therefore at a chosen time.
 fn prepare(store: &Path, at: i64) {
@@ -183,9 +197,8 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
     let rules = format!("{place}={}@{hit}", death.action());
 
     let mut program = launch(&store, &rules, case.settings);
-    if answering_or_dead(&mut program).is_none() {
-        (case.drive)(&program);
-    }
+    let alive = answering_or_dead(&mut program).is_none();
+    let heard = if alive { (case.drive)(&program) } else { Value::Null };
     let status = program.wait();
     let said = program.said();
     match death {
@@ -205,13 +218,39 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
     }
 
     let program = launch(&store, "", case.settings).answering();
-    let mut evidence =
-        Evidence { store: store.clone(), death: status, said, crashed, status: program.status(), all: Vec::new() };
+    let mut evidence = Evidence {
+        store: store.clone(),
+        again: again.is_some(),
+        death: status,
+        said,
+        crashed,
+        status: program.status(),
+        heard,
+        later: Value::Null,
+        all: Vec::new(),
+    };
     until(&format!("what {} at {} waits for; {}", case.row, case.place, store.display()), || {
         evidence.all = records(&store);
         (case.settled)(&evidence).then_some(())
     });
+    evidence.later = (case.later)(&program);
     program.stop("TERM");
     evidence.all = assert_sound(&store);
-    (case.check)(&evidence)
+    let done = (case.check)(&evidence);
+    if done.is_err() && std::env::var_os("CRASH_KEEP").is_some() {
+        drop(folder.keep());
+    }
+    done.map_err(|why| format!("{why} (store {})", store.display()))
+}
+
+/// Sends a command under a key of its own choice; the answer, or null when none came.
+pub fn command(program: &Program, key: &str, body: &Value) -> Value {
+    let request = client().post(program.url("/v1/commands")).bearer_auth(program.token());
+    let request = request.header("X-Triplegain", "1").header("Idempotency-Key", key).json(body);
+    request.send().ok().and_then(|answer| answer.json().ok()).unwrap_or_default()
+}
+
+/// Ends a process at once, by its id.
+pub fn finish(program: Program) {
+    program.kill9();
 }

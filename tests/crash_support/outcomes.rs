@@ -104,11 +104,11 @@ pub fn interrupted(e: &Evidence) -> Outcome {
         let signals = of_kind(&e.all, "SignalReceived");
         let published = signals.iter().any(|signal| text(signal, "/data/signal/run_id") == run);
         require(!published, || format!("the interrupted run {run} was published"))?;
-        let claims = of_kind(&e.all, "RunClaimed");
+        let claims = of_kind(e.after(), "RunClaimed");
         let same = |claim: &&&Value| {
             claim["data"]["marker"]["slot"] == marker["slot"] && claim["data"]["marker"]["key"] == marker["key"]
         };
-        require(claims.iter().filter(same).count() == 1, || format!("{} was run again", marker["slot"]))?;
+        require(claims.iter().filter(same).count() == 0, || format!("{} was run again", marker["slot"]))?;
     }
     sound(e)
 }
@@ -133,22 +133,29 @@ pub fn decision_whole(e: &Evidence) -> Outcome {
     sound(e)
 }
 
-/// K07 and K08: all legs or none, and the same plan whatever is repeated; each leg is claimed once.
+/// K07 and K08: all legs or none; at most one plan lives at a time, and each leg is claimed once.
 pub fn one_plan(e: &Evidence) -> Outcome {
-    let plans = of_kind(&e.all, "PlanCreated");
-    require(plans.len() == 1, || format!("{} plans", plans.len()))?;
-    let legs: BTreeSet<&str> = plans[0]["data"]["plan"]["legs"]
-        .as_array()
-        .map(|legs| legs.iter().map(|leg| text(leg, "/key")).collect())
-        .unwrap_or_default();
-    require(legs.len() == 12, || format!("{} of 12 legs", legs.len()))?;
-    let rebalance = |intent: &&Value| text(intent, "/data/trade/kind") == "rebalance";
-    let mut claimed = BTreeSet::new();
-    for intent in of_kind(&e.all, "TradeIntent").into_iter().filter(rebalance) {
-        let key = key_of(intent);
-        require(legs.contains(key), || format!("{key} is no leg of the plan"))?;
-        require(claimed.insert(key.to_owned()), || format!("leg {key} was claimed twice"))?;
+    let (mut living, mut legs, mut claimed) = (None::<String>, BTreeSet::new(), BTreeSet::new());
+    for record in &e.all {
+        match record["kind"].as_str().unwrap_or_default() {
+            "PlanCreated" => {
+                let id = text(record, "/data/plan/id");
+                require(living.is_none(), || format!("plan {id} beside {living:?}"))?;
+                living = Some(id.to_owned());
+                let own = record["data"]["plan"]["legs"].as_array().map_or(0, Vec::len);
+                require(own == 12, || format!("{own} of 12 legs"))?;
+                legs.extend(record["data"]["plan"]["legs"].as_array().into_iter().flatten().map(|l| text(l, "/key")));
+            }
+            "PlanSuperseded" | "PlanExpired" | "PlanCompleted" => living = None,
+            "TradeIntent" if text(record, "/data/trade/kind") == "rebalance" => {
+                let key = key_of(record);
+                require(legs.contains(key), || format!("{key} is no leg of a plan"))?;
+                require(claimed.insert(key.to_owned()), || format!("leg {key} was claimed twice"))?;
+            }
+            _ => {}
+        }
     }
+    require(!legs.is_empty(), || "no plan".to_owned())?;
     sound(e)
 }
 
@@ -163,9 +170,8 @@ pub fn intent_applied(e: &Evidence) -> Outcome {
     let intent = last(&e.crashed, "TradeIntent").ok_or("no intent in the journal")?;
     let boots = of_kind(e.after(), "RecoveryDone");
     let applied = boots.iter().any(|done| done["data"]["recovered"]["applied"].as_u64() > Some(0));
-    let again = of_kind(e.after(), "Booted").len() > 1;
     // With a second kill the first of the two boots applied it and could not tell.
-    require(applied || again, || "the start applied nothing to the embedded store".to_owned())?;
+    require(applied || e.again, || "the start applied nothing to the embedded store".to_owned())?;
     trade_once(e, key_of(intent))
 }
 
@@ -215,5 +221,114 @@ pub fn settled_with_fill(e: &Evidence) -> Outcome {
         let settled: BTreeSet<&str> = of_kind(records, "TradeSettled").into_iter().map(key_of).collect();
         require(fills == settled, || format!("{what} filled {fills:?} and settled {settled:?}"))?;
     }
+    each_once(e)
+}
+
+/// K20: the order rests again, or has ended since.
+pub fn rests_again(e: &Evidence) -> Outcome {
+    let key = key_of(last(&e.crashed, "TradeAcked").ok_or("no order was acknowledged")?);
+    let listed = e.status["orders"].to_string().contains(key);
+    let ended = of_trade(e.after(), key).iter().any(|step| ENDS.contains(step) || *step == "TradeFill");
+    require(listed || ended, || format!("{key} neither rests nor ended: {}", e.status["orders"]))?;
+    each_once(e)
+}
+
+/// K25: settled before the crash, and no money moved for it since.
+pub fn settled_before(e: &Evidence) -> Outcome {
+    let key = key_of(last(&e.crashed, "TradeSettled").ok_or("nothing was settled")?);
+    let moved = of_trade(e.after(), key);
+    require(moved.is_empty(), || format!("after its settlement {key} had {moved:?}"))?;
+    settled_with_fill(e)
+}
+
+/// K28: the emergency runs once, under the key of the breaker that tripped, and the program is HALTED.
+pub fn halted_once(e: &Evidence) -> Outcome {
+    let tripped = last(&e.all, "BreakerTripped").ok_or("no breaker tripped")?;
+    let started: Vec<&Value> = of_kind(&e.all, "EmergencyStarted");
+    require(started.len() == 1, || format!("{} emergencies", started.len()))?;
+    let (breach, period) = ("/data/emergency/key/breach", "/data/emergency/key/period");
+    require(text(started[0], breach) == "max_drawdown", || started[0].to_string())?;
+    require(text(started[0], period) == text(tripped, "/data/latch/period"), || format!("{tripped} {}", started[0]))?;
+    let halted = of_kind(&e.all, "StateChanged").iter().any(|change| text(change, "/data/to") == "HALTED");
+    require(halted, || "the program is not HALTED".to_owned())?;
+    sound(e)
+}
+
+pub fn emergency_runs(e: &Evidence) -> bool {
+    booted(e) && !of_kind(&e.all, "EmergencyDone").is_empty()
+}
+
+/// K29 and K30: every position reached its target by one trade, none by two.
+pub fn targets_reached(e: &Evidence) -> Outcome {
+    let started = last(&e.all, "EmergencyStarted").ok_or("no emergency")?;
+    require(of_kind(&e.all, "EmergencyDone").len() == 1, || "the emergency did not end once".to_owned())?;
+    let targets = started["data"]["emergency"]["targets"].as_object().ok_or("no targets")?;
+    require(!targets.is_empty(), || "the emergency had nothing to do".to_owned())?;
+    let done = e.all.iter().position(|record| record["kind"] == "EmergencyDone").unwrap_or_default();
+    for (position, target) in targets {
+        let of = |record: &&Value| {
+            record["data"].to_string().contains(position) && ["PositionChanged", "PositionClosed"].contains(&record["kind"].as_str().unwrap_or_default())
+        };
+        let since: Vec<&Value> = e.all[..done].iter().filter(|r| r["seq"].as_u64() > started["seq"].as_u64()).filter(of).collect();
+        let whole = since.last().is_some_and(|record| match record["kind"].as_str() {
+            Some("PositionClosed") => target == "0",
+            _ => record.pointer("/data/position/quantity").map(number) == Some(number(target)),
+        });
+        require(since.len() == 1 && whole, || format!("position {position} should be {target}: {since:?}"))?;
+    }
+    each_once(e)
+}
+
+fn number(value: &Value) -> String {
+    let text = value.as_str().unwrap_or_default();
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+}
+
+/// K31: no effect, and nobody was told of one.
+pub fn command_absent(e: &Evidence) -> Outcome {
+    require(e.heard["status"] != "ok", || format!("the client heard {}", e.heard))?;
+    require(of_kind(&e.crashed, "CommandReceived").is_empty(), || "the command is durable".to_owned())?;
+    require(e.status["state"] == "RUNNING", || format!("the state is {}", e.status["state"]))?;
+    require(e.later["status"] == "ok", || format!("the repetition was answered {}", e.later))?;
+    sound(e)
+}
+
+/// K32: the effect holds and the same key has the same answer.
+pub fn command_held(e: &Evidence) -> Outcome {
+    require(e.heard.is_null(), || format!("the client heard {}", e.heard))?;
+    let stored = last(&e.crashed, "CommandDone").ok_or("the command is not durable")?;
+    require(e.status["state"] == "PAUSED", || format!("the state is {}", e.status["state"]))?;
+    require(e.later["result"] == stored["data"]["result"], || format!("{} instead of {stored}", e.later))?;
+    require(of_kind(&e.all, "CommandReceived").len() == 1, || "the command was taken twice".to_owned())?;
+    sound(e)
+}
+
+/// K33: what was durable at the crash holds: no state above it, no latch forgotten.
+pub fn not_more_permissive(e: &Evidence) -> Outcome {
+    if let Some(change) = last(&e.crashed, "StateChanged") {
+        let to = &change["data"]["to"];
+        require(e.status["state"] == *to, || format!("{to} became {}", e.status["state"]))?;
+    }
+    for tripped in of_kind(&e.crashed, "BreakerTripped") {
+        let name = text(tripped, "/data/latch/breaker");
+        let again = of_kind(e.after(), "BreakerTripped").iter().any(|r| text(r, "/data/latch/breaker") == name);
+        require(!again, || format!("{name} was forgotten and tripped again"))?;
+    }
+    sound(e)
+}
+
+/// K34: the schedule is the old one or the new one, and the sum of the legs is what it was.
+pub fn one_schedule(e: &Evidence) -> Outcome {
+    let spreads = of_kind(&e.all, "LegsRespread");
+    require(!spreads.is_empty(), || "nothing was respread".to_owned())?;
+    one_plan(e)
+}
+
+pub fn respread_done(e: &Evidence) -> bool {
+    booted(e) && !of_kind(&e.all, "LegsRespread").is_empty()
+}
+
+/// K47: nothing is lost by a stop that was cut short.
+pub fn drained(e: &Evidence) -> Outcome {
     each_once(e)
 }
