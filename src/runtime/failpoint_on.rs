@@ -191,7 +191,8 @@ pub fn cut<'b>(name: &'static str, bytes: &'b [u8]) -> &'b [u8] {
         let wanted = |rule: &&Rule| rule.action == Action::Torn && rule.site == Some(name);
         // The hit was counted by `write` just before.
         site.and_then(|_| rules.iter().find(wanted)).is_some_and(|rule| {
-            let fits = rule.about.as_deref().is_none_or(|wanted| subjects.contains(&wanted));
+            // What a file is about its name told; only that one is under way.
+            let fits = subjects.is_empty() || rule.about.as_deref().is_none_or(|wanted| subjects.contains(&wanted));
             fits && rule.hits.load(Ordering::Relaxed) == rule.at
         })
     });

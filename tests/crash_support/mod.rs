@@ -2,6 +2,7 @@
 //! cleanly; what it left is compared with what the row requires.
 
 pub mod drives;
+pub mod others;
 pub mod outcomes;
 
 use std::{
@@ -84,6 +85,8 @@ pub enum World {
     Morning,
     /// A store made shortly before midnight.
     Evening,
+    /// As Morning, and a process died in the middle of an append.
+    Torn,
 }
 
 /// What a case left behind.
@@ -148,7 +151,7 @@ fn uuid(at: i64) -> uuid::Uuid {
 pub fn make_world(world: World, store: &Path) {
     match world {
         World::New => {}
-        World::Morning => prepare(store, MORNING),
+        World::Morning | World::Torn => prepare(store, MORNING),
         World::Evening => prepare(store, EVENING),
     }
 }
@@ -158,7 +161,9 @@ pub fn launch(store: &Path, rules: &str, settings: &[(&str, &str)]) -> Program {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crash_support/crash.toml");
     let mut variables = vec![("TRIPLEGAIN_FAILPOINTS", rules)];
     variables.extend(settings.iter().filter(|(name, _)| !name.starts_with('-')));
-    let speed = settings.iter().find(|(name, _)| *name == "-speed").map_or(FAST, |(_, speed)| speed);
+    let speed_of = |name: &str| settings.iter().find(|(given, _)| *given == name).map(|(_, speed)| *speed);
+    let later = speed_of("-later-speed").filter(|_| rules.is_empty());
+    let speed = later.or_else(|| speed_of("-speed")).unwrap_or(FAST);
     Program::spawn_with(store, &["--config", config, "--speed", speed], &variables)
 }
 
@@ -188,6 +193,19 @@ fn killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)
 }
 
+/// Without the records of a batch that was torn: a start cuts all of it.
+fn whole_batches(mut records: Vec<Value>) -> Vec<Value> {
+    let (mut whole, mut at) = (0, 0);
+    while at < records.len() {
+        at += usize::try_from(records[at]["n"].as_u64().unwrap_or(1)).unwrap();
+        if at <= records.len() {
+            whole = at;
+        }
+    }
+    records.truncate(whole);
+    records
+}
+
 /// Runs the case once; the error says what happened instead.
 pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
@@ -206,7 +224,7 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
         Death::Error if status.code() != Some(70) => return Err(format!("it ended with {status}: {said}")),
         _ => {}
     }
-    let crashed = if store.join("journal").exists() { records(&store) } else { Vec::new() };
+    let crashed = if store.join("journal").exists() { whole_batches(records(&store)) } else { Vec::new() };
 
     if let Some(number) = again {
         let rules = format!("{}=kill", RECOVERY[number % RECOVERY.len()]);
@@ -248,9 +266,4 @@ pub fn command(program: &Program, key: &str, body: &Value) -> Value {
     let request = client().post(program.url("/v1/commands")).bearer_auth(program.token());
     let request = request.header("X-Triplegain", "1").header("Idempotency-Key", key).json(body);
     request.send().ok().and_then(|answer| answer.json().ok()).unwrap_or_default()
-}
-
-/// Ends a process at once, by its id.
-pub fn finish(program: Program) {
-    program.kill9();
 }

@@ -243,11 +243,13 @@ pub fn settled_before(e: &Evidence) -> Outcome {
 
 /// K28: the emergency runs once, under the key of the breaker that tripped, and the program is HALTED.
 pub fn halted_once(e: &Evidence) -> Outcome {
-    let tripped = last(&e.all, "BreakerTripped").ok_or("no breaker tripped")?;
-    let started: Vec<&Value> = of_kind(&e.all, "EmergencyStarted");
-    require(started.len() == 1, || format!("{} emergencies", started.len()))?;
     let (breach, period) = ("/data/emergency/key/breach", "/data/emergency/key/period");
-    require(text(started[0], breach) == "max_drawdown", || started[0].to_string())?;
+    let tripped = of_kind(&e.all, "BreakerTripped");
+    let tripped = tripped.into_iter().find(|r| text(r, "/data/latch/breaker") == "max_drawdown");
+    let tripped = tripped.ok_or("no breaker tripped")?;
+    let started = of_kind(&e.all, "EmergencyStarted");
+    let started: Vec<&Value> = started.into_iter().filter(|s| text(s, breach) == "max_drawdown").collect();
+    require(started.len() == 1, || format!("{} emergencies", started.len()))?;
     require(text(started[0], period) == text(tripped, "/data/latch/period"), || format!("{tripped} {}", started[0]))?;
     let halted = of_kind(&e.all, "StateChanged").iter().any(|change| text(change, "/data/to") == "HALTED");
     require(halted, || "the program is not HALTED".to_owned())?;
@@ -255,19 +257,30 @@ pub fn halted_once(e: &Evidence) -> Outcome {
 }
 
 pub fn emergency_runs(e: &Evidence) -> bool {
-    booted(e) && !of_kind(&e.all, "EmergencyDone").is_empty()
+    booted(e) && reducing(e).is_some_and(|started| done_of(e, started).is_some())
+}
+
+/// The emergency that closes or reduces.
+fn reducing(e: &Evidence) -> Option<&Value> {
+    let some = |started: &&Value| started["data"]["emergency"]["key"]["action"] != "pause_trading";
+    of_kind(&e.all, "EmergencyStarted").into_iter().find(some)
+}
+
+fn done_of<'e>(e: &'e Evidence, started: &Value) -> Option<&'e Value> {
+    of_kind(&e.all, "EmergencyDone").into_iter().find(|done| done["data"]["key"] == started["data"]["emergency"]["key"])
 }
 
 /// K29 and K30: every position reached its target by one trade, none by two.
 pub fn targets_reached(e: &Evidence) -> Outcome {
-    let started = last(&e.all, "EmergencyStarted").ok_or("no emergency")?;
-    require(of_kind(&e.all, "EmergencyDone").len() == 1, || "the emergency did not end once".to_owned())?;
+    let started = reducing(e).ok_or("no emergency")?;
     let targets = started["data"]["emergency"]["targets"].as_object().ok_or("no targets")?;
     require(!targets.is_empty(), || "the emergency had nothing to do".to_owned())?;
-    let done = e.all.iter().position(|record| record["kind"] == "EmergencyDone").unwrap_or_default();
+    let done = done_of(e, started).ok_or("the emergency did not end")?;
+    let done = e.all.iter().position(|record| record["seq"] == done["seq"]).unwrap_or_default();
     for (position, target) in targets {
         let of = |record: &&Value| {
-            record["data"].to_string().contains(position) && ["PositionChanged", "PositionClosed"].contains(&record["kind"].as_str().unwrap_or_default())
+            let id = record.pointer("/data/position/id").or_else(|| record.pointer("/data/closed/id"));
+            id.is_some_and(|id| id.to_string() == *position) && record["kind"] != "PositionOpened"
         };
         let since: Vec<&Value> = e.all[..done].iter().filter(|r| r["seq"].as_u64() > started["seq"].as_u64()).filter(of).collect();
         let whole = since.last().is_some_and(|record| match record["kind"].as_str() {
