@@ -83,6 +83,7 @@ fn create(path: &Path) -> Result<()> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("cannot make the token file {}", path.display()))?;
+    failpoint::write("token.write")?;
     writeln!(file, "{}", hex::encode(bytes))?;
     failpoint::write("token.sync")?;
     file.sync_all()?;

@@ -2,7 +2,7 @@
 //! outside the process. Without the cargo feature `failpoints` each is an empty inline function.
 //!
 //! `TRIPLEGAIN_FAILPOINTS="journal.append[TradeIntent]=kill@2;state.flush=error"`: rules separated by `;`, each a site of
-//! [`SITES`] or `*` for any, optionally what it must be about (a kind of event, a directory, a topic), an action and the
+//! [`SITES`] or `*` for any durable write, optionally what it must be about (a kind of event, a directory, a topic), an action and the
 //! hit at which it is taken (the first when left out). Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `error` and `full` (the
 //! operating system reports an I/O error or a full disk), `panic`, `torn` (half of the bytes are written, then `kill`).
 
@@ -76,6 +76,7 @@ pub const SITES: &[Site] = &[
     durable("tail.cut", &["K36", "K41"]),
     durable("tail.sync", &["K36", "K41"]),
     durable("token.create", &["K41", "K42"]),
+    durable("token.write", &["K41", "K42"]),
     durable("token.sync", &["K41", "K42"]),
     passed("boot.epoch", &["K38"]),
     // Commits on their way to the store.
