@@ -43,7 +43,8 @@ const HOURLY: Settings = &[
     ("-speed", "1800"),
     ("-later-speed", "60"),
 ];
-const CHECKPOINTS: Settings = &[("TRIPLEGAIN__STORE__CHECKPOINT__EVENTS", "2"), ("TRIPLEGAIN__STORE__CHECKPOINT__KEEP", "1")];
+const CHECKPOINTS: Settings =
+    &[("TRIPLEGAIN__STORE__CHECKPOINT__EVENTS", "2"), ("TRIPLEGAIN__STORE__CHECKPOINT__KEEP", "1")];
 
 const NONE: &[Death] = &[];
 const ERROR: &[Death] = &[Death::Error];
@@ -97,8 +98,16 @@ const CASES: &[Case] = &[
     Case { drive: halt, ..case("K33", "journal.append[StateChanged]", TORN, booted, not_more_permissive) },
     Case { drive: halt, ..case("K33", "journal.synced[StateChanged]", NONE, booted, not_more_permissive) },
     Case { settings: DRAWDOWN, ..case("K33", "journal.synced[BreakerTripped]", NONE, booted, not_more_permissive) },
-    Case { settings: HOURLY, drive: late_legs, ..case("K34", "journal.append[LegsRespread]", TORN, respread_done, one_schedule) },
-    Case { settings: HOURLY, drive: late_legs, ..case("K34", "journal.synced[LegsRespread]", NONE, respread_done, one_schedule) },
+    Case {
+        settings: HOURLY,
+        drive: late_legs,
+        ..case("K34", "journal.append[LegsRespread]", TORN, respread_done, one_schedule)
+    },
+    Case {
+        settings: HOURLY,
+        drive: late_legs,
+        ..case("K34", "journal.synced[LegsRespread]", NONE, respread_done, one_schedule)
+    },
     case("K35", "file.create[checkpoint]", ERROR, goes_on, each_once),
     case("K35", "file.write[checkpoint]", TORN, goes_on, each_once),
     case("K35", "file.sync[checkpoint]", ERROR, goes_on, each_once),
@@ -133,7 +142,11 @@ fn of_case(case: &'static Case, death: Death, again: Option<usize>) -> Run {
     Run { row: case.row, name, work: Box::new(move || run(case, death, again)) }
 }
 
-fn other(row: &'static str, name: impl Into<String>, work: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Run {
+fn other(
+    row: &'static str,
+    name: impl Into<String>,
+    work: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+) -> Run {
     Run { row, name: name.into(), work: Box::new(work) }
 }
 
@@ -161,8 +174,8 @@ fn others() -> Vec<Run> {
     for how in ["short", "flipped", "gone", "state.open=panic", "state.transact=panic@2", "state.open=error"] {
         runs.push(other("K43", how, move || k43_a_damaged_embedded_store(how)));
     }
-    for place in ["aside.rename", "state.open@2", "state.rebuild", "state.rebuild@2"] {
-        runs.push(other("K43", format!("{place}=kill"), move || k43_killed_while_rebuilding(place)));
+    for rule in ["aside.rename=kill", "state.open=kill@2", "state.rebuild=kill", "state.rebuild=kill@2"] {
+        runs.push(other("K43", rule, move || k43_killed_while_rebuilding(rule)));
     }
     runs.push(other("K44", "journal and embedded store damaged", k44_both_damaged));
     runs.push(other("K45", "a copied directory", k45_a_copied_directory));

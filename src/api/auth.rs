@@ -71,22 +71,39 @@ pub fn read(path: &Path) -> Result<String> {
     Ok(token.to_owned())
 }
 
+/// Under another name first: a kill in the middle must not leave a token file without a token, which a start refuses.
 fn create(path: &Path) -> Result<()> {
     let mut bytes = [0u8; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .context("cannot draw a token")?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
     failpoint::write("token.create")?;
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot clear {}", temporary.display()));
+        }
+        _ => {}
+    }
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)
+        .open(&temporary)
         .with_context(|| format!("cannot make the token file {}", path.display()))?;
     failpoint::write("token.write")?;
     writeln!(file, "{}", hex::encode(bytes))?;
     failpoint::write("token.sync")?;
     file.sync_all()?;
+    failpoint::write("token.rename")?;
+    fs::rename(&temporary, path)?;
+    // Before anybody could have read it, so that nobody keeps a token that a power loss takes back.
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::File::open(parent)?.sync_all()?,
+        None => fs::File::open(".")?.sync_all()?,
+    }
     Ok(())
 }
 
@@ -104,6 +121,16 @@ mod tests {
         assert!(!digest.admits("0000"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(load_or_create(&path).unwrap().admits(&token), "a second start keeps the token");
+    }
+
+    #[test]
+    fn k41_what_an_interrupted_first_start_left_of_a_token_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(folder.path().join("token.tmp"), "half a tok").unwrap();
+        load_or_create(&path).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 64);
+        assert!(!folder.path().join("token.tmp").exists());
     }
 
     #[test]

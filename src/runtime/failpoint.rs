@@ -78,6 +78,7 @@ pub const SITES: &[Site] = &[
     durable("token.create", &["K41", "K42"]),
     durable("token.write", &["K41", "K42"]),
     durable("token.sync", &["K41", "K42"]),
+    durable("token.rename", &["K41", "K42"]),
     passed("boot.epoch", &["K38"]),
     // Commits on their way to the store.
     passed("commit.boot", &["K41"]),

@@ -57,9 +57,7 @@ fn rule(text: &str) -> Result<Rule, String> {
     let (place, what) = text.split_once('=').ok_or_else(|| bad("there is no `=`"))?;
     let (name, about) = match place.split_once('[') {
         None => (place, None),
-        Some((name, rest)) => {
-            (name, Some(rest.strip_suffix(']').ok_or_else(|| bad("`]` is missing"))?.to_owned()))
-        }
+        Some((name, rest)) => (name, Some(rest.strip_suffix(']').ok_or_else(|| bad("`]` is missing"))?.to_owned())),
     };
     let (what, at) = what.split_once('@').unwrap_or((what, "1"));
     let at = at.parse().ok().filter(|at| *at > 0).ok_or_else(|| bad("the hit is a number from 1"))?;

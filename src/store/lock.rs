@@ -28,7 +28,9 @@ impl StoreLock {
     pub fn take(data: &Path, patience: Duration, note: &str) -> Result<StoreLock, StoreError> {
         let path = data.join("LOCK");
         let options = files::owner_only().read(true).write(true).create(true).truncate(false).to_owned();
-        let mut file = failpoint::write("lock.take").and_then(|()| options.open(&path)).map_err(|e| StoreError::io("open", &path, e))?;
+        let mut file = failpoint::write("lock.take")
+            .and_then(|()| options.open(&path))
+            .map_err(|e| StoreError::io("open", &path, e))?;
         let deadline = Instant::now() + patience;
         loop {
             match file.try_lock() {

@@ -5,12 +5,7 @@ pub mod drives;
 pub mod others;
 pub mod outcomes;
 
-use std::{
-    collections::BTreeMap,
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    process::ExitStatus,
-};
+use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
 
 use serde_json::Value;
 use triplegain::{
@@ -91,12 +86,8 @@ pub enum World {
 
 /// What a case left behind.
 pub struct Evidence {
-    pub store: PathBuf,
     /// A second process died while it recovered.
     pub again: bool,
-    /// How the first process ended.
-    pub death: ExitStatus,
-    pub said: String,
     /// Whole records on disk when the first process was dead.
     pub crashed: Vec<Value>,
     /// The status of the clean process as soon as it answered.
@@ -151,7 +142,13 @@ fn uuid(at: i64) -> uuid::Uuid {
 pub fn make_world(world: World, store: &Path) {
     match world {
         World::New => {}
-        World::Morning | World::Torn => prepare(store, MORNING),
+        World::Morning => prepare(store, MORNING),
+        World::Torn => {
+            prepare(store, MORNING);
+            let mut program = launch(store, "journal.append=torn@6", &[]);
+            let status = program.wait();
+            assert!(killed(status), "it ended with {status}: {}", program.said());
+        }
         World::Evening => prepare(store, EVENING),
     }
 }
@@ -231,16 +228,16 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
         let mut program = launch(&store, &rules, case.settings);
         let status = program.wait();
         if !killed(status) {
-            return Err(format!("the second process was to die at {rules}, but ended with {status}: {}", program.said()));
+            return Err(format!(
+                "the second process was to die at {rules}, but ended with {status}: {}",
+                program.said()
+            ));
         }
     }
 
     let program = launch(&store, "", case.settings).answering();
     let mut evidence = Evidence {
-        store: store.clone(),
         again: again.is_some(),
-        death: status,
-        said,
         crashed,
         status: program.status(),
         heard,
