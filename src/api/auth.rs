@@ -81,12 +81,9 @@ fn create(path: &Path) -> Result<()> {
     name.push(".tmp");
     let temporary = path.with_file_name(name);
     failpoint::write("token.create")?;
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot clear {}", temporary.display()));
-        }
-        _ => {}
-    }
+    let cleared =
+        fs::remove_file(&temporary).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+    cleared.with_context(|| format!("cannot clear {}", temporary.display()))?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -100,10 +97,9 @@ fn create(path: &Path) -> Result<()> {
     failpoint::write("token.rename")?;
     fs::rename(&temporary, path)?;
     // Before anybody could have read it, so that nobody keeps a token that a power loss takes back.
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => fs::File::open(parent)?.sync_all()?,
-        None => fs::File::open(".")?.sync_all()?,
-    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    failpoint::write("token.dir_sync")?;
+    fs::File::open(parent)?.sync_all()?;
     Ok(())
 }
 

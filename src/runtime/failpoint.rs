@@ -79,6 +79,7 @@ pub const SITES: &[Site] = &[
     durable("token.write", &["K41", "K42"]),
     durable("token.sync", &["K41", "K42"]),
     durable("token.rename", &["K41", "K42"]),
+    durable("token.dir_sync", &["K41", "K42"]),
     passed("boot.epoch", &["K38"]),
     // Commits on their way to the store.
     passed("commit.boot", &["K41"]),

@@ -280,7 +280,7 @@ pub fn targets_reached(e: &Evidence) -> Outcome {
     for (position, target) in targets {
         let of = |record: &&Value| {
             let id = record.pointer("/data/position/id").or_else(|| record.pointer("/data/closed/id"));
-            id.is_some_and(|id| id.to_string() == *position) && record["kind"] != "PositionOpened"
+            id.is_some_and(|id| id.as_u64() == position.parse().ok()) && record["kind"] != "PositionOpened"
         };
         let since: Vec<&Value> =
             e.all[..done].iter().filter(|r| r["seq"].as_u64() > started["seq"].as_u64()).filter(of).collect();
