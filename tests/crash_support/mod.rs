@@ -155,11 +155,16 @@ pub fn make_world(world: World, store: &Path) {
 
 /// Starts the program in the small world.
 pub fn launch(store: &Path, rules: &str, settings: &[(&str, &str)]) -> Program {
+    launch_at(store, rules, settings, false)
+}
+
+fn launch_at(store: &Path, rules: &str, settings: &[(&str, &str)], later: bool) -> Program {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crash_support/crash.toml");
     let mut variables = vec![("TRIPLEGAIN_FAILPOINTS", rules)];
     variables.extend(settings.iter().filter(|(name, _)| !name.starts_with('-')));
     let speed_of = |name: &str| settings.iter().find(|(given, _)| *given == name).map(|(_, speed)| *speed);
-    let later = speed_of("-later-speed").filter(|_| rules.is_empty());
+    // After the first death: a start takes seconds, and they must not be hours.
+    let later = speed_of("-later-speed").filter(|_| later);
     let speed = later.or_else(|| speed_of("-speed")).unwrap_or(FAST);
     Program::spawn_with(store, &["--config", config, "--speed", speed], &variables)
 }
@@ -225,7 +230,7 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
 
     if let Some(number) = again {
         let rules = format!("{}=kill", RECOVERY[number % RECOVERY.len()]);
-        let mut program = launch(&store, &rules, case.settings);
+        let mut program = launch_at(&store, &rules, case.settings, true);
         let status = program.wait();
         if !killed(status) {
             return Err(format!(
@@ -235,7 +240,7 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
         }
     }
 
-    let program = launch(&store, "", case.settings).answering();
+    let program = launch_at(&store, "", case.settings, true).answering();
     let mut evidence = Evidence {
         again: again.is_some(),
         crashed,
