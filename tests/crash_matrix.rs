@@ -224,6 +224,15 @@ fn run_all(runs: &[Run]) -> Vec<String> {
 const WORKERS: usize = 8;
 
 const LIVE: &str = "of a live venue only";
+/// Rows whose runs check less than the row requires.
+const PARTLY: &[(&str, &str)] = &[
+    ("K06", "the commit is whole and comes once; nothing is published again after a boot, and no test looks for it"),
+    ("K25", "no money moves; the program does not announce again what was settled but not announced"),
+    ("K40", "the successor refuses; the watchdog that ends the frozen process is the service manager's"),
+    ("K46", "no burst of legs and no time that goes back; slots are not compared across the jump"),
+    ("K48", "plan and balances are still there; no list of orphans is looked for"),
+    ("K49", "a newer schema is refused; there is no older one to upcast yet"),
+];
 /// Rows without a run, and why.
 const ABSENT: &[(&str, &str)] = &[
     ("K15", LIVE),
@@ -253,7 +262,11 @@ fn every_crash_point_recovers_as_its_row_requires() {
     runs.retain(|run| run.row.starts_with(&only));
     let count = runs.len();
     let failures = run_all(&runs);
-    println!("crash points covered: {} / {}, by {count} runs", covered.len(), all.len());
+    let whole = covered.len() - PARTLY.len();
+    println!("crash points covered: {whole} / {}, {} more in part, by {count} runs", all.len(), PARTLY.len());
+    for (row, why) in PARTLY {
+        println!("in part: {row}: {why}");
+    }
     for (row, why) in ABSENT {
         println!("not covered: {row}: {why}");
     }
