@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read},
-    os::unix::fs::PermissionsExt,
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::store::files;
+use crate::runtime::failpoint;
 
 /// SHA-256 of the token; the token itself is not kept in the process.
 #[derive(Clone)]
@@ -71,14 +71,36 @@ pub fn read(path: &Path) -> Result<String> {
     Ok(token.to_owned())
 }
 
+/// Under another name first: a kill in the middle must not leave a token file without a token, which a start refuses.
 fn create(path: &Path) -> Result<()> {
     let mut bytes = [0u8; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .context("cannot draw a token")?;
-    // Whole or not at all: a kill in the middle must not leave a file that refuses the next start.
-    files::write_atomically(path, format!("{}\n", hex::encode(bytes)).as_bytes())
-        .with_context(|| format!("cannot make the token file {}", path.display()))
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    failpoint::write("token.create")?;
+    let cleared =
+        fs::remove_file(&temporary).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+    cleared.with_context(|| format!("cannot clear {}", temporary.display()))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| format!("cannot make the token file {}", path.display()))?;
+    failpoint::write("token.write")?;
+    writeln!(file, "{}", hex::encode(bytes))?;
+    failpoint::write("token.sync")?;
+    file.sync_all()?;
+    failpoint::write("token.rename")?;
+    fs::rename(&temporary, path)?;
+    // Before anybody could have read it, so that nobody keeps a token that a power loss takes back.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    failpoint::write("token.dir_sync")?;
+    fs::File::open(parent)?.sync_all()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,6 +117,16 @@ mod tests {
         assert!(!digest.admits("0000"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(load_or_create(&path).unwrap().admits(&token), "a second start keeps the token");
+    }
+
+    #[test]
+    fn k41_what_an_interrupted_first_start_left_of_a_token_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(folder.path().join("token.tmp"), "half a tok").unwrap();
+        load_or_create(&path).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 64);
+        assert!(!folder.path().join("token.tmp").exists());
     }
 
     #[test]

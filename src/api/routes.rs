@@ -1,7 +1,7 @@
 //! Routes. GET never has an effect; POST needs the token, a JSON body, `X-Triplegain: 1` and an idempotency key.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse, HttpResponseBuilder,
     http::{StatusCode, header},
     web,
 };
@@ -11,6 +11,7 @@ use super::Surface;
 use crate::{
     coordinator::messages::{GetStatus, Operate, Operated},
     model::{Command, CommandAnswer},
+    runtime::failpoint,
 };
 
 /// Registers every route.
@@ -57,6 +58,12 @@ fn check_token(request: &HttpRequest, surface: &Surface) -> Result<(), Box<HttpR
     }
 }
 
+/// The last step before a client hears that something was done.
+fn answering(about: &str) -> HttpResponseBuilder {
+    failpoint::effect("api.answer", about);
+    HttpResponse::Ok()
+}
+
 async fn health(request: HttpRequest, surface: web::Data<Surface>) -> HttpResponse {
     if let Err(refused) = check_origin(&request, &surface) {
         return *refused;
@@ -65,7 +72,7 @@ async fn health(request: HttpRequest, surface: web::Data<Surface>) -> HttpRespon
         Ok(status) => {
             let good =
                 status.state == "RUNNING" && status.degradation == "NORMAL" && status.feeds.iter().all(|f| f.healthy);
-            HttpResponse::Ok().json(json!({"status": if good { "ok" } else { "degraded" }}))
+            answering("health").json(json!({"status": if good { "ok" } else { "degraded" }}))
         }
         Err(_) => HttpResponse::ServiceUnavailable().json(json!({"status": "down"})),
     }
@@ -76,7 +83,7 @@ async fn status(request: HttpRequest, surface: web::Data<Surface>) -> HttpRespon
         return *refused;
     }
     match surface.status.send(GetStatus).await {
-        Ok(status) => HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(status),
+        Ok(status) => answering("status").insert_header((header::CACHE_CONTROL, "no-store")).json(status),
         Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "down", "the coordinator does not answer"),
     }
 }
@@ -98,9 +105,10 @@ async fn command(request: HttpRequest, body: web::Bytes, surface: web::Data<Surf
         Ok(command) => command,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, "command", &format!("no such command: {error}")),
     };
+    let name = command.name();
     let operate = Operate { key: key.to_owned(), command, source: "api".to_owned() };
     match surface.operate.send(operate).await {
-        Ok(Operated::Answered(answer @ CommandAnswer::Ok { .. })) => HttpResponse::Ok().json(answer),
+        Ok(Operated::Answered(answer @ CommandAnswer::Ok { .. })) => answering(name).json(answer),
         Ok(Operated::Answered(answer @ CommandAnswer::Refused { .. })) => HttpResponse::Conflict().json(answer),
         Ok(Operated::KeyReused) => {
             refuse(StatusCode::CONFLICT, "key_reused", "this idempotency key was used with another body")

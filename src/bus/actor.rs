@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{Clock, Symbol},
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, failpoint, post::post},
 };
 
 /// A message for a subscriber. Answering it, at once or by a future, asks for the next one.
@@ -248,13 +248,14 @@ impl Publisher {
 
     /// Publishes a message that was built.
     pub fn publish_built(&self, envelope: Arc<Envelope>) {
+        failpoint::effect("bus.publish", envelope.topic().name());
         post("bus", &self.bus, Publish(envelope));
     }
 
     /// Publishes `payload`; one that cannot be a message is a programming error and is logged.
     pub fn publish(&self, source: &'static str, symbol: Option<Symbol>, payload: Payload) {
         match self.factory.build(Draft::new(source, payload).symbol(symbol), self.clock.now()) {
-            Ok(envelope) => drop(post("bus", &self.bus, Publish(envelope))),
+            Ok(envelope) => self.publish_built(envelope),
             Err(error) => tracing::error!(%error, source, "a message could not be built"),
         }
     }

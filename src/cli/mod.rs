@@ -142,6 +142,11 @@ enum Subcommands {
 
 /// Parses the command line, does what it says, and turns an error into one message and an exit code.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    if let Err(wrong) = crate::runtime::failpoint::setup() {
+        eprintln!("error: {wrong}");
+        return Exit::Usage.into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

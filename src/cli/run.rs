@@ -39,6 +39,7 @@ use crate::{
     runtime::{
         boots,
         clock::wall_now,
+        failpoint,
         failure::{Exit, Failure},
         placement::{Place, run_live},
         service::Service,
@@ -371,6 +372,7 @@ async fn try_drain(system: &System) -> Result<()> {
     store.send(Detach).await?;
     let at = system.clock.now();
     let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
+    failpoint::effect("commit.stop", "");
     store.send(Commit(stop)).await??;
     store.send(Close).await?;
     Ok(())

@@ -42,6 +42,7 @@ use crate::{
     },
     runtime::{
         clock::LogicalClock,
+        failpoint,
         placement::Place,
         post::post,
         pulse::{Pulse, answers_pings},
@@ -236,7 +237,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         rules: Rc::clone(&rules),
         level: Rc::clone(&level),
         feed: feed.name().to_owned(),
-        venue: seams.venue,
+        venue: watched(seams.venue, &settings, feed.name()),
         remote: seams.remote,
         risk: risk.clone().recipient(),
         gap,
@@ -355,6 +356,32 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     Ok(System { desk, coordinator, links, view, prices, recovered, clock, pulses })
 }
 
+/// The venue with failpoints around it, in a build that has them.
+#[cfg(feature = "failpoints")]
+fn watched(venue: Option<Box<dyn Venue>>, settings: &Settings, feed: &str) -> Option<Box<dyn Venue>> {
+    use crate::{
+        execution::venue::{PaperVenue, VenueAnswer},
+        model::Trade,
+    };
+    struct Watched(Box<dyn Venue>);
+    impl Venue for Watched {
+        fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer {
+            failpoint::effect("venue.execute", &format!("{:?}", trade.state));
+            let answer = self.0.execute(trade, price, now);
+            let text = format!("{answer:?}");
+            failpoint::effect("venue.answer", text.split([' ', '(']).next().unwrap_or_default());
+            answer
+        }
+    }
+    let venue = venue.unwrap_or_else(|| Box::new(PaperVenue::new(settings, feed.to_owned())));
+    Some(Box::new(Watched(venue)))
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn watched(venue: Option<Box<dyn Venue>>, _: &Settings, _: &str) -> Option<Box<dyn Venue>> {
+    venue
+}
+
 /// A supervised actor that is given up ends the process; one that comes back is only reported.
 fn report(incident: &Incident, on_fatal: fn(&str)) {
     tracing::error!(actor = incident.actor, next = ?incident.next, "panic: {}", incident.message);
@@ -453,6 +480,7 @@ async fn restore(
         // In the commit of the recovery: no decision comes before it.
         events.extend(states::pause(&view.read().coordinator, reason));
     }
+    failpoint::effect("commit.boot", "");
     let done = store.send(Commit(Batch::new("boot", "boot", "boot", now, events))).await?;
     done.context("the recovery could not be recorded")?;
     Ok((scheduler, effects, recovered))

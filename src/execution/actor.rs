@@ -24,7 +24,7 @@ use crate::{
         PriceTick, Qty, RiskCode, RiskRefusal, Symbol, TradeKey, Ts,
     },
     risk::{RiskRules, actor::Mark, board::Prices},
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, failpoint, post::post},
     settings::Settings,
     store::{
         GAP_FROM, META,
@@ -254,6 +254,7 @@ impl ExecutionActor {
         if contested {
             batch = batch.expecting(Expectation::All(expected));
         }
+        failpoint::effect("commit.execution", "");
         let request = self.parts.store.send(Commit(batch));
         ctx.spawn(request.into_actor(self).map(move |answer, actor, ctx| {
             actor.busy = false;

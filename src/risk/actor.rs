@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{BreakerKind, Clock, Event, Money, PriceTick, Reservation, RiskRefusal, TradeKey, Ts, time::HOUR_MS},
-    runtime::{clock::LogicalClock, supervisor::Worker},
+    runtime::{clock::LogicalClock, failpoint, supervisor::Worker},
     store::{
         actor::{Commit, StoreActor},
         batch::Batch,
@@ -166,6 +166,7 @@ impl RiskActor {
 
     fn commit(&mut self, events: Vec<Event>, now: Ts, ctx: &mut Context<Self>) {
         self.busy = true;
+        failpoint::effect("commit.risk", "");
         let request = self.parts.store.send(Commit(Batch::new("risk", "account", "mark", now, events)));
         // A store that does not answer has ended the process already.
         ctx.spawn(request.into_actor(self).map(|_, actor, _| actor.busy = false));

@@ -15,7 +15,10 @@ use super::{
     journal::Position,
     reader::Start,
 };
-use crate::model::{State, Ts, event::SCHEMA_VERSION};
+use crate::{
+    model::{State, Ts, event::SCHEMA_VERSION},
+    runtime::failpoint,
+};
 
 /// A checkpoint that was read.
 #[derive(Clone, Debug)]
@@ -141,7 +144,9 @@ pub fn prune(dir: &Path, keep: usize) -> Result<(), String> {
         let path = dir.join(name(*seq));
         let month = month_of(&path);
         if month.is_none_or(|month| !months.insert(month)) {
-            fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error).to_string())?;
+            failpoint::write("checkpoint.prune")
+                .and_then(|()| fs::remove_file(&path))
+                .map_err(|error| StoreError::io("remove", &path, error).to_string())?;
         }
     }
     Ok(())

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     model::{Asset, Event, Money, Record, Recovered, State, Ts, event::SCHEMA_VERSION, time::HOUR_MS},
+    runtime::failpoint,
     settings::sections::StoreSettings,
 };
 
@@ -332,6 +333,7 @@ impl Store {
             if durable {
                 self.touched.add(&record.event, &self.state);
             }
+            failpoint::about(record.event.kind());
             self.state.apply(&record)?;
             self.framer.push(&mut self.buffer, &record).map_err(|error| Fatal::Unwritable(error.to_string()))?;
             records.push(record);
@@ -344,6 +346,7 @@ impl Store {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        failpoint::effect("store.commit", "");
         match &mut self.backend {
             Backend::Durable(durable) => {
                 let day = self.state.meta.logical_time.day();
@@ -351,6 +354,8 @@ impl Store {
                 durable.db.commit(&self.touched, &self.state)?;
                 self.touched.keys.clear();
                 self.touched.swept.clear();
+                failpoint::effect("store.durable", "");
+                failpoint::over();
                 durable.checkpoint_if_due(&self.state, self.framer.head())?;
                 // After the event: a crash in between leaves a store that is still to be adopted.
                 if std::mem::take(&mut self.adopting) {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::error::StoreError;
+use crate::runtime::failpoint;
 
 /// Mode of directories of the store.
 pub const DIR_MODE: u32 = 0o700;
@@ -25,9 +26,10 @@ pub fn create_dir(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(StoreError::io("look at", path, error)),
     }
+    failpoint::write("dir.create").map_err(|e| StoreError::io("create", path, e))?;
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(|e| StoreError::io("create", path, e))?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync_dir(parent).map_err(|e| StoreError::io("sync", parent, e))?;
+        failpoint::write("dir.sync").and_then(|()| sync_dir(parent)).map_err(|e| StoreError::io("sync", parent, e))?;
     }
     Ok(())
 }
@@ -63,15 +65,20 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
+    failpoint::write_about("file.create", path)?;
     // What a kill left is not written into: it may be readable by others.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = owner_only().write(true).create_new(true).open(&temporary)?;
-    file.write_all(bytes)?;
+    failpoint::write_about("file.write", path)?;
+    file.write_all(failpoint::cut("file.write", bytes))?;
+    failpoint::write_about("file.sync", path)?;
     file.sync_all()?;
+    failpoint::write_about("file.rename", path)?;
     fs::rename(&temporary, path)?;
+    failpoint::write_about("file.dir_sync", path)?;
     path.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -85,6 +92,7 @@ pub fn move_aside(path: &Path, why: &str, number: i64) -> io::Result<PathBuf> {
     loop {
         let target = path.with_file_name(format!("{name}.{why}-{number}"));
         if !target.exists() {
+            failpoint::write("aside.rename")?;
             fs::rename(path, &target)?;
             path.parent().map_or(Ok(()), sync_dir)?;
             return Ok(target);

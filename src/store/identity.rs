@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{error::StoreError, files};
-use crate::model::event::SCHEMA_VERSION;
+use crate::{model::event::SCHEMA_VERSION, runtime::failpoint};
 
 /// Name of the file.
 pub const FILE: &str = "identity.json";
@@ -103,6 +103,7 @@ fn write_with(
     let path = data.join(FILE);
     let temporary = data.join("identity.json.tmp");
     let written = (|| {
+        failpoint::write("identity.create")?;
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -110,9 +111,13 @@ fn write_with(
         let mut file = files::owner_only().write(true).create_new(true).open(&temporary)?;
         let (inode, birth_ns) = place(&file);
         let identity = Identity { store, schema: SCHEMA_VERSION, data_kind: data_kind.to_owned(), inode, birth_ns };
-        file.write_all(&serde_json::to_vec_pretty(&identity)?)?;
+        failpoint::write("identity.write")?;
+        file.write_all(failpoint::cut("identity.write", &serde_json::to_vec_pretty(&identity)?))?;
+        failpoint::write("identity.sync")?;
         file.sync_all()?;
+        failpoint::write("identity.rename")?;
         fs::rename(&temporary, &path)?;
+        failpoint::write("identity.dir_sync")?;
         files::sync_dir(data)?;
         Ok(identity)
     })();

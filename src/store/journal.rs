@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{error::Fatal, files};
+use crate::runtime::failpoint;
 
 /// One open segment. The seam through which tests let the disk fail.
 pub trait JournalFile: Send {
@@ -105,14 +106,18 @@ impl Journal {
         }
         self.day = day;
         if self.file.is_none() {
-            let opened = (self.opener)(&self.path, false).map_err(|e| fatal("open", &self.path, e))?;
+            let opened = failpoint::write("journal.open").and_then(|()| (self.opener)(&self.path, false));
+            let opened = opened.map_err(|e| fatal("open", &self.path, e))?;
             self.file = Some(opened);
         }
         let Some(file) = self.file.as_mut() else {
             return Err(fatal("open", &self.path, io::ErrorKind::NotFound.into()));
         };
-        file.append(bytes).map_err(|e| fatal("append to", &self.path, e))?;
-        file.sync().map_err(|e| fatal("sync", &self.path, e))?;
+        let appended = failpoint::write("journal.append");
+        let appended = appended.and_then(|()| file.append(failpoint::cut("journal.append", bytes)));
+        appended.map_err(|e| fatal("append to", &self.path, e))?;
+        failpoint::write("journal.sync").and_then(|()| file.sync()).map_err(|e| fatal("sync", &self.path, e))?;
+        failpoint::effect("journal.synced", "");
         self.position.offset += bytes.len() as u64;
         Ok(())
     }
@@ -120,11 +125,13 @@ impl Journal {
     /// Closes the segment and begins the next; its name is durable before anything is in it.
     fn roll(&mut self, first: u64) -> Result<(), Fatal> {
         if let Some(mut old) = self.file.take() {
-            old.sync().map_err(|e| fatal("sync", &self.path, e))?;
+            failpoint::write("journal.close").and_then(|()| old.sync()).map_err(|e| fatal("sync", &self.path, e))?;
         }
         self.path = self.dir.join(segment_name(first));
-        self.file = Some((self.opener)(&self.path, true).map_err(|e| fatal("create", &self.path, e))?);
-        files::sync_dir(&self.dir).map_err(|e| fatal("sync", &self.dir, e))?;
+        let created = failpoint::write("journal.create").and_then(|()| (self.opener)(&self.path, true));
+        self.file = Some(created.map_err(|e| fatal("create", &self.path, e))?);
+        let synced = failpoint::write("journal.dir_sync").and_then(|()| files::sync_dir(&self.dir));
+        synced.map_err(|e| fatal("sync", &self.dir, e))?;
         self.position = Position { segment: first, offset: 0 };
         Ok(())
     }

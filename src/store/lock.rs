@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{error::StoreError, files};
+use crate::runtime::failpoint;
 
 /// How long a dying predecessor is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +28,9 @@ impl StoreLock {
     pub fn take(data: &Path, patience: Duration, note: &str) -> Result<StoreLock, StoreError> {
         let path = data.join("LOCK");
         let options = files::owner_only().read(true).write(true).create(true).truncate(false).to_owned();
-        let mut file = options.open(&path).map_err(|e| StoreError::io("open", &path, e))?;
+        let mut file = failpoint::write("lock.take")
+            .and_then(|()| options.open(&path))
+            .map_err(|e| StoreError::io("open", &path, e))?;
         let deadline = Instant::now() + patience;
         loop {
             match file.try_lock() {
@@ -40,7 +43,8 @@ impl StoreLock {
             }
         }
         let text = format!("process {} {note}\n", std::process::id());
-        file.set_len(0)
+        failpoint::write("lock.write")
+            .and_then(|()| file.set_len(0))
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(|e| StoreError::io("write", &path, e))?;

@@ -15,7 +15,7 @@ use super::{
     frame::{self, LineDefect, LineHash, NO_LINE},
     journal::{Position, segment_first, segment_name},
 };
-use crate::model::Record;
+use crate::{model::Record, runtime::failpoint};
 
 /// Where reading begins: just after record `seq`, whose line has the hash `prev`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -296,7 +296,7 @@ pub fn cut_torn_tail(dir: &Path, position: Position, number: i64) -> Result<Path
     }
     let aside = dir.join(format!("torn-{number}"));
     files::write_atomically(&aside, &torn).map_err(|e| StoreError::io("write", &aside, e))?;
-    file.set_len(position.offset).map_err(io)?;
-    file.sync_all().map_err(io)?;
+    failpoint::write("tail.cut").and_then(|()| file.set_len(position.offset)).map_err(io)?;
+    failpoint::write("tail.sync").and_then(|()| file.sync_all()).map_err(io)?;
     Ok(aside)
 }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     model::{CoordinatorState, Event, Halt, Record, Recovered, State, TradeState, Ts, event::SCHEMA_VERSION},
+    runtime::failpoint,
     settings::sections::StoreSettings,
 };
 
@@ -89,6 +90,7 @@ pub(super) fn open(
     // Without a checkpoint the first one is due a full interval after the start.
     let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
     let epoch = state.meta.epoch.max(epoch_seen) + 1;
+    failpoint::effect("boot.epoch", "");
     let durable = Durable { data: data.to_owned(), settings: settings.clone(), journal, db, _lock: lock, checkpoint };
     let mut store = Store::durable(state, end.prev, durable);
     let opened = store.boot(info, identity, epoch, opened)?;

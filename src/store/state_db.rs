@@ -21,7 +21,7 @@ use super::{
     objects::{self, META, TREES},
     touched::{ObjectKey, Touched},
 };
-use crate::model::State;
+use crate::{model::State, runtime::failpoint};
 
 /// Objects written at once when the store is built anew.
 const REBUILD_CHUNK: usize = 2_000;
@@ -68,6 +68,7 @@ pub fn open(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
 }
 
 fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
+    failpoint::write("state.open").map_err(|error| error.to_string())?;
     let words = |error: sled::Error| error.to_string();
     let cache = u64::from(cache_mib.max(1)) << 20;
     let db = sled::Config::new().path(path).cache_capacity(cache).open().map_err(words)?;
@@ -150,7 +151,7 @@ impl StateDb {
             }
         }
         meta_writes(state, &mut writes)?;
-        self.guarded(|db| db.transact(&writes))?;
+        self.guarded(|db| fail("state.transact").and_then(|()| db.transact(&writes)))?;
         self.epoch = state.meta.epoch;
         self.guarded(|db| db.sync())
     }
@@ -179,11 +180,11 @@ impl StateDb {
             for key in chunk {
                 self.write_of(key, state, &mut writes)?;
             }
-            self.guarded(|db| db.transact(&writes))?;
+            self.guarded(|db| fail("state.rebuild").and_then(|()| db.transact(&writes)))?;
         }
         let mut writes = Vec::new();
         meta_writes(state, &mut writes)?;
-        self.guarded(|db| db.transact(&writes))?;
+        self.guarded(|db| fail("state.rebuild").and_then(|()| db.transact(&writes)))?;
         self.epoch = state.meta.epoch;
         self.guarded(|db| db.sync())
     }
@@ -218,7 +219,9 @@ impl StateDb {
     }
 
     fn sync(&self) -> Result<(), Fatal> {
+        fail("state.flush")?;
         self.db.flush().map_err(|error| Fatal::Embedded(error.to_string()))?;
+        fail("state.data_sync")?;
         self.file.sync_data().map_err(|error| Fatal::Embedded(format!("its data sync failed: {error}")))
     }
 
@@ -242,6 +245,7 @@ impl StateDb {
             }
         }
         self.guarded(|db| {
+            fail("aux.write")?;
             for (name, batch) in batches {
                 db.aux(name)?.apply_batch(batch).map_err(|error| Fatal::Embedded(error.to_string()))?;
             }
@@ -268,12 +272,16 @@ impl StateDb {
     /// # Errors
     /// [`Fatal::Embedded`].
     pub fn aux_flush(&self) -> Result<(), Fatal> {
-        self.guarded(StateDb::sync)
+        self.guarded(|db| fail("aux.flush").and_then(|()| db.sync()))
     }
 
     fn aux(&self, name: &str) -> Result<Tree, Fatal> {
         self.db.open_tree(format!("{AUX}{name}")).map_err(|error| Fatal::Embedded(error.to_string()))
     }
+}
+
+fn fail(site: &'static str) -> Result<(), Fatal> {
+    failpoint::write(site).map_err(|error| Fatal::Embedded(error.to_string()))
 }
 
 fn meta_writes(state: &State, writes: &mut Vec<Write>) -> Result<(), Fatal> {

@@ -108,6 +108,7 @@ impl Touched {
             | Event::TradeRefused { trade_key: key, .. }
             | Event::TradeExpired { trade_key: key, .. }
             | Event::TradeCancelled { trade_key: key, .. } => self.trade_end(*key, before),
+            // A fill of a part leaves the trade open, so nothing after it brings its stub and its leg.
             Event::TradeFill { trade_key, .. } => {
                 self.trade(*trade_key, before);
                 self.key(ObjectKey::Account);
@@ -216,5 +217,34 @@ impl Touched {
         for leg in before.plans.get(&id).iter().flat_map(|plan| &plan.legs) {
             self.keys.insert(ObjectKey::Stub(leg.key));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Liquidity, Side};
+
+    #[test]
+    fn k21_a_fill_of_a_part_brings_the_stub_that_mirrors_it() {
+        let trade_key = TradeKey([7; 32]);
+        let fill = Event::TradeFill {
+            trade_key,
+            fill_id: String::new(),
+            symbol: "BTC/USDT".parse().unwrap(),
+            side: Side::Buy,
+            quantity: Default::default(),
+            price: Default::default(),
+            value: Default::default(),
+            fee: Default::default(),
+            liquidity: Liquidity::Taker,
+            price_id: "simulated:1".to_owned(),
+            evidence: None,
+            venue_fill: None,
+            postings: Vec::new(),
+        };
+        let mut touched = Touched::default();
+        touched.add(&fill, &State::default());
+        assert!(touched.keys.contains(&ObjectKey::Stub(trade_key)), "{:?}", touched.keys);
     }
 }

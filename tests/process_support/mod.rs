@@ -39,7 +39,10 @@ pub fn triplegain() -> Command {
     // Tests kill on purpose, and more often than anybody should put up with; the test of that rule takes this back.
     command.env("TRIPLEGAIN__SUPERVISOR__CRASH_LOOP__STARTS", "0");
     command.env_remove("NOTIFY_SOCKET").env_remove("TRIPLEGAIN_CHAOS");
-    command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    for name in ["RUST_BACKTRACE", "TRIPLEGAIN_FAILPOINTS", "TRIPLEGAIN_FAILPOINTS_TRACE"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
     command
 }
 
@@ -109,7 +112,12 @@ impl Program {
 
     /// As [`Program::start`] with an environment of the test's own.
     pub fn start_with(command: Command, store: &Path, args: &[&str]) -> Program {
-        let mut program = Program::spawn_with(command, store, args);
+        Program::spawn_with(command, store, args).answering()
+    }
+
+    /// Waits until it answers.
+    pub fn answering(self) -> Program {
+        let mut program = self;
         until("the program to answer", || {
             if let Some(status) = program.child.try_wait().unwrap() {
                 panic!("it ended at once with {status}: {}", program.said());
@@ -176,6 +184,11 @@ impl Program {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn wait(&mut self) -> ExitStatus {

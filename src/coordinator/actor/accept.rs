@@ -17,7 +17,7 @@ use crate::{
     execution::actor::LookAgain,
     market::actor::SampleFeeds,
     model::{Capability, Clock, DegradationLevel, Event, RegimeOutput, RunId, RunKey, RunOutcome, TaskName, Ts},
-    runtime::post::post,
+    runtime::{failpoint, post::post},
     store::{AuxWrite, actor::Commit, batch::Batch},
 };
 
@@ -104,6 +104,7 @@ impl Coordinator {
         }
         let planned = output.plan.is_some();
         events.extend(output.plan.map(|plan| Event::PlanCreated { plan: Box::new(plan) }));
+        failpoint::effect("commit.plan", "");
         let request = self.links.store.send(Commit(self.batch("coordinator", run_id.to_string(), events)));
         let execution = self.links.execution.clone();
         actix_rt::spawn(async move {
@@ -123,6 +124,7 @@ impl Coordinator {
         if events.is_empty() {
             return;
         }
+        failpoint::effect("commit.record", "");
         let request = self.links.store.send(Commit(self.batch("coordinator", corr.to_owned(), events)));
         actix_rt::spawn(async move { drop(request.await) });
     }

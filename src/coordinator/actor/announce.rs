@@ -8,6 +8,7 @@ use super::describe::{Loudness, describe};
 use crate::{
     bus::{AlertKind, Payload, RiskAlert, Severity, actor::Publisher},
     model::{Event, Record},
+    runtime::failpoint,
     store::actor::CommittedBatch,
 };
 
@@ -24,6 +25,7 @@ impl Announcer {
     }
 
     fn announce(&self, record: &Record) {
+        failpoint::effect("announce", record.event.kind());
         if self.log
             && let Some((loudness, line)) = describe(record)
         {

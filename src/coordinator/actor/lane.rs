@@ -10,6 +10,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, WrapFuture};
 use super::Coordinator;
 use crate::{
     model::Event,
+    runtime::failpoint,
     store::{Batch, Commit, CommitResult},
 };
 
@@ -60,6 +61,7 @@ impl Coordinator {
                 self.lane.busy = false;
                 continue;
             }
+            failpoint::effect("commit.lane", "");
             let request = self.links.store.send(Commit(batch));
             ctx.spawn(request.into_actor(self).map(move |answer, actor, ctx| {
                 actor.lane.busy = false;

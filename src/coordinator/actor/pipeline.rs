@@ -29,7 +29,7 @@ use crate::{
         actor::{Release, Reserve},
         prices::PriceAt,
     },
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, failpoint, post::post},
     settings::Settings,
     store::{Batch, Commit, Expectation, view::StateView},
 };
@@ -82,6 +82,7 @@ impl Coordinator {
             signal_at: signal.head.produced_at,
         };
         let batch = self.batch("coordinator", id.to_string(), events);
+        failpoint::effect("commit.decide", "");
         let request = self.links.store.send(Commit(batch));
         actix_rt::spawn(async move {
             if !matches!(request.await, Ok(Ok(_))) {
@@ -155,6 +156,7 @@ fn defer_legs(links: &Links, view: &StateView, settings: &Settings, legs: &[Trad
     let Event::LegsRespread { plan, due } = &event else { return };
     let planned = due.keys().map(|leg| Expectation::LegPlanned(*plan, *leg)).collect();
     let batch = Batch::new("coordinator", plan.to_string(), "rebalance_conflict", now, vec![event]);
+    failpoint::effect("commit.defer", "");
     let request = links.store.send(Commit(batch.expecting(Expectation::All(planned))));
     // A refusal is an answer: the leg was faster.
     actix_rt::spawn(async move { drop(request.await) });
@@ -311,6 +313,7 @@ impl Carrier {
 
     async fn commit(&self, events: Vec<Event>) -> bool {
         let batch = Batch::new("coordinator", self.decision.to_string(), "decision", self.clock.now(), events);
+        failpoint::effect("commit.decision", "");
         // A store that does not answer has ended the process already.
         matches!(self.links.store.send(Commit(batch)).await, Ok(Ok(_)))
     }

@@ -23,7 +23,7 @@ use crate::{
         Ts,
     },
     risk::board::Prices,
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, failpoint, post::post},
     settings::Settings,
     store::{actor::Commit, batch::Batch, view::StateView},
 };
@@ -82,6 +82,7 @@ pub async fn perform(
         Ok((reply, as_of, degraded)) => (RunOutcome::Succeeded, as_of, degraded, Some(reply)),
         Err(outcome) => (outcome, supply.clock.now(), false, None),
     };
+    failpoint::effect("run.arrived", request.key.task.name());
     let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of, degraded };
     post("coordinator", &coordinator, Arrived { report, reply });
 }
@@ -93,8 +94,9 @@ async fn attempt(
     supply: &Supply,
 ) -> Result<(Reply, Ts, bool), RunOutcome> {
     if let Some(batch) = claim {
+        failpoint::effect("commit.claim", "");
         match links.store.send(Commit(batch)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => failpoint::effect("run.claimed", request.key.task.name()),
             Ok(Err(refused)) => return Err(failed(FailClass::Validation, refused.to_string())),
             Err(_) => return Err(failed(FailClass::Halted, "the store does not answer".to_owned())),
         }
@@ -124,6 +126,7 @@ async fn attempt(
         ctx.now = supply.clock.now();
         snapshot = Some(read);
     }
+    failpoint::effect("run.ask", request.key.task.name());
     ask(request, ctx, snapshot, links, supply).await
 }
 
