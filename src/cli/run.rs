@@ -296,7 +296,11 @@ async fn drain(system: &System) -> Exit {
     }
 }
 
-async fn try_drain(system: &System) -> Result<()> {
+/// The steps of a clean stop.
+///
+/// # Errors
+/// An actor that does not answer or a commit that fails; the next start recovers.
+pub(super) async fn try_drain(system: &System) -> Result<()> {
     system.links.execution.send(Stop).await.context("execution does not answer")?;
     system.coordinator.send(Drain).await.context("the coordinator does not answer")?;
     let store = &system.links.store;

@@ -20,6 +20,8 @@ use super::{
     identity,
     journal::{self, Journal, Opener},
     lock::StoreLock,
+    memory_disk::{MemoryDisk, OnMemoryDisk, Tap},
+    reader::Start,
     recover,
     state_db::StateDb,
     touched::Touched,
@@ -118,6 +120,7 @@ struct Memory {
 enum Backend {
     Durable(Box<Durable>),
     Memory(Box<Memory>),
+    MemoryDisk(Box<OnMemoryDisk>),
     Frozen { why: String, _lock: StoreLock },
 }
 
@@ -182,6 +185,20 @@ impl Store {
         Ok((store, opened))
     }
 
+    /// Opens or creates the store on a disk of memory, recovered as one in files is; `tap` sees every batch as soon as it
+    /// is durable. For simulations, whose disk fails and loses what was not synced.
+    ///
+    /// # Errors
+    /// A damaged journal, or a failure of the disk.
+    pub fn on_disk(
+        disk: &MemoryDisk,
+        settings: &StoreSettings,
+        info: &OpenInfo,
+        tap: Tap,
+    ) -> Result<(Store, Opened), StoreError> {
+        recover::open_memory_disk(disk, settings, info, tap)
+    }
+
     fn assemble(state: State, head: LineHash, backend: Backend) -> Store {
         let epoch = state.meta.epoch;
         let buffer = Vec::with_capacity(1 << 16);
@@ -190,6 +207,10 @@ impl Store {
 
     pub(super) fn durable(state: State, head: LineHash, durable: Durable) -> Store {
         Store::assemble(state, head, Backend::Durable(Box::new(durable)))
+    }
+
+    pub(super) fn on_memory_disk(state: State, head: LineHash, on_disk: OnMemoryDisk) -> Store {
+        Store::assemble(state, head, Backend::MemoryDisk(Box::new(on_disk)))
     }
 
     pub(super) fn frozen(state: State, head: LineHash, why: String, lock: StoreLock) -> Store {
@@ -264,6 +285,7 @@ impl Store {
         let first = self.state.meta.seq + 1;
         let done = self.stage(batch).and_then(|result| self.write(first).map(|()| result));
         self.poisoned = done.is_err();
+        self.tell(done.as_ref().map(std::slice::from_ref).unwrap_or_default());
         done
     }
 
@@ -281,7 +303,19 @@ impl Store {
         let staged: Result<Vec<CommitResult>, Fatal> = batches.into_iter().map(|batch| self.stage(batch)).collect();
         let done = staged.and_then(|results| self.write(first).map(|()| results));
         self.poisoned = done.is_err();
+        self.tell(done.as_deref().unwrap_or_default());
         done
+    }
+
+    /// Shows durable batches to whoever watches a disk of memory.
+    fn tell(&mut self, results: &[CommitResult]) {
+        if let Backend::MemoryDisk(on_disk) = &mut self.backend {
+            let position = on_disk.journal.position();
+            let start = Start { seq: self.state.meta.seq, prev: self.framer.head(), position };
+            for committed in results.iter().flatten() {
+                (on_disk.tap)(&committed.records, start);
+            }
+        }
     }
 
     fn ready(&self) -> Result<(), Fatal> {
@@ -346,6 +380,7 @@ impl Store {
                     out.write_all(&self.buffer).map_err(|source| Fatal::Journal { what: "append to", path, source })?;
                 }
             }
+            Backend::MemoryDisk(on_disk) => on_disk.write(&self.buffer, first, &self.state, self.framer.head())?,
             Backend::Frozen { .. } => {}
         }
         self.buffer.clear();
@@ -364,6 +399,7 @@ impl Store {
                 memory.aux.insert((tree.to_owned(), key.to_owned()), value.to_vec());
                 Ok(())
             }
+            Backend::MemoryDisk(on_disk) => on_disk.disk.aux_put(tree, key, Some(value)),
             Backend::Frozen { .. } => Ok(()),
         }
     }
@@ -380,6 +416,7 @@ impl Store {
                 memory.aux.remove(&(tree.to_owned(), key.to_owned()));
                 Ok(())
             }
+            Backend::MemoryDisk(on_disk) => on_disk.disk.aux_put(tree, key, None),
             Backend::Frozen { .. } => Ok(()),
         }
     }
@@ -395,6 +432,7 @@ impl Store {
                 let rows = memory.aux.iter().filter(|((name, _), _)| name == tree);
                 Ok(rows.map(|((_, key), value)| (key.clone(), value.clone())).collect())
             }
+            Backend::MemoryDisk(on_disk) => Ok(on_disk.disk.aux_rows(tree)),
             Backend::Frozen { .. } => Ok(Vec::new()),
         }
     }
@@ -407,6 +445,7 @@ impl Store {
         self.ready()?;
         match &self.backend {
             Backend::Durable(durable) => durable.db.aux_flush(),
+            Backend::MemoryDisk(on_disk) => on_disk.disk.aux_flush(),
             _ => Ok(()),
         }
     }
@@ -419,6 +458,7 @@ impl Store {
         self.ready()?;
         match &mut self.backend {
             Backend::Durable(durable) => durable.checkpoint(&self.state, self.framer.head()),
+            Backend::MemoryDisk(on_disk) => on_disk.checkpoint(&self.state, self.framer.head()),
             _ => Ok(()),
         }
     }
@@ -453,6 +493,7 @@ impl Store {
                 }
                 durable.db.aux_flush()
             }
+            Backend::MemoryDisk(on_disk) => on_disk.close(&self.state, self.framer.head()),
             Backend::Memory(memory) => {
                 let path = PathBuf::from("journal copy");
                 let flushed = memory.out.as_mut().map_or(Ok(()), |out| out.flush());

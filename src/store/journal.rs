@@ -45,6 +45,9 @@ pub fn plain_files() -> Opener {
     })
 }
 
+/// Makes the names in the journal's directory durable.
+pub type SyncNames = Box<dyn Fn(&Path) -> io::Result<()> + Send>;
+
 /// Name of the segment that begins with record `first`.
 pub fn segment_name(first: u64) -> String {
     format!("{first:020}.jsonl")
@@ -69,6 +72,7 @@ pub struct Position {
 pub struct Journal {
     dir: PathBuf,
     opener: Opener,
+    sync_names: SyncNames,
     file: Option<Box<dyn JournalFile>>,
     path: PathBuf,
     position: Position,
@@ -86,7 +90,14 @@ impl Journal {
     /// Continues at `position`; `day` is the UTC day of the newest record, `limit` the bytes that close a segment.
     pub fn new(dir: PathBuf, opener: Opener, position: Position, day: i64, limit: u64) -> Journal {
         let path = dir.join(segment_name(position.segment));
-        Journal { dir, opener, file: None, path, position, day, limit }
+        Journal { dir, opener, sync_names: Box::new(files::sync_dir), file: None, path, position, day, limit }
+    }
+
+    /// The same journal in a directory that is not one of the file system.
+    #[must_use]
+    pub fn naming(mut self, sync_names: SyncNames) -> Journal {
+        self.sync_names = sync_names;
+        self
     }
 
     /// Where the journal ends.
@@ -124,7 +135,7 @@ impl Journal {
         }
         self.path = self.dir.join(segment_name(first));
         self.file = Some((self.opener)(&self.path, true).map_err(|e| fatal("create", &self.path, e))?);
-        files::sync_dir(&self.dir).map_err(|e| fatal("sync", &self.dir, e))?;
+        (self.sync_names)(&self.dir).map_err(|e| fatal("sync", &self.dir, e))?;
         self.position = Position { segment: first, offset: 0 };
         Ok(())
     }
