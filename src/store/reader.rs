@@ -258,7 +258,8 @@ fn check_earlier(files: &impl Segments, all: &[u64], start: u64) -> Result<(), R
 
 /// The line before `start` must be the one the checkpoint saw.
 fn check_start(files: &impl Segments, start: Start) -> Result<(), ReadError> {
-    let line = line_ending_at(files, start.position.segment, Some(start.position.offset)).map_err(ReadError::Refused)?;
+    let line =
+        line_ending_at(files, start.position.segment, Some(start.position.offset)).map_err(ReadError::Refused)?;
     let matches = line.is_some_and(|line| frame::line_hash(&line) == start.prev);
     if matches {
         return Ok(());

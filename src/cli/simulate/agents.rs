@@ -120,12 +120,8 @@ where
 {
     let draws: Draws = Rc::new(RefCell::new(plan.stream(name, life)));
     let faulty = plan.faults.has(Fault::Agents);
-    let make = move || Door {
-        real: real.clone(),
-        draws: Rc::clone(&draws),
-        faulty,
-        instead: instead.as_ref().map(Rc::clone),
-    };
+    let make =
+        move || Door { real: real.clone(), draws: Rc::clone(&draws), faulty, instead: instead.as_ref().map(Rc::clone) };
     supervise(name, Policy::default(), make, |_| ()).recipient()
 }
 

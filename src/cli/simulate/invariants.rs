@@ -301,7 +301,9 @@ impl Invariants {
         for (asset, free, locked) in [(spends, from_lock - spent, -from_lock), (gets, got, Money::ZERO)] {
             let posted = |account| sum_of(postings, asset, account);
             if (posted(LedgerAccount::Free), posted(LedgerAccount::Locked)) != (free, locked) {
-                return Err(format!("fill {fill_id} posts {postings:?}; {asset} moves by {free} free, {locked} locked"));
+                return Err(format!(
+                    "fill {fill_id} posts {postings:?}; {asset} moves by {free} free, {locked} locked"
+                ));
             }
             let balance = self.balance(asset);
             balance.free += free;
@@ -330,12 +332,7 @@ impl Invariants {
         self.plans.get_mut(id).filter(|plan| plan.active).ok_or_else(|| format!("plan {id} is not active"))
     }
 
-    fn legs<'a>(
-        &mut self,
-        id: &Uuid,
-        keys: impl Iterator<Item = &'a TradeKey>,
-        to: TradeState,
-    ) -> Result<(), String> {
+    fn legs<'a>(&mut self, id: &Uuid, keys: impl Iterator<Item = &'a TradeKey>, to: TradeState) -> Result<(), String> {
         let plan = self.active(id)?;
         for key in keys {
             match plan.legs.get_mut(key) {

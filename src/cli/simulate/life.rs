@@ -55,18 +55,29 @@ pub enum End {
 }
 
 struct Signals {
-    fatal: RefCell<Vec<String>>,
-    wake: Notify,
+    fatal: Rc<RefCell<Vec<String>>>,
+    wake: Rc<Notify>,
 }
 
 thread_local! {
-    static SIGNALS: Signals = Signals { fatal: RefCell::default(), wake: Notify::new() };
+    static SIGNALS: Signals = Signals { fatal: Rc::default(), wake: Rc::default() };
 }
 
-/// A broken invariant or a failed store: live, the process would end here.
+/// What a caller says that is ended because its process has ended.
+pub const ENDED: &str = "the simulated process has ended";
+
+/// A broken invariant or a failed store: live, the process ends here. The simulated one ends when the driver comes to
+/// it; a caller that goes on until then and calls again is ended by a panic, as it may well go on for ever.
 pub fn fatal(what: &str) {
-    SIGNALS.with(|signals| signals.fatal.borrow_mut().push(what.to_owned()));
+    let first = SIGNALS.with(|signals| {
+        let mut fatal = signals.fatal.borrow_mut();
+        fatal.push(what.to_owned());
+        fatal.len() == 1
+    });
     wake();
+    if !first {
+        std::panic::panic_any(ENDED);
+    }
 }
 
 /// Makes the driver of this thread look up.
@@ -81,24 +92,13 @@ pub fn take_fatal() -> Vec<String> {
 
 /// Waits for the first of a fatal error, a stop of the monitor, or `work`.
 async fn unless_ended<T>(monitor: &Monitor, work: impl Future<Output = T>) -> Option<T> {
-    let ended = std::future::poll_fn(|task| {
-        SIGNALS.with(|signals| {
-            let over = || monitor.stopped() || !signals.fatal.borrow().is_empty();
-            if over() {
-                return std::task::Poll::Ready(());
-            }
+    let (over, woken) = SIGNALS.with(|signals| (Rc::clone(&signals.fatal), Rc::clone(&signals.wake)));
+    let ended = async {
+        while !monitor.stopped() && over.borrow().is_empty() {
             // A permit that is left over only means one look more.
-            let mut notified = std::pin::pin!(signals.wake.notified());
-            match notified.as_mut().poll(task) {
-                std::task::Poll::Ready(()) if over() => std::task::Poll::Ready(()),
-                std::task::Poll::Ready(()) => {
-                    task.waker().wake_by_ref();
-                    std::task::Poll::Pending
-                }
-                std::task::Poll::Pending => std::task::Poll::Pending,
-            }
-        })
-    });
+            woken.notified().await;
+        }
+    };
     tokio::select! {
         biased;
         () = ended => None,
@@ -245,13 +245,7 @@ impl Life<'_> {
         self.wall_offset.set(if rng.random_bool(0.5) { size } else { -size });
     }
 
-    async fn assemble(
-        &self,
-        began: Instant,
-        place: Place,
-        store: Store,
-        opened: Opened,
-    ) -> anyhow::Result<System> {
+    async fn assemble(&self, began: Instant, place: Place, store: Store, opened: Opened) -> anyhow::Result<System> {
         let settings = Rc::new(self.loaded.settings.clone());
         let (offset, begins) = (Rc::clone(self.wall_offset), self.begins);
         let wall = move || begins.plus_ms(began.elapsed().as_millis() as i64 + offset.get());

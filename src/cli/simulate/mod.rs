@@ -198,7 +198,9 @@ fn quiet_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let simulated = std::thread::current().name().is_some_and(|name| name.starts_with(THREAD));
-        if !simulated || info.payload().downcast_ref::<&str>() != Some(&agents::PANIC) {
+        let asked_for =
+            info.payload().downcast_ref::<&str>().is_some_and(|text| [agents::PANIC, life::ENDED].contains(text));
+        if !simulated || !asked_for {
             tell(info);
         }
     }));

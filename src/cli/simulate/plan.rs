@@ -138,7 +138,7 @@ impl Plan {
         let mut rng = self.stream("settings", 0);
         let mut pick = |values: &[&str]| values.choose(&mut rng).map_or_else(String::new, |value| (*value).to_owned());
         let analysis = pick(&["60", "300", "900"]);
-        let regime = pick(&["900", "1800"]);
+        let regime = pick(&["300", "900"]);
         let set: Vec<(&str, String)> = vec![
             ("seed", self.seed.max(1).to_string()),
             ("runtime.speed", "1".into()),
