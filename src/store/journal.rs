@@ -100,6 +100,21 @@ impl Journal {
         self
     }
 
+    /// Makes durable what an earlier process may have left unsynced when it was killed: the end of the newest segment, and
+    /// its name. A start reads it, so nothing may be built upon it before; a new segment would not sync it any more.
+    ///
+    /// # Errors
+    /// [`Fatal::Journal`]; the process must end.
+    pub fn adopt(&mut self) -> Result<(), Fatal> {
+        if self.position.segment == 0 {
+            return Ok(());
+        }
+        let mut file = (self.opener)(&self.path, false).map_err(|e| fatal("open", &self.path, e))?;
+        file.sync().map_err(|e| fatal("sync", &self.path, e))?;
+        self.file = Some(file);
+        (self.sync_names)(&self.dir).map_err(|e| fatal("sync", &self.dir, e))
+    }
+
     /// Where the journal ends.
     pub fn position(&self) -> Position {
         self.position

@@ -358,3 +358,7 @@ impl OnMemoryDisk {
         self.disk.aux_flush()
     }
 }
+
+#[cfg(test)]
+#[path = "memory_disk_tests.rs"]
+mod tests;

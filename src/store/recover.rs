@@ -69,6 +69,11 @@ pub(super) fn open(
         opened.recovered.torn_bytes = *bytes;
         opened.warnings.push(format!("a torn tail of {bytes} bytes was moved to {} ({why})", aside.display()));
     }
+    let day = folded.state.meta.logical_time.day();
+    let limit = u64::from(settings.segment_mib.max(1)) << 20;
+    let mut journal = Journal::new(data.join(JOURNAL), opener, folded.end.position, day, limit);
+    // Before the embedded store: it must never know more than the journal.
+    journal.adopt()?;
     let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
     describe(&folded, &mut opened);
     note_gap(&db.aux_rows(META)?, &mut opened, |from| {
@@ -76,9 +81,6 @@ pub(super) fn open(
         db.aux_flush()
     })?;
     let Folded { state, end, start, checkpoint_at, .. } = folded;
-    let day = state.meta.logical_time.day();
-    let limit = u64::from(settings.segment_mib.max(1)) << 20;
-    let journal = Journal::new(data.join(JOURNAL), opener, end.position, day, limit);
     // Without a checkpoint the first one is due a full interval after the start.
     let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
     let epoch = state.meta.epoch.max(epoch_seen) + 1;
@@ -135,7 +137,8 @@ pub(super) fn open_memory_disk(
     let Folded { state, end, start, checkpoint_at, .. } = folded;
     let day = state.meta.logical_time.day();
     let limit = u64::from(settings.segment_mib.max(1)) << 20;
-    let journal = Journal::new(JOURNAL.into(), disk.opener(), end.position, day, limit).naming(disk.sync_names());
+    let mut journal = Journal::new(JOURNAL.into(), disk.opener(), end.position, day, limit).naming(disk.sync_names());
+    journal.adopt()?;
     let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
     let epoch = state.meta.epoch + 1;
     let on_disk = OnMemoryDisk { disk: disk.clone(), settings: settings.clone(), journal, checkpoint, tap };

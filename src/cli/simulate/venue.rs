@@ -6,11 +6,12 @@ use rand_chacha::ChaCha8Rng;
 use super::plan::{Fault, Plan};
 use crate::{
     execution::venue::{PaperVenue, Venue, VenueAnswer},
-    model::{PriceTick, Trade, Ts},
+    model::{PriceTick, Trade, TradeState, Ts},
     settings::Settings,
 };
 
-/// The venue behind the faults. It never fails after it has filled: the paper venue forgets what it did not say.
+/// The venue behind the faults. It never fails after it has filled: the paper venue forgets what it did not say. It is
+/// ambiguous once per attempt: a second ambiguous answer about the same order is not what the trade states allow.
 pub struct FaultyPaper {
     inner: PaperVenue,
     rng: ChaCha8Rng,
@@ -30,11 +31,13 @@ impl FaultyPaper {
 
 impl Venue for FaultyPaper {
     fn execute(&mut self, trade: &Trade, price: Option<&PriceTick>, now: Ts) -> VenueAnswer {
-        let first = matches!(trade.state, crate::model::TradeState::Submitting | crate::model::TradeState::Unknown);
+        let first = matches!(trade.state, TradeState::Submitting | TradeState::Unknown);
         if self.faulty && first {
             match self.rng.random_range(0..20) {
                 0 => return VenueAnswer::NotExecuted { reason: "simulated: not accepted".to_owned() },
-                1 => return VenueAnswer::Unknown { reason: "simulated: no answer".to_owned() },
+                1 if trade.state == TradeState::Submitting => {
+                    return VenueAnswer::Unknown { reason: "simulated: no answer".to_owned() };
+                }
                 _ => {}
             }
         }
