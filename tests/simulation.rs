@@ -1,5 +1,6 @@
 //! Simulations of the whole program from a seed: they hold, they are the same twice, and a planted defect is found with
 //! the shortest run that shows it.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failed unwrap is a failed test
 
 use triplegain::{
     cli::simulate::{

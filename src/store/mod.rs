@@ -15,6 +15,7 @@ pub mod journal;
 pub mod lock;
 pub mod memory_disk;
 pub mod objects;
+pub mod opening;
 pub mod reader;
 mod recover;
 pub mod segments;
