@@ -181,6 +181,7 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
         wall,
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
         persisted: opened.last_logical_time,
+        seldom: 1,
     }
 }
 

@@ -13,10 +13,33 @@ use rand::{Rng, seq::IndexedRandom};
 use super::plan::{Fault, Plan};
 use crate::store::memory_disk::{DiskAnswer, DiskOp, Faults};
 
+/// Operations that are too rare to be met by counting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rare {
+    Create,
+    SyncNames,
+    Checkpoint,
+    Sync,
+}
+
+impl Rare {
+    const fn is(self, op: DiskOp) -> bool {
+        matches!(
+            (self, op),
+            (Rare::Create, DiskOp::Create)
+                | (Rare::SyncNames, DiskOp::SyncNames)
+                | (Rare::Checkpoint, DiskOp::Checkpoint)
+                | (Rare::Sync, DiskOp::Sync)
+        )
+    }
+}
+
 /// One failure, at the operation of that number.
 #[derive(Clone, Debug)]
 pub struct DiskFaults {
     at: u64,
+    /// Only an operation of this kind, the first one from there on; absent = any.
+    only: Option<Rare>,
     /// The process dies there instead of seeing an error.
     dies: bool,
     kind: io::ErrorKind,
@@ -39,6 +62,10 @@ impl DiskFaults {
         let kinds = [io::ErrorKind::Other, io::ErrorKind::StorageFull, io::ErrorKind::TimedOut];
         Some(DiskFaults {
             at: rng.random_range(0..most),
+            only: [None, None, Some(Rare::Create), Some(Rare::SyncNames), Some(Rare::Checkpoint), Some(Rare::Sync)]
+                .choose(&mut rng)
+                .copied()
+                .flatten(),
             dies,
             kind: kinds.choose(&mut rng).copied().unwrap_or(io::ErrorKind::Other),
             part: rng.random(),
@@ -52,10 +79,10 @@ impl DiskFaults {
         let mut asked = 0;
         Box::new(move |op| {
             asked += 1;
-            if asked != faults.at + 1 {
+            let fits = asked > faults.at && faults.only.is_none_or(|rare| rare.is(op));
+            if !fits || faults.struck.swap(true, Ordering::Relaxed) {
                 return DiskAnswer::Done;
             }
-            faults.struck.store(true, Ordering::Relaxed);
             let part = match op {
                 DiskOp::Append(bytes) => bytes * usize::from(faults.part) / 256,
                 _ => 0,

@@ -253,6 +253,8 @@ impl Life<'_> {
             wall: self.plan.faults.has(Fault::Clock).then(|| Rc::new(wall) as Rc<dyn Fn() -> Ts>),
             free_space: None,
             persisted: opened.last_logical_time,
+            // Timers of a second would be most of what a simulated year is spent on; some seeds keep them.
+            seldom: self.plan.seldom(),
         };
         let state = store.state();
         let history_ms = Market::history_ms(&settings.market, Timeframe::M1);

@@ -40,6 +40,8 @@ pub struct Outside {
     pub free_space: Option<SpaceSource>,
     /// Highest program time of earlier processes.
     pub persisted: Ts,
+    /// The wall is read and program time noted so many times less often; 0 as 1. For simulations of years.
+    pub seldom: u32,
 }
 
 /// The coordinator's part.
@@ -80,7 +82,7 @@ impl Coordinator {
             let row = AuxRemove { tree: META.to_owned(), key: LEFT_WALL.to_owned() };
             post("store", &self.links.store, row);
             self.obey(step, reading.wall, ctx);
-            ctx.run_interval(OBSERVE, Self::observe_clock);
+            ctx.run_interval(OBSERVE * self.time.outside.seldom.max(1), Self::observe_clock);
         } else {
             self.put_meta(LEFT_WALL, "1".to_owned());
             if held {
@@ -91,7 +93,7 @@ impl Coordinator {
             self.look_at_space(ctx);
             ctx.run_interval(SPACE, |actor, ctx| actor.look_at_space(ctx));
         }
-        ctx.run_interval(PERSIST, |actor, _| actor.note_time());
+        ctx.run_interval(PERSIST * self.time.outside.seldom.max(1), |actor, _| actor.note_time());
     }
 
     fn observe_clock(&mut self, ctx: &mut Context<Self>) {
