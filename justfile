@@ -12,6 +12,10 @@ test:
 bench:
     cargo bench
 
+# Simulations with every fault, every seed twice; `just simulate 52143 7` is a thousand years and takes days.
+simulate seeds="200" days="7" first="1":
+    cargo run --release --quiet -- simulate --seed {{first}} --seeds {{seeds}} --days {{days}} --faults all --twice
+
 # Line coverage of the modules with money in them (installs cargo-llvm-cov).
 coverage:
     bash .ci/coverage

@@ -6,6 +6,7 @@ pub mod config;
 pub mod journal;
 pub mod logging;
 pub mod run;
+pub mod simulate;
 pub mod system;
 pub mod torture;
 
@@ -60,6 +61,8 @@ enum Subcommands {
     },
     /// The same actors over historic candles in virtual time
     Backtest(backtest::BacktestArgs),
+    /// The whole program in virtual time with crashes and faults of every kind, checked after every event
+    Simulate(simulate::SimulateArgs),
     /// State, schedule, account, positions, orders of the running process
     Status,
     /// No new entries until `resume`; exits and supervision go on
@@ -169,6 +172,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
     let Cli { global, speed: default_speed, command } = cli;
     match command.unwrap_or(Subcommands::Run { speed: None }) {
         Subcommands::Run { speed } => run::run(&global, speed.or(default_speed)),
+        Subcommands::Simulate(args) => simulate::run(&global, &args),
         Subcommands::Backtest(args) => backtest::backtest(&global, &args),
         Subcommands::Status => status(&global),
         Subcommands::Pause { reason } => command_to_peer(&global, &Command::Pause { reason }),

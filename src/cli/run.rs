@@ -220,6 +220,7 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
         wall,
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
         persisted: opened.last_logical_time,
+        seldom: 1,
     }
 }
 
@@ -364,7 +365,11 @@ async fn drain(system: &System) -> Exit {
     }
 }
 
-async fn try_drain(system: &System) -> Result<()> {
+/// The steps of a clean stop.
+///
+/// # Errors
+/// An actor that does not answer or a commit that fails; the next start recovers.
+pub(super) async fn try_drain(system: &System) -> Result<()> {
     system.links.execution.send(Stop).await.context("execution does not answer")?;
     system.coordinator.send(Drain).await.context("the coordinator does not answer")?;
     let store = &system.links.store;

@@ -12,7 +12,7 @@ use super::{
     remote::protocol,
     settle, supervise,
     supervise::{ExitCall, Verdict},
-    venue::Venue,
+    venue::{Venue, VenueAnswer},
 };
 use crate::{
     model::{
@@ -196,6 +196,9 @@ const fn is_limit(trade: &Trade) -> bool {
     matches!(trade.body.order_type, OrderType::Limit { .. })
 }
 
+/// A paper venue that has not said what became of an order is asked again after this, milliseconds.
+const UNKNOWN_AGAIN_MS: i64 = 5_000;
+
 /// Whether an order that has not left yet may leave now.
 enum Departure {
     Go,
@@ -247,6 +250,11 @@ fn ask_venue(
         return Ok(None);
     }
     let answer = venue.execute(trade, tick, desk.now);
+    if matches!(answer, VenueAnswer::Unknown { .. }) && trade.state != TradeState::Submitting {
+        // Nothing new is known, so nothing is recorded; it is asked again in a moment, not in the same instant.
+        until.at(desk.now.plus_ms(UNKNOWN_AGAIN_MS));
+        return Ok(None);
+    }
     let events = settle::answer(state, trade, answer, &settle)?;
     Ok((!events.is_empty()).then_some(events))
 }

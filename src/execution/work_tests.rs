@@ -96,6 +96,30 @@ fn the_venue_is_asked_only_after_submitting_is_durable() {
     assert_eq!(book.trade_state(key), TradeState::Settled);
 }
 
+#[test]
+fn a_second_ambiguous_answer_records_nothing_and_is_asked_again_later() {
+    let (mut book, key) = intent();
+    let trade = book.state.trades[&key].clone();
+    book.commit(vec![settle::submitting(&trade, book.now)]);
+    book.commit(vec![Event::TradeUnknown { trade_key: key, reason: "no answer".into() }]);
+    let settings = load(&Sources::default()).unwrap().settings;
+    book.now = T0.plus_ms(5_000);
+    let prices = crate::risk::board::PriceBoard::new("USDT".parse().unwrap());
+    prices.set(tick(btc(), dec!(39_990), book.now));
+    let (reader, mut ticks) = (prices.reader(), Ticks::default());
+    let board = reader.read();
+    let mut mute = crate::execution::venue::FaultyVenue {
+        inner: venue(&book.execution),
+        failures: u32::MAX,
+        fault: crate::execution::venue::Fault::Ambiguous,
+        calls: 0,
+    };
+    let desk = Desk { level: DegradationLevel::Normal, ..desk(&book, &settings, &board) };
+    let again = next(&book.state, &mut ticks, &mut mute, &desk).unwrap();
+    assert!(matches!(again, Next::Idle(Some(at)) if at > book.now), "{again:?}");
+    assert_eq!(mute.calls, 1);
+}
+
 // ---- what a boot finds (C5): the same question, asked with nothing remembered
 
 fn intent() -> (Book, TradeKey) {

@@ -52,6 +52,16 @@ pub fn state_hash(state: &State) -> String {
 /// # Errors
 /// A sentence for people; the older checkpoints still hold.
 pub fn write(dir: &Path, state: &State, head: LineHash, position: Position) -> Result<(), String> {
+    let bytes = encode(state, head, position)?;
+    let path = dir.join(name(state.meta.seq));
+    files::write_atomically(&path, &bytes).map_err(|error| StoreError::io("write", &path, error).to_string())
+}
+
+/// The content of the checkpoint of `state` at `head` and `position`.
+///
+/// # Errors
+/// A sentence for people.
+pub fn encode(state: &State, head: LineHash, position: Position) -> Result<Vec<u8>, String> {
     let body = serde_json::to_vec(state).map_err(|error| error.to_string())?;
     let mut bytes = format!(
         r#"{{"v":{SCHEMA_VERSION},"seq":{},"ts":"{}","head":"{}","segment":{},"offset":{},"state_sha256":"{}","state":"#,
@@ -65,8 +75,7 @@ pub fn write(dir: &Path, state: &State, head: LineHash, position: Position) -> R
     .into_bytes();
     bytes.extend_from_slice(&body);
     bytes.extend_from_slice(b"}\n");
-    let path = dir.join(name(state.meta.seq));
-    files::write_atomically(&path, &bytes).map_err(|error| StoreError::io("write", &path, error).to_string())
+    Ok(bytes)
 }
 
 fn name(seq: u64) -> String {
@@ -88,7 +97,15 @@ pub fn list(dir: &Path) -> Result<Vec<u64>, StoreError> {
 /// What is wrong with it, for people.
 pub fn read(dir: &Path, seq: u64) -> Result<Checkpoint, String> {
     let bytes = fs::read(dir.join(name(seq))).map_err(|error| error.to_string())?;
-    let (header, body) = split(&bytes)?;
+    decode(&bytes, seq)
+}
+
+/// The checkpoint of record `seq` from its content.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn decode(bytes: &[u8], seq: u64) -> Result<Checkpoint, String> {
+    let (header, body) = split(bytes)?;
     if header.v > SCHEMA_VERSION {
         return Err(format!("it has schema {}, this program knows up to {SCHEMA_VERSION}", header.v));
     }

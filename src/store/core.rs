@@ -12,84 +12,27 @@ use std::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use super::opening::{OpenInfo, Opened};
 use super::{
     batch::{AuxChange, Batch, CommitResult, Committed, Refused},
     checkpoint,
-    error::{Fatal, HaltReason, StoreError},
+    error::{Fatal, StoreError},
     frame::{Framer, LineHash, NO_LINE},
     identity,
     journal::{self, Journal, Opener},
     lock::StoreLock,
+    memory_disk::{MemoryDisk, OnMemoryDisk, Tap},
+    reader::Start,
     recover,
     state_db::StateDb,
     touched::Touched,
     verify,
 };
 use crate::{
-    model::{Asset, Event, Money, Record, Recovered, State, Ts, event::SCHEMA_VERSION, time::HOUR_MS},
+    model::{Event, Record, Recovered, State, Ts, event::SCHEMA_VERSION, time::HOUR_MS},
     runtime::failpoint,
     settings::sections::StoreSettings,
 };
-
-/// What a start tells the store.
-#[derive(Clone, Debug)]
-pub struct OpenInfo {
-    /// Drives every random draw; used when the store is created.
-    pub seed: u64,
-    /// `simulated`, `csv` or `live`; a store of another kind is refused.
-    pub data_kind: String,
-    /// SHA-256 of the effective settings, hex.
-    pub config_hash: String,
-    /// Program version.
-    pub version: String,
-    /// Logical time of the start.
-    pub now: Ts,
-    /// Paid in when the store is created.
-    pub deposits: BTreeMap<Asset, Money>,
-    /// Program time stands still while the process is down (an accelerated clock): then `now` counts for a new store only.
-    pub stands_still: bool,
-    /// Identity of a new store; absent = derived from seed, kind of data and time.
-    pub store_id: Option<Uuid>,
-}
-
-impl OpenInfo {
-    /// The identity a new store gets.
-    pub fn new_store_id(&self) -> Uuid {
-        self.store_id.unwrap_or_else(|| {
-            let text = format!("store:{}:{}:{}", self.seed, self.data_kind, self.now);
-            let digest: [u8; 32] = Sha256::digest(text).into();
-            let mut bytes = [0; 16];
-            bytes.copy_from_slice(&digest[..16]);
-            Uuid::new_v8(bytes)
-        })
-    }
-}
-
-/// What a start found.
-#[derive(Clone, Debug)]
-pub struct Opened {
-    /// The fold of the journal, this boot included.
-    pub state: State,
-    /// Epoch of this boot.
-    pub epoch: u32,
-    /// Facts for `RecoveryDone`; what the recovery of runs, decisions and trades does is added by its owners.
-    pub recovered: Recovered,
-    /// Set when this start is HALTED because of the store itself; the state says HALTED too.
-    pub halt: Option<HaltReason>,
-    /// Newest logical time before this boot, in the journal or noted beside it.
-    pub last_logical_time: Ts,
-    /// Prices after this instant may not have been worked on; absent for a new store. The row behind it is durable
-    /// before the journal's time moves on, and stays until the gap is worked off.
-    pub gap_from: Option<Ts>,
-    /// The store was created by this start.
-    pub created: bool,
-    /// The journal is damaged: every commit is refused and nothing is written.
-    pub frozen: bool,
-    /// A pause this start begins with, for reasons outside of the store.
-    pub pause: Option<String>,
-    /// What an operator should know.
-    pub warnings: Vec<String>,
-}
 
 /// The newest record.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,6 +64,7 @@ struct Memory {
 enum Backend {
     Durable(Box<Durable>),
     Memory(Box<Memory>),
+    MemoryDisk(Box<OnMemoryDisk>),
     Frozen { why: String, _lock: StoreLock },
 }
 
@@ -188,6 +132,20 @@ impl Store {
         Ok((store, opened))
     }
 
+    /// Opens or creates the store on a disk of memory, recovered as one in files is; `tap` sees every batch as soon as it
+    /// is durable. For simulations, whose disk fails and loses what was not synced.
+    ///
+    /// # Errors
+    /// A damaged journal, or a failure of the disk.
+    pub fn on_disk(
+        disk: &MemoryDisk,
+        settings: &StoreSettings,
+        info: &OpenInfo,
+        tap: Tap,
+    ) -> Result<(Store, Opened), StoreError> {
+        recover::open_memory_disk(disk, settings, info, tap)
+    }
+
     fn assemble(state: State, head: LineHash, backend: Backend) -> Store {
         let epoch = state.meta.epoch;
         let buffer = Vec::with_capacity(1 << 16);
@@ -197,6 +155,10 @@ impl Store {
 
     pub(super) fn durable(state: State, head: LineHash, durable: Durable) -> Store {
         Store::assemble(state, head, Backend::Durable(Box::new(durable)))
+    }
+
+    pub(super) fn on_memory_disk(state: State, head: LineHash, on_disk: OnMemoryDisk) -> Store {
+        Store::assemble(state, head, Backend::MemoryDisk(Box::new(on_disk)))
     }
 
     pub(super) fn frozen(state: State, head: LineHash, why: String, lock: StoreLock) -> Store {
@@ -271,6 +233,7 @@ impl Store {
         let first = self.state.meta.seq + 1;
         let done = self.stage(batch).and_then(|result| self.write(first).map(|()| result));
         self.poisoned = done.is_err();
+        self.tell(done.as_ref().map(std::slice::from_ref).unwrap_or_default());
         done
     }
 
@@ -288,7 +251,19 @@ impl Store {
         let staged: Result<Vec<CommitResult>, Fatal> = batches.into_iter().map(|batch| self.stage(batch)).collect();
         let done = staged.and_then(|results| self.write(first).map(|()| results));
         self.poisoned = done.is_err();
+        self.tell(done.as_deref().unwrap_or_default());
         done
+    }
+
+    /// Shows durable batches to whoever watches a disk of memory.
+    fn tell(&mut self, results: &[CommitResult]) {
+        if let Backend::MemoryDisk(on_disk) = &mut self.backend {
+            let position = on_disk.journal.position();
+            let start = Start { seq: self.state.meta.seq, prev: self.framer.head(), position };
+            for committed in results.iter().flatten() {
+                (on_disk.tap)(&committed.records, start);
+            }
+        }
     }
 
     fn ready(&self) -> Result<(), Fatal> {
@@ -369,6 +344,7 @@ impl Store {
                     out.write_all(&self.buffer).map_err(|source| Fatal::Journal { what: "append to", path, source })?;
                 }
             }
+            Backend::MemoryDisk(on_disk) => on_disk.write(&self.buffer, first, &self.state, self.framer.head())?,
             Backend::Frozen { .. } => {}
         }
         self.buffer.clear();
@@ -392,6 +368,11 @@ impl Store {
                     }
                 }
             }
+            Backend::MemoryDisk(on_disk) => {
+                for change in changes {
+                    on_disk.disk.aux_put(change.tree, &change.key, change.value.as_deref())?;
+                }
+            }
             Backend::Frozen { .. } => {}
         }
         Ok(())
@@ -408,6 +389,7 @@ impl Store {
                 let rows = memory.aux.iter().filter(|((name, _), _)| name == tree);
                 Ok(rows.map(|((_, key), value)| (key.clone(), value.clone())).collect())
             }
+            Backend::MemoryDisk(on_disk) => Ok(on_disk.disk.aux_rows(tree)),
             Backend::Frozen { .. } => Ok(Vec::new()),
         }
     }
@@ -420,6 +402,7 @@ impl Store {
         self.ready()?;
         match &self.backend {
             Backend::Durable(durable) => durable.db.aux_flush(),
+            Backend::MemoryDisk(on_disk) => on_disk.disk.aux_flush(),
             _ => Ok(()),
         }
     }
@@ -432,6 +415,7 @@ impl Store {
         self.ready()?;
         match &mut self.backend {
             Backend::Durable(durable) => durable.checkpoint(&self.state, self.framer.head()),
+            Backend::MemoryDisk(on_disk) => on_disk.checkpoint(&self.state, self.framer.head()),
             _ => Ok(()),
         }
     }
@@ -455,6 +439,7 @@ impl Store {
                 }
                 durable.db.aux_flush()
             }
+            Backend::MemoryDisk(on_disk) => on_disk.close(&self.state, self.framer.head()),
             Backend::Memory(memory) => {
                 let path = PathBuf::from("journal copy");
                 let flushed = memory.out.as_mut().map_or(Ok(()), |out| out.flush());

@@ -46,6 +46,9 @@ pub fn plain_files() -> Opener {
     })
 }
 
+/// Makes the names in the journal's directory durable.
+pub type SyncNames = Box<dyn Fn(&Path) -> io::Result<()> + Send>;
+
 /// Name of the segment that begins with record `first`.
 pub fn segment_name(first: u64) -> String {
     format!("{first:020}.jsonl")
@@ -70,6 +73,7 @@ pub struct Position {
 pub struct Journal {
     dir: PathBuf,
     opener: Opener,
+    sync_names: SyncNames,
     file: Option<Box<dyn JournalFile>>,
     path: PathBuf,
     position: Position,
@@ -87,7 +91,29 @@ impl Journal {
     /// Continues at `position`; `day` is the UTC day of the newest record, `limit` the bytes that close a segment.
     pub fn new(dir: PathBuf, opener: Opener, position: Position, day: i64, limit: u64) -> Journal {
         let path = dir.join(segment_name(position.segment));
-        Journal { dir, opener, file: None, path, position, day, limit }
+        Journal { dir, opener, sync_names: Box::new(files::sync_dir), file: None, path, position, day, limit }
+    }
+
+    /// The same journal in a directory that is not one of the file system.
+    #[must_use]
+    pub fn naming(mut self, sync_names: SyncNames) -> Journal {
+        self.sync_names = sync_names;
+        self
+    }
+
+    /// Makes durable what an earlier process may have left unsynced when it was killed: the end of the newest segment, and
+    /// its name. A start reads it, so nothing may be built upon it before; a new segment would not sync it any more.
+    ///
+    /// # Errors
+    /// [`Fatal::Journal`]; the process must end.
+    pub fn adopt(&mut self) -> Result<(), Fatal> {
+        if self.position.segment == 0 {
+            return Ok(());
+        }
+        let mut file = (self.opener)(&self.path, false).map_err(|e| fatal("open", &self.path, e))?;
+        file.sync().map_err(|e| fatal("sync", &self.path, e))?;
+        self.file = Some(file);
+        (self.sync_names)(&self.dir).map_err(|e| fatal("sync", &self.dir, e))
     }
 
     /// Where the journal ends.
@@ -130,7 +156,7 @@ impl Journal {
         self.path = self.dir.join(segment_name(first));
         let created = failpoint::write("journal.create").and_then(|()| (self.opener)(&self.path, true));
         self.file = Some(created.map_err(|e| fatal("create", &self.path, e))?);
-        let synced = failpoint::write("journal.dir_sync").and_then(|()| files::sync_dir(&self.dir));
+        let synced = failpoint::write("journal.dir_sync").and_then(|()| (self.sync_names)(&self.dir));
         synced.map_err(|e| fatal("sync", &self.dir, e))?;
         self.position = Position { segment: first, offset: 0 };
         Ok(())

@@ -4,7 +4,6 @@
 //! that is not complete. Anything else is damage and is reported with its place; nothing here changes a file.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -14,6 +13,7 @@ use super::{
     files,
     frame::{self, LineDefect, LineHash, NO_LINE},
     journal::{Position, segment_first, segment_name},
+    segments::{Folder, Segments},
 };
 use crate::{model::Record, runtime::failpoint};
 
@@ -68,7 +68,11 @@ impl From<Damage> for ReadError {
 /// # Errors
 /// The directory cannot be read.
 pub fn segments(dir: &Path) -> Result<Vec<u64>, StoreError> {
-    let names = files::names(dir).map_err(|e| StoreError::io("list", dir, e))?;
+    segments_in(&Folder(dir))
+}
+
+fn segments_in(files: &impl Segments) -> Result<Vec<u64>, StoreError> {
+    let names = files.names().map_err(|e| StoreError::io("list", &files.path(""), e))?;
     Ok(names.iter().filter_map(|name| segment_first(name)).collect())
 }
 
@@ -82,18 +86,30 @@ pub fn read(
     start: Start,
     each: &mut dyn FnMut(&mut Vec<Record>) -> Result<(), String>,
 ) -> Result<End, ReadError> {
-    let all = segments(dir).map_err(ReadError::Refused)?;
-    check_earlier(dir, &all, start.position.segment)?;
+    read_in(&Folder(dir), start, each)
+}
+
+/// As [`read`], from any place segments lie in.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_in<S: Segments>(
+    files: &S,
+    start: Start,
+    each: &mut dyn FnMut(&mut Vec<Record>) -> Result<(), String>,
+) -> Result<End, ReadError> {
+    let all = segments_in(files).map_err(ReadError::Refused)?;
+    check_earlier(files, &all, start.position.segment)?;
     let rest: Vec<u64> = all.iter().copied().filter(|first| *first >= start.position.segment.max(1)).collect();
     if rest.first().copied().unwrap_or(0) != start.position.segment && start.seq > 0 {
         let what = "the segment the newest checkpoint points into is missing";
         return Err(damage(start.position.segment, 1, start.position.segment, what).into());
     }
     if start.seq > 0 {
-        check_start(dir, start)?;
+        check_start(files, start)?;
     }
     let mut reader = Reader {
-        dir,
+        files,
         end: End { seq: start.seq, prev: start.prev, position: start.position, segments: 0, torn: None },
         prev: start.prev,
         seq: start.seq,
@@ -107,8 +123,8 @@ pub fn read(
     Ok(reader.end)
 }
 
-struct Reader<'a> {
-    dir: &'a Path,
+struct Reader<'a, S> {
+    files: &'a S,
     end: End,
     /// Chain and number of the newest line, which may be inside an open batch.
     prev: LineHash,
@@ -119,14 +135,14 @@ struct Reader<'a> {
     scratch: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl<S: Segments> Reader<'_, S> {
     fn segment(
         &mut self,
         first: u64,
         newest: bool,
         each: &mut dyn FnMut(&mut Vec<Record>) -> Result<(), String>,
     ) -> Result<(), ReadError> {
-        let path = self.dir.join(segment_name(first));
+        let path = self.files.path(&segment_name(first));
         let io = |error| ReadError::Refused(StoreError::io("read", &path, error));
         if first != self.end.position.segment {
             if first != self.seq + 1 {
@@ -135,8 +151,7 @@ impl Reader<'_> {
             self.end.position = Position { segment: first, offset: 0 };
         }
         self.end.segments += 1;
-        let mut file = File::open(&path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
+        let (mut file, length) = self.files.open(&segment_name(first)).map_err(io)?;
         file.seek(SeekFrom::Start(self.end.position.offset)).map_err(io)?;
         let mut input = BufReader::with_capacity(1 << 18, file);
         let mut line = Vec::new();
@@ -226,14 +241,12 @@ fn damage(segment: u64, line: u64, seq: u64, what: &str) -> Damage {
 }
 
 /// Segments before the one reading begins in: each must end where the next begins.
-fn check_earlier(dir: &Path, all: &[u64], start: u64) -> Result<(), ReadError> {
+fn check_earlier(files: &impl Segments, all: &[u64], start: u64) -> Result<(), ReadError> {
     if let Some(first) = all.first().filter(|first| **first != 1) {
         return Err(damage(*first, 1, 1, "the segments before it are missing").into());
     }
     for pair in all.windows(2).filter(|pair| pair[1] <= start) {
-        let path = dir.join(segment_name(pair[0]));
-        let length = std::fs::metadata(&path).map_err(|e| ReadError::Refused(StoreError::io("read", &path, e)))?.len();
-        let line = line_ending_at(&path, length).map_err(ReadError::Refused)?;
+        let line = line_ending_at(files, pair[0], None).map_err(ReadError::Refused)?;
         let seq = line.as_deref().and_then(frame::peek_seq).unwrap_or(0);
         if seq + 1 != pair[1] {
             let what = format!("it begins after {}, but the segment before it ends with {seq}", pair[1] - 1);
@@ -244,9 +257,9 @@ fn check_earlier(dir: &Path, all: &[u64], start: u64) -> Result<(), ReadError> {
 }
 
 /// The line before `start` must be the one the checkpoint saw.
-fn check_start(dir: &Path, start: Start) -> Result<(), ReadError> {
-    let path = dir.join(segment_name(start.position.segment));
-    let line = line_ending_at(&path, start.position.offset).map_err(ReadError::Refused)?;
+fn check_start(files: &impl Segments, start: Start) -> Result<(), ReadError> {
+    let line =
+        line_ending_at(files, start.position.segment, Some(start.position.offset)).map_err(ReadError::Refused)?;
     let matches = line.is_some_and(|line| frame::line_hash(&line) == start.prev);
     if matches {
         return Ok(());
@@ -255,11 +268,15 @@ fn check_start(dir: &Path, start: Start) -> Result<(), ReadError> {
     Err(damage(start.position.segment, start.seq + 1 - start.position.segment.min(start.seq), start.seq, what).into())
 }
 
-/// The line whose newline is the byte before `end`, without it; absent when there is none.
-fn line_ending_at(path: &Path, end: u64) -> Result<Option<Vec<u8>>, StoreError> {
-    let io = |error: io::Error| StoreError::io("read", path, error);
-    let mut file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() < end || end == 0 {
+/// The line whose newline is the byte before `end` (the end of the file when absent), without it; absent when there is
+/// none.
+fn line_ending_at(files: &impl Segments, segment: u64, end: Option<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+    let name = segment_name(segment);
+    let path = files.path(&name);
+    let io = |error: io::Error| StoreError::io("read", &path, error);
+    let (mut file, length) = files.open(&name).map_err(io)?;
+    let end = end.unwrap_or(length);
+    if length < end || end == 0 {
         return Ok(None);
     }
     let mut span = 1u64 << 16;

@@ -8,12 +8,14 @@ use super::{
     batch::AuxChange,
     checkpoint::{self, Checkpoint},
     core::{Durable, OpenInfo, Opened, Store},
-    error::{Damage, HaltReason, StoreError},
+    error::{Damage, Fatal, HaltReason, StoreError},
     files,
     identity::{self, Found},
     journal::{Journal, Opener},
     lock::{self, StoreLock},
+    memory_disk::{MemoryDisk, OnMemoryDisk, Tap},
     reader::{self, End, ReadError, Start},
+    segments::{Folder, Segments},
     state_db::{self, StateDb},
     touched::Touched,
 };
@@ -55,18 +57,7 @@ pub(super) fn open(
         files::create_dir(&data.join(name))?;
         files::restrict_dir(&data.join(name))?;
     }
-    let mut opened = Opened {
-        state: State::default(),
-        epoch: 0,
-        recovered: Recovered::default(),
-        halt: None,
-        last_logical_time: Ts::default(),
-        gap_from: None,
-        created: false,
-        frozen: false,
-        pause: None,
-        warnings: Vec::new(),
-    };
+    let mut opened = nothing_found();
     let identity = identify(data, info, &mut opened)?;
     let (checkpoint, wrong) = checkpoint::newest(&data.join(CHECKPOINTS))?;
     opened.warnings.extend(wrong);
@@ -80,13 +71,19 @@ pub(super) fn open(
         opened.recovered.torn_bytes = *bytes;
         opened.warnings.push(format!("a torn tail of {bytes} bytes was moved to {} ({why})", aside.display()));
     }
+    let day = folded.state.meta.logical_time.day();
+    let limit = u64::from(settings.segment_mib.max(1)) << 20;
+    let mut journal = Journal::new(data.join(JOURNAL), opener, folded.end.position, day, limit);
+    // Before the embedded store: it must never know more than the journal.
+    journal.adopt()?;
     let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
     describe(&folded, &mut opened);
-    note_gap(&db, &mut opened)?;
+    note_gap(&db.aux_rows(META)?, &mut opened, |from| {
+        let value = Some(from.as_bytes().to_vec());
+        db.aux_write(&[AuxChange { tree: META, key: GAP_FROM.to_owned(), value }])?;
+        db.aux_flush()
+    })?;
     let Folded { state, end, start, checkpoint_at, .. } = folded;
-    let day = state.meta.logical_time.day();
-    let limit = u64::from(settings.segment_mib.max(1)) << 20;
-    let journal = Journal::new(data.join(JOURNAL), opener, end.position, day, limit);
     // Without a checkpoint the first one is due a full interval after the start.
     let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
     let epoch = state.meta.epoch.max(epoch_seen) + 1;
@@ -99,6 +96,65 @@ pub(super) fn open(
 
 /// Code of the halt of a copied, moved or restored store; left by adopting it.
 pub const STORE_MOVED: &str = "store_moved";
+
+fn nothing_found() -> Opened {
+    Opened {
+        state: State::default(),
+        epoch: 0,
+        recovered: Recovered::default(),
+        halt: None,
+        last_logical_time: Ts::default(),
+        gap_from: None,
+        created: false,
+        frozen: false,
+        pause: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// The same recovery from a disk of memory. There is no lock, no identity and no embedded store: the state is the fold,
+/// and what is kept beside the journal lies on the disk as rows.
+///
+/// # Errors
+/// A damaged journal, or a failure of the disk; nothing is halted or frozen, because nothing but a torn tail may happen.
+pub(super) fn open_memory_disk(
+    disk: &MemoryDisk,
+    settings: &StoreSettings,
+    info: &OpenInfo,
+    tap: Tap,
+) -> Result<(Store, Opened), StoreError> {
+    let mut opened = nothing_found();
+    let failed = |error: std::io::Error| StoreError::io("read", Path::new(JOURNAL), error);
+    let (checkpoint, wrong) = disk.newest_checkpoint();
+    opened.warnings.extend(wrong);
+    let folded = fold_in(disk, checkpoint).map_err(|error| match error {
+        ReadError::Refused(error) => error,
+        ReadError::Damage(damage) => failed(std::io::Error::other(damage.to_string())),
+    })?;
+    if let Some((bytes, _)) = &folded.end.torn {
+        disk.cut(folded.end.position)
+            .map_err(|error| StoreError::io("cut the torn tail of", Path::new(JOURNAL), error))?;
+        opened.recovered.torn_bytes = *bytes;
+    }
+    opened.recovered.rebuilt = folded.state.meta.seq > 0;
+    describe(&folded, &mut opened);
+    note_gap(&disk.aux_rows(META), &mut opened, |from| {
+        disk.aux_put(META, GAP_FROM, Some(from.as_bytes()))?;
+        disk.aux_flush()
+    })?;
+    let Folded { state, end, start, checkpoint_at, .. } = folded;
+    let day = state.meta.logical_time.day();
+    let limit = u64::from(settings.segment_mib.max(1)) << 20;
+    let mut journal = Journal::new(JOURNAL.into(), disk.opener(), end.position, day, limit).naming(disk.sync_names());
+    journal.adopt()?;
+    let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
+    let epoch = state.meta.epoch + 1;
+    let on_disk = OnMemoryDisk { disk: disk.clone(), settings: settings.clone(), journal, checkpoint, tap };
+    let mut store = Store::on_memory_disk(state, end.prev, on_disk);
+    let opened = store.boot(info, info.new_store_id(), epoch, opened)?;
+    Ok((store, opened))
+}
+
 /// Auxiliary tree of a few instants.
 pub const META: &str = "meta";
 /// Row of [`META`]: the highest logical time of earlier processes, when nothing was committed since.
@@ -112,8 +168,11 @@ pub const GAP_FROM: &str = "gap_from";
 
 /// Reads the instants kept beside the journal. The start of the gap is noted before `Booted` moves the journal's time:
 /// a crash in the middle of working the gap off must not shorten it.
-fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {
-    let rows = db.aux_rows(META)?;
+fn note_gap(
+    rows: &[(String, Vec<u8>)],
+    opened: &mut Opened,
+    keep: impl FnOnce(&str) -> Result<(), Fatal>,
+) -> Result<(), StoreError> {
     let instant = |name: &str| {
         let (_, value) = rows.iter().find(|(key, _)| key == name)?;
         std::str::from_utf8(value).ok()?.parse().ok().map(Ts)
@@ -125,9 +184,7 @@ fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {
     let known = instant(GAP_FROM);
     let from = known.unwrap_or(opened.last_logical_time);
     if known.is_none() {
-        let value = Some(from.0.to_string().into_bytes());
-        db.aux_write(&[AuxChange { tree: META, key: GAP_FROM.to_owned(), value }])?;
-        db.aux_flush()?;
+        keep(&from.0.to_string())?;
     }
     opened.gap_from = Some(from);
     Ok(())
@@ -168,13 +225,17 @@ fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::U
 }
 
 /// Step 3: folds the journal from `checkpoint` on.
-pub(super) fn fold(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<Folded, ReadError> {
+fn fold(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<Folded, ReadError> {
+    fold_in(&Folder(dir), checkpoint)
+}
+
+pub(super) fn fold_in<S: Segments>(files: &S, checkpoint: Option<Checkpoint>) -> Result<Folded, ReadError> {
     let (start, checkpoint_at, mut state) = match checkpoint {
         Some(found) => (found.start, found.at, found.state),
         None => (Start::BEGINNING, Ts::default(), State::default()),
     };
     let mut tail = Vec::new();
-    let end = reader::read(dir, start, &mut |batch| {
+    let end = reader::read_in(files, start, &mut |batch| {
         for record in batch.drain(..) {
             state.apply(&record).map_err(|misfit| misfit.to_string())?;
             tail.push(record);

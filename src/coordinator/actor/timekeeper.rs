@@ -40,6 +40,8 @@ pub struct Outside {
     pub free_space: Option<SpaceSource>,
     /// Highest program time of earlier processes.
     pub persisted: Ts,
+    /// The wall is read and program time noted so many times less often; 0 as 1. For simulations of years.
+    pub seldom: u32,
 }
 
 /// The coordinator's part.
@@ -79,7 +81,7 @@ impl Coordinator {
             self.time.rule = Some(rule);
             post("store", &self.links.store, AuxWrite(vec![AuxRow::remove(META, LEFT_WALL.to_owned())]));
             self.obey(step, reading.wall, ctx);
-            ctx.run_interval(OBSERVE, Self::observe_clock);
+            ctx.run_interval(OBSERVE * self.time.outside.seldom.max(1), Self::observe_clock);
         } else {
             self.put_meta(LEFT_WALL, 1);
             if held {
@@ -90,7 +92,7 @@ impl Coordinator {
             self.look_at_space(ctx);
             ctx.run_interval(SPACE, |actor, ctx| actor.look_at_space(ctx));
         }
-        ctx.run_interval(PERSIST, |actor, _| actor.note_time());
+        ctx.run_interval(PERSIST * self.time.outside.seldom.max(1), |actor, _| actor.note_time());
     }
 
     /// The operator's word for the clock: what was distrusted so far counts no more; a new jump pauses again.

@@ -1,0 +1,103 @@
+//! When and how the disk of one process fails: at most once, because the program ends with the first failure.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rand::{Rng, seq::IndexedRandom};
+
+use super::plan::{Fault, Plan};
+use crate::store::memory_disk::{DiskAnswer, DiskOp, Faults};
+
+/// Operations that are too rare to be met by counting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rare {
+    Create,
+    SyncNames,
+    Checkpoint,
+    Sync,
+}
+
+impl Rare {
+    const fn is(self, op: DiskOp) -> bool {
+        matches!(
+            (self, op),
+            (Rare::Create, DiskOp::Create)
+                | (Rare::SyncNames, DiskOp::SyncNames)
+                | (Rare::Checkpoint, DiskOp::Checkpoint)
+                | (Rare::Sync, DiskOp::Sync)
+        )
+    }
+}
+
+/// One failure, at the operation of that number.
+#[derive(Clone, Debug)]
+pub struct DiskFaults {
+    at: u64,
+    /// Only an operation of this kind, the first one from there on; absent = any.
+    only: Option<Rare>,
+    /// The process dies there instead of seeing an error.
+    dies: bool,
+    kind: io::ErrorKind,
+    /// Part of an append that reaches the disk, in 1/256.
+    part: u8,
+    struck: Arc<AtomicBool>,
+}
+
+impl DiskFaults {
+    /// The failure of one life; absent when its disk works.
+    pub fn draw(plan: &Plan, life: u32) -> Option<DiskFaults> {
+        let mut rng = plan.stream("disk", life);
+        let (crash, store) = (plan.faults.has(Fault::Crash), plan.faults.has(Fault::Store));
+        let dies = rng.random_bool(0.5);
+        // Half of the lives end within a commit, some of them within the first ones.
+        if !(if dies { crash } else { store }) || rng.random_bool(0.4) {
+            return None;
+        }
+        let most = [10, 200, 2_000, 10_000].choose(&mut rng).copied().unwrap_or(10);
+        let kinds = [io::ErrorKind::Other, io::ErrorKind::StorageFull, io::ErrorKind::TimedOut];
+        Some(DiskFaults {
+            at: rng.random_range(0..most),
+            only: [None, None, Some(Rare::Create), Some(Rare::SyncNames), Some(Rare::Checkpoint), Some(Rare::Sync)]
+                .choose(&mut rng)
+                .copied()
+                .flatten(),
+            dies,
+            kind: kinds.choose(&mut rng).copied().unwrap_or(io::ErrorKind::Other),
+            part: rng.random(),
+            struck: Arc::default(),
+        })
+    }
+
+    /// What the disk asks.
+    pub fn injector(&self) -> Faults {
+        let faults = self.clone();
+        let mut asked = 0;
+        Box::new(move |op| {
+            asked += 1;
+            let fits = asked > faults.at && faults.only.is_none_or(|rare| rare.is(op));
+            if !fits || faults.struck.swap(true, Ordering::Relaxed) {
+                return DiskAnswer::Done;
+            }
+            let part = match op {
+                DiskOp::Append(bytes) => bytes * usize::from(faults.part) / 256,
+                _ => 0,
+            };
+            if faults.dies { DiskAnswer::Dies(part) } else { DiskAnswer::Fails(faults.kind, part) }
+        })
+    }
+
+    /// True when it happened.
+    pub fn struck(&self) -> bool {
+        self.struck.load(Ordering::Relaxed)
+    }
+
+    /// A crash within a commit, not an error of the disk.
+    pub fn is_crash(&self) -> bool {
+        self.dies
+    }
+}

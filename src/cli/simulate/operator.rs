@@ -1,0 +1,91 @@
+//! The operator of a simulation. Calm, somebody who resumes and resets a few times a day; with the fault `commands`,
+//! anything at any time, wrong names and repeated keys included.
+
+use rand::{Rng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::plan::{Fault, Plan};
+use crate::{
+    cli::system::System,
+    coordinator::messages::Operate,
+    model::{Command, CoordinatorState, State, TaskName, time::HOUR_MS, time::MINUTE_MS},
+};
+
+/// Outlives processes: keys go on, and a command may be sent again to the next process.
+pub struct Operator {
+    rng: ChaCha8Rng,
+    sent: u64,
+    last: Option<(String, Command)>,
+}
+
+impl Operator {
+    /// The operator of a plan.
+    pub fn new(plan: &Plan) -> Operator {
+        Operator { rng: plan.stream("operator", 0), sent: 0, last: None }
+    }
+
+    /// Does something, or nothing; milliseconds until the next time.
+    pub fn act(&mut self, system: &System, plan: &Plan) -> u64 {
+        let wild = plan.faults.has(Fault::Commands);
+        let commands = {
+            let state = system.view.read();
+            if wild { self.anything(&state) } else { calm(&state) }
+        };
+        for command in commands {
+            let repeated = self.last.take().filter(|_| wild && self.rng.random_bool(0.05));
+            let (key, command) = repeated.unwrap_or_else(|| {
+                self.sent += 1;
+                (format!("simulated-{}", self.sent), command)
+            });
+            self.last = Some((key.clone(), command.clone()));
+            let desk = system.desk.clone();
+            actix_rt::spawn(async move {
+                // The answer may never come: the process may end first.
+                let _ = desk.send(Operate { key, command, source: "simulated".to_owned() }).await;
+            });
+        }
+        let most = if wild { 3 * HOUR_MS } else { 6 * HOUR_MS };
+        self.rng.random_range(MINUTE_MS..most).unsigned_abs()
+    }
+
+    fn anything(&mut self, state: &State) -> Vec<Command> {
+        let rng = &mut self.rng;
+        if state.coordinator.state != CoordinatorState::Running && rng.random_bool(0.6) {
+            return calm(state);
+        }
+        let task = || TaskName::ALL.map(TaskName::name);
+        let reason = String::new;
+        vec![match rng.random_range(0..16) {
+            0 | 1 => Command::Pause { reason: reason() },
+            2 => Command::Halt { reason: reason() },
+            3 => Command::Resume {},
+            4 => Command::Reset { halt_id: "nobody-1".to_owned() },
+            5 | 6 => Command::CloseAll { reason: reason() },
+            7 => Command::CancelScheduled {
+                id: state.plans.keys().next_back().map_or_else(|| "none".to_owned(), ToString::to_string),
+            },
+            8 => {
+                let legs: Vec<_> = state.plans.values().flat_map(|plan| &plan.legs).map(|leg| leg.key).collect();
+                Command::CancelScheduled { id: legs.choose(rng).map_or_else(|| "none".to_owned(), ToString::to_string) }
+            }
+            9 => Command::DisableTask { task: task().choose(rng).map_or("", |name| name).to_owned() },
+            10 | 11 => Command::EnableTask { task: task().choose(rng).map_or("", |name| name).to_owned() },
+            _ => Command::RunTask {
+                task: task().choose(rng).map_or("", |name| name).to_owned(),
+                symbol: ["BTC/USDT", "XRP/USDT", "ETH/USDT"].choose(rng).map_or("", |name| name).to_owned(),
+            },
+        }]
+    }
+}
+
+/// What leads back to trading.
+fn calm(state: &State) -> Vec<Command> {
+    let mut commands = Vec::new();
+    if let Some(halt) = &state.coordinator.halt {
+        commands.push(Command::Reset { halt_id: halt.id.clone() });
+    }
+    if state.coordinator.state != CoordinatorState::Running {
+        commands.push(Command::Resume {});
+    }
+    commands
+}
