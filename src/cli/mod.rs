@@ -7,6 +7,7 @@ pub mod journal;
 pub mod logging;
 pub mod run;
 pub mod system;
+pub mod torture;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -111,6 +112,9 @@ enum Subcommands {
     /// Read-only work on the journal, also while the process is down
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// What a store must withstand, tried on stores of its own
+    #[command(subcommand)]
+    Torture(torture::TortureCommand),
     /// Check, show and explain settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -152,6 +156,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
         Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings.data_dir, &command),
+        Subcommands::Torture(command) => torture::torture(&command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
     }
 }
