@@ -10,6 +10,7 @@ pub mod core;
 pub mod error;
 pub mod files;
 pub mod frame;
+pub mod guard;
 pub mod identity;
 pub mod journal;
 pub mod lock;

@@ -138,7 +138,9 @@ impl Reader<'_> {
         let mut file = File::open(&path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         file.seek(SeekFrom::Start(self.end.position.offset)).map_err(io)?;
-        let mut input = BufReader::with_capacity(1 << 18, file);
+        // What is appended while this is read is not looked at: half of a line would look like damage.
+        let unread = length.saturating_sub(self.end.position.offset);
+        let mut input = BufReader::with_capacity(1 << 18, file.take(unread));
         let mut line = Vec::new();
         let mut at = self.end.position.offset;
         loop {

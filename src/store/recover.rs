@@ -64,7 +64,7 @@ pub(super) fn open(
         frozen: false,
         warnings: Vec::new(),
     };
-    let identity = identify(data, info, &mut opened)?;
+    let identified = identify(data, info, &mut opened)?;
     let (checkpoint, wrong) = checkpoint::newest(&data.join(CHECKPOINTS))?;
     opened.warnings.extend(wrong);
     let folded = match fold(&data.join(JOURNAL), checkpoint.clone()) {
@@ -77,6 +77,7 @@ pub(super) fn open(
         opened.recovered.torn_bytes = *bytes;
         opened.warnings.push(format!("a torn tail of {bytes} bytes was moved to {} ({why})", aside.display()));
     }
+    let identity = agree(data, identified, folded.state.meta.store, info, &mut opened)?;
     let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
     describe(&folded, &mut opened);
     note_gap(&db, &mut opened)?;
@@ -124,13 +125,26 @@ fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Step 2: the same store in the same place, a copy, or a new one.
-fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::Uuid, StoreError> {
-    let moved = |why: &str| {
-        let text = format!("{why}; check that the original is not running, then adopt this store");
-        Some(HaltReason { code: "store_moved", text })
+/// The HALTED start of a store that is not proven to be the original.
+fn moved(why: &str) -> Option<HaltReason> {
+    let text = format!("{why}; check that the original is not running, then adopt this store");
+    Some(HaltReason { code: "store_moved", text })
+}
+
+/// Step 2: the same store in the same place, a copy, or a new one. Absent when the file does not tell which store this
+/// is, although there is a journal.
+fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<Option<uuid::Uuid>, StoreError> {
+    let has_journal = !reader::segments(&data.join(JOURNAL))?.is_empty();
+    let found = match identity::read(data) {
+        Err(StoreError::BadIdentity { path, why }) if has_journal => {
+            let aside = files::move_aside(&path, "damaged", info.now.0);
+            let aside = aside.map_err(|e| StoreError::io("move aside", &path, e))?;
+            opened.halt = moved(&format!("identity.json cannot be read ({why}) and is kept as {}", aside.display()));
+            return Ok(None);
+        }
+        other => other?,
     };
-    let identity = match identity::read(data)? {
+    let identity = match found {
         Found::Same(identity) => identity,
         Found::Moved(identity) => {
             opened.halt = moved("this directory is a copy or a restored backup");
@@ -140,19 +154,35 @@ fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::U
             opened.warnings.push("the file system reports neither inode nor birth time; a copy is not noticed".into());
             identity
         }
-        Found::None if reader::segments(&data.join(JOURNAL))?.is_empty() => {
-            identity::write(data, info.new_store_id(), &info.data_kind)?
-        }
+        Found::None if !has_journal => identity::write(data, info.new_store_id(), &info.data_kind)?,
         Found::None => {
             opened.halt = moved("identity.json is missing beside a journal");
-            identity::write_unproven(data, info.new_store_id(), &info.data_kind)?
+            return Ok(None);
         }
     };
     if identity.data_kind != info.data_kind {
         let (stored, asked) = (identity.data_kind, info.data_kind.clone());
         return Err(StoreError::OtherDataKind { path: data.to_owned(), stored, asked });
     }
-    Ok(identity.store)
+    Ok(Some(identity.store))
+}
+
+/// The journal knows which store it is of: an identity that is absent or names another one is written anew, and counts
+/// as moved until it is adopted.
+fn agree(
+    data: &Path,
+    identified: Option<uuid::Uuid>,
+    journal: uuid::Uuid,
+    info: &OpenInfo,
+    opened: &mut Opened,
+) -> Result<uuid::Uuid, StoreError> {
+    let store = if journal.is_nil() { identified.unwrap_or_else(|| info.new_store_id()) } else { journal };
+    if identified != Some(store) {
+        let other = || moved("identity.json names another store than the journal");
+        opened.halt = opened.halt.take().or_else(other);
+        identity::write_unproven(data, store, &info.data_kind)?;
+    }
+    Ok(store)
 }
 
 /// Step 3: folds the journal from `checkpoint` on.
@@ -196,6 +226,7 @@ fn frozen(
         Ok(())
     });
     let halt = HaltReason { code: "journal_damaged", text: damage.to_string() };
+    opened.recovered.records = good.meta.seq;
     opened.last_logical_time = good.meta.logical_time;
     opened.epoch = good.meta.epoch + 1;
     let at = info.now.max(good.meta.logical_time);
@@ -214,7 +245,6 @@ fn frozen(
         // A change of the coordinator state fits every state.
         let _ = good.apply(&record);
     }
-    opened.recovered.records = good.meta.seq;
     opened.frozen = true;
     opened.halt = Some(halt);
     opened.state = good.clone();

@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +16,7 @@ use sled::{
 use super::{
     error::Fatal,
     files, frame,
+    guard::guarded,
     objects::{self, META, TREES},
     touched::{ObjectKey, Touched},
 };
@@ -62,7 +62,8 @@ pub struct Loaded {
 pub fn open(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     let path = path.to_owned();
     let thread = std::thread::Builder::new().name("state-open".to_owned());
-    let thread = thread.spawn(move || open_here(&path, cache_mib)).map_err(|error| error.to_string())?;
+    let work = move || guarded(|| open_here(&path, cache_mib)).and_then(|opened| opened);
+    let thread = thread.spawn(work).map_err(|error| error.to_string())?;
     thread.join().map_err(|_| "it panicked while it was opened".to_owned())?
 }
 
@@ -121,11 +122,12 @@ impl StateDb {
     /// # Errors
     /// The first thing that cannot be read, for people.
     pub fn load(&self) -> Result<State, String> {
-        objects::load(&mut |tree| {
+        let read = || objects::load(&mut |tree| {
             let tree = self.trees.get(tree).ok_or("a tree is missing")?;
             let rows = tree.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
             rows.collect::<Result<_, _>>().map_err(|error: sled::Error| error.to_string())
-        })
+        });
+        guarded(read).and_then(|state| state)
     }
 
     /// Brings the touched objects, `meta/journal_seq` and `meta/epoch` to `state` in one durable transaction.
@@ -223,8 +225,7 @@ impl StateDb {
 
     /// A panic of the library is a failure like any other: the journal has the record already.
     fn guarded<T>(&self, work: impl FnOnce(&StateDb) -> Result<T, Fatal>) -> Result<T, Fatal> {
-        catch_unwind(AssertUnwindSafe(|| work(self)))
-            .unwrap_or_else(|_| Err(Fatal::Embedded("the library panicked".to_owned())))
+        guarded(|| work(self)).unwrap_or_else(|text| Err(Fatal::Embedded(text)))
     }
 
     /// Stores `value` under `key` of the auxiliary tree `name`; durable with the next flush.

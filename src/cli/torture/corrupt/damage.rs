@@ -237,7 +237,8 @@ fn edit(bytes: &mut Vec<u8>, target: Target, way: Way, rng: &mut impl Rng) -> Op
             let cut = rng.random_range(from..to.max(from + 1)).min(length);
             let mut more = bytes[from..cut].to_vec();
             if more.is_empty() {
-                more.push(rng.random_range(0..=255));
+                // No white space: that would change nothing in a JSON text.
+                more.push(rng.random_range(128..=255));
             }
             bytes.extend_from_slice(&more);
             format!("{} bytes after byte {length}", more.len())

@@ -129,6 +129,9 @@ pub fn judge(whole: &Whole, damage: &Damage, found: &Found, set_aside: bool, had
         if !found.is_halted {
             return Err(format!("{code}, but the program is not HALTED"));
         }
+        if damage.target == Target::Checkpoint {
+            return Err(format!("HALTED over a whole journal: {text}"));
+        }
         if found.frozen {
             return Ok(Outcome::Halted(code.clone()));
         }

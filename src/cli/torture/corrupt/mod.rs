@@ -68,11 +68,11 @@ struct Case {
     outcome: Result<Outcome, String>,
 }
 
-/// The two ways a store is left, and what each folds to.
+/// The ways a store is left, and what each folds to.
 struct Samples {
     home: PathBuf,
-    killed: Whole,
-    stopped: Whole,
+    /// By a kill; after a clean stop; by a kill after one more start.
+    stores: Vec<(&'static str, Whole)>,
 }
 
 /// Runs all cases and prints the table; exit 1 when one is a violation.
@@ -85,7 +85,10 @@ pub fn corrupt(args: &CorruptArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let home = args.dir.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("triplegain-corrupt-{}-{}", args.seed, std::process::id()))
+        // Copies need no disk: what is tried is damage, not a power loss.
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        base.join(format!("triplegain-corrupt-{}-{}", args.seed, std::process::id()))
     });
     let samples = samples(&home, args.seed)?;
     let next = AtomicU64::new(args.first);
@@ -106,16 +109,21 @@ pub fn corrupt(args: &CorruptArgs) -> Result<Exit> {
 
 fn samples(home: &Path, seed: u64) -> Result<Samples> {
     files::create_dir(home)?;
-    let (killed, stopped) = (home.join("killed"), home.join("stopped"));
-    for old in [&killed, &stopped] {
+    let [killed, stopped, restarted] = ["killed", "stopped", "restarted"].map(|name| home.join(name));
+    for old in [&killed, &stopped, &restarted] {
         if old.exists() {
             fs::remove_dir_all(old).with_context(|| format!("cannot clear {}", old.display()))?;
         }
     }
     sample::build(&killed, &stopped, seed)?;
+    copy(&stopped, &restarted)?;
+    identity::adopt(&restarted)?;
+    sample::restart(&restarted, seed)?;
     let read = |dir: &Path| Whole::read(dir).map_err(|text| anyhow!("the sample store is not sound: {text}"));
     let (killed_whole, state) = read(&killed)?;
-    let names = |name: &str| files::names(&killed.join(name)).unwrap_or_default().join(" ");
+    let (stopped_whole, _) = read(&stopped)?;
+    let (restarted_whole, _) = read(&restarted)?;
+    let names = |name: &str| files::names(&restarted.join(name)).unwrap_or_default().join(" ");
     println!(
         "seed {seed}: {} records, {} fills, {} positions; journal {}; checkpoint {}; state {}",
         killed_whole.records,
@@ -125,7 +133,8 @@ fn samples(home: &Path, seed: u64) -> Result<Samples> {
         names("checkpoint"),
         names("state"),
     );
-    Ok(Samples { home: home.to_owned(), killed: killed_whole, stopped: read(&stopped)?.0 })
+    let stores = vec![("killed", killed_whole), ("restarted", restarted_whole), ("stopped", stopped_whole)];
+    Ok(Samples { home: home.to_owned(), stores })
 }
 
 fn work(args: &CorruptArgs, samples: &Samples, next: &AtomicU64, last: u64, cases: &Mutex<Vec<Case>>) -> Result<()> {
@@ -146,8 +155,8 @@ fn one(seed: u64, number: u64, samples: &Samples) -> Result<Case> {
         fs::remove_dir_all(&dir)?;
     }
     let store = dir.join("store");
-    let (name, whole) =
-        if number % 4 == 3 { ("stopped", &samples.stopped) } else { ("killed", &samples.killed) };
+    // Never empty: three are made above.
+    let (name, whole) = &samples.stores[(number % samples.stores.len() as u64) as usize];
     copy(&samples.home.join(name), &store)?;
     // The copy stands for the original in its place: it must not be halted for having moved.
     identity::adopt(&store)?;

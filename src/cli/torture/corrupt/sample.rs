@@ -99,3 +99,16 @@ async fn drive(place: Place, settings: Rc<Settings>, seed: u64, killed: &Path, s
     store.send(Close).await?;
     Ok(())
 }
+
+/// Starts once more on the cleanly stopped store in `dir` and leaves it as a kill does: what a second start writes, such
+/// as the library's snapshot, is there.
+///
+/// # Errors
+/// The store does not open or cannot be written.
+pub fn restart(dir: &Path, seed: u64) -> Result<()> {
+    let settings = settings()?;
+    let (mut store, opened) = Store::open(dir, &settings.store, &info(&settings, seed))?;
+    let what = Event::Noted { what: "torture".to_owned(), facts: Default::default() };
+    store.commit(Batch::new("torture", "restart", "restart", opened.last_logical_time, vec![what]))??;
+    Ok(())
+}
