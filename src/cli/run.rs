@@ -17,7 +17,7 @@ use crate::{
     api::{self, Surface, auth},
     coordinator::{
         actor::Drain,
-        timekeeper::{Outside, WallSource},
+        timekeeper::{AuditSource, Outside, WallSource},
     },
     execution::actor::Stop,
     market::{
@@ -36,7 +36,7 @@ use crate::{
         shutdown::{signals, stop_on_signal},
     },
     settings::{Loaded, MarketSource, Settings},
-    store::{Batch, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, lock::StoreLock},
+    store::{Batch, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT, lock::StoreLock, verify},
 };
 
 /// Where the access token is kept.
@@ -176,10 +176,17 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
     let rows = store.aux_rows(META).unwrap_or_default();
     let left = rows.iter().any(|(key, _)| key == LEFT_WALL) && wall_now() < opened.last_logical_time;
     let follows = settings.runtime.speed <= 1 && settings.market.source != MarketSource::Csv && !left;
+    let verified_at = rows.iter().find(|(key, _)| key == VERIFIED_AT);
+    let verified_at = verified_at.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok().map(Ts));
+    let journal = data.clone();
+    // Over a damaged journal there is nothing left to find out.
+    let audit = (!opened.frozen).then(|| Rc::new(move || verify::audit(journal.clone())) as AuditSource);
     let wall = follows.then(|| Rc::new(wall_now) as WallSource);
     Outside {
         wall,
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
+        audit,
+        verified_at,
         persisted: opened.last_logical_time,
     }
 }

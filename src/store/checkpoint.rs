@@ -159,6 +159,8 @@ pub fn prune(dir: &Path, keep: usize) -> Result<(), String> {
         let path = dir.join(name(*seq));
         let month = month_of(&path);
         if month.is_none_or(|month| !months.insert(month)) {
+            #[cfg(test)]
+            super::trace::record(|| super::trace::Op::Remove(path.clone()));
             fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error).to_string())?;
         }
     }

@@ -45,6 +45,8 @@ pub fn restrict_dir(path: &Path) -> Result<(), StoreError> {
 /// # Errors
 /// The sync failed.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    super::trace::record(|| super::trace::Op::SyncDir(path.to_owned()));
     File::open(path)?.sync_all()
 }
 
@@ -66,7 +68,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = owner_only().write(true).create(true).truncate(true).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    #[cfg(test)]
+    super::trace::written(&temporary, bytes);
     fs::rename(&temporary, path)?;
+    #[cfg(test)]
+    super::trace::record(|| super::trace::Op::Rename(temporary.clone(), path.to_owned()));
     path.parent().map_or(Ok(()), sync_dir)
 }
 

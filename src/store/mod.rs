@@ -15,10 +15,14 @@ pub mod identity;
 pub mod journal;
 pub mod lock;
 pub mod objects;
+#[cfg(test)]
+mod power_loss_tests;
 pub mod reader;
 mod recover;
 pub mod state_db;
 pub mod touched;
+#[cfg(test)]
+pub(crate) mod trace;
 pub mod verify;
 pub mod view;
 
@@ -29,5 +33,5 @@ pub use actor::{
 pub use batch::{Batch, CommitResult, Committed, Expectation, Refused};
 pub use core::{Head, OpenInfo, Opened, Store};
 pub use error::{Damage, Fatal, HaltReason, StoreError};
-pub use recover::{GAP_FROM, LEFT_WALL, LOGICAL_TIME, META};
-pub use verify::Report;
+pub use recover::{GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, VERIFIED_AT};
+pub use verify::{Audit, Report};

@@ -103,6 +103,9 @@ pub const LEFT_WALL: &str = "left_wall";
 /// Row of [`META`]: since when prices were not worked on.
 pub const GAP_FROM: &str = "gap_from";
 
+/// Row of [`META`]: program time when the whole journal was last verified.
+pub const VERIFIED_AT: &str = "verified_at";
+
 /// Reads the instants kept beside the journal. The start of the gap is noted before `Booted` moves the journal's time:
 /// a crash in the middle of working the gap off must not shorten it.
 fn note_gap(db: &StateDb, opened: &mut Opened) -> Result<(), StoreError> {

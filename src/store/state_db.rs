@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use sled::{
@@ -17,11 +18,14 @@ use super::{
     error::Fatal,
     files, frame,
     guard::guarded,
+    lock,
     objects::{self, META, TREES},
     touched::{ObjectKey, Touched},
 };
 use crate::model::State;
 
+/// Between two tries to open a log that is still held.
+const LOCK_STEP: Duration = Duration::from_millis(20);
 /// Objects written at once when the store is built anew.
 const REBUILD_CHUNK: usize = 2_000;
 /// Name prefix of trees that hold data outside the journal.
@@ -70,7 +74,7 @@ pub fn open(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
 fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     let words = |error: sled::Error| error.to_string();
     let cache = u64::from(cache_mib.max(1)) << 20;
-    let db = sled::Config::new().path(path).cache_capacity(cache).open().map_err(words)?;
+    let db = open_log(path, cache).map_err(words)?;
     let trees: Vec<Tree> = TREES.iter().map(|name| db.open_tree(name)).collect::<Result<_, _>>().map_err(words)?;
     restrict(path).map_err(|error| error.to_string())?;
     let file = File::open(path.join("db")).map_err(|error| error.to_string())?;
@@ -83,6 +87,20 @@ fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     }
     db.mirror = objects::all_keys(&state).into_iter().filter(|key| key.swept_by().is_some()).collect();
     Ok(Loaded { db, state, seq })
+}
+
+/// The store's own lock is held here, so another handle of this log is one of this process that is ending: its threads
+/// let go of the file a moment after it was dropped.
+fn open_log(path: &Path, cache: u64) -> sled::Result<Db> {
+    let deadline = Instant::now() + lock::PATIENCE;
+    loop {
+        match sled::Config::new().path(path).cache_capacity(cache).open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") && Instant::now() < deadline => {
+                std::thread::park_timeout(LOCK_STEP);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn number(tree: &Tree, key: &[u8]) -> Result<u64, String> {

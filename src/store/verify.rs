@@ -4,9 +4,11 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use tokio::sync::oneshot;
 
 use super::{
     checkpoint, files,
@@ -74,6 +76,33 @@ pub fn check(data: &Path) -> Report {
     report
 }
 
+/// What a check of the files beside a running store found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Audit {
+    /// Records of the whole journal.
+    pub records: u64,
+    /// What is wrong with the journal; not empty = nothing built on it can be trusted.
+    pub journal: Vec<String>,
+    /// What is wrong with checkpoints; a start skips them.
+    pub checkpoints: Vec<String>,
+}
+
+/// Checks the whole journal and the checkpoints in `data` on a thread of its own, while their owner goes on writing. No
+/// answer comes when the thread cannot be made or panics.
+pub fn audit(data: PathBuf) -> oneshot::Receiver<Audit> {
+    let (answer, receiver) = oneshot::channel();
+    let work = move || {
+        let (report, _, checkpoints) = read_journal(&data);
+        // Nobody waits any more: the process is ending.
+        let _ = answer.send(Audit { records: report.records, journal: report.defects, checkpoints });
+    };
+    let thread = std::thread::Builder::new().name("journal-audit".to_owned()).spawn(work);
+    if let Err(error) = thread {
+        tracing::warn!("the journal cannot be verified in the background: {error}");
+    }
+    receiver
+}
+
 /// Checks the store this process owns.
 pub(super) fn check_open(data: &Path, db: &StateDb) -> Report {
     let (mut report, state) = check_journal(data);
@@ -88,12 +117,20 @@ pub(super) fn check_open(data: &Path, db: &StateDb) -> Report {
 
 /// Reads the whole journal; the folded state is given only when nothing is wrong.
 fn check_journal(data: &Path) -> (Report, Option<State>) {
+    let (mut report, state, checkpoints) = read_journal(data);
+    report.defects.extend(checkpoints);
+    let sound = report.is_sound();
+    (report, sound.then_some(state))
+}
+
+/// Reads the whole journal: the report without the checkpoints, the fold, and what is wrong with checkpoints.
+fn read_journal(data: &Path) -> (Report, State, Vec<String>) {
     let mut report = Report { head: String::from_utf8_lossy(&NO_LINE).into_owned(), ..Report::default() };
     let mut state = State::default();
     let mut marks = checkpoint::list(&data.join(CHECKPOINTS)).unwrap_or_default();
     marks.reverse();
     let mut order = (Ts(i64::MIN), 0);
-    let mut defects = Vec::new();
+    let (mut defects, mut wrong) = (Vec::new(), Vec::new());
     let mut compared = 0;
     let read = reader::read(&data.join(JOURNAL), Start::BEGINNING, &mut |batch| {
         for record in batch.drain(..) {
@@ -107,15 +144,15 @@ fn check_journal(data: &Path) -> (Report, Option<State>) {
             let Some(mark) = marks.pop() else { break };
             match checkpoint::read(&data.join(CHECKPOINTS), mark) {
                 Ok(found) if found.state == state => compared += 1,
-                Ok(_) => defects.push(format!("checkpoint {mark} does not equal the fold of the records up to it")),
+                Ok(_) => wrong.push(format!("checkpoint {mark} does not equal the fold of the records up to it")),
                 // Pruned by its owner since the list was made.
                 Err(_) if !checkpoint::exists(&data.join(CHECKPOINTS), mark) => {}
-                Err(why) => defects.push(format!("checkpoint {mark}: {why}")),
+                Err(why) => wrong.push(format!("checkpoint {mark}: {why}")),
             }
         }
         Ok(())
     });
-    defects.extend(marks.iter().map(|mark| format!("checkpoint {mark} is of a record the journal does not hold")));
+    wrong.extend(marks.iter().map(|mark| format!("checkpoint {mark} is of a record the journal does not hold")));
     report.defects = defects;
     report.records = state.meta.seq;
     report.epoch = state.meta.epoch;
@@ -132,8 +169,7 @@ fn check_journal(data: &Path) -> (Report, Option<State>) {
         Err(ReadError::Refused(error)) => report.defects.insert(0, error.to_string()),
     }
     report.state_hash = checkpoint::state_hash(&state);
-    let sound = report.is_sound();
-    (report, sound.then_some(state))
+    (report, state, wrong)
 }
 
 /// Opening the embedded store writes to it, so a copy is opened.

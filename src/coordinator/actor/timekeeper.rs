@@ -4,7 +4,7 @@
 use std::{rc::Rc, time::Duration};
 
 use actix::{AsyncContext, Context};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Coordinator, schedule::Input, states};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     execution, market,
     model::{Clock, Event, Ts},
     runtime::post::post,
-    store::{AuxPut, AuxRemove, LEFT_WALL, LOGICAL_TIME, META},
+    store::{Audit, AuxPut, AuxRemove, LEFT_WALL, LOGICAL_TIME, META},
 };
 
 /// The wall is compared with program time this often, real time (resilience §7).
@@ -31,6 +31,9 @@ pub type WallSource = Rc<dyn Fn() -> Ts>;
 /// Reads the free bytes of the store's disk; absent when they cannot be told.
 pub type SpaceSource = Rc<dyn Fn() -> Option<u64>>;
 
+/// Starts a check of the whole journal and gives its answer later.
+pub type AuditSource = Rc<dyn Fn() -> oneshot::Receiver<Audit>>;
+
 /// What is read outside of program time. Nothing by default: backtests have no outside.
 #[derive(Clone, Default)]
 pub struct Outside {
@@ -38,22 +41,28 @@ pub struct Outside {
     pub wall: Option<WallSource>,
     /// Free space; absent when nothing is kept on disk.
     pub free_space: Option<SpaceSource>,
+    /// Checks the whole journal; absent when nothing is kept on disk.
+    pub audit: Option<AuditSource>,
+    /// Program time of the last such check that found nothing wrong.
+    pub verified_at: Option<Ts>,
     /// Highest program time of earlier processes.
     pub persisted: Ts,
 }
 
 /// The coordinator's part.
 pub(super) struct Timekeeper {
-    outside: Outside,
+    pub(super) outside: Outside,
     began: Instant,
     rule: Option<LogicalClock>,
     /// Little space has been told.
     told_space: bool,
+    /// A check of the journal is under way.
+    pub(super) auditing: bool,
 }
 
 impl Timekeeper {
     pub(super) fn new(outside: Outside) -> Timekeeper {
-        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false }
+        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false, auditing: false }
     }
 
     fn reading(&self) -> Option<Reading> {
@@ -91,6 +100,7 @@ impl Coordinator {
             self.look_at_space(ctx);
             ctx.run_interval(SPACE, |actor, ctx| actor.look_at_space(ctx));
         }
+        self.begin_auditing(ctx);
         ctx.run_interval(PERSIST, |actor, _| actor.note_time());
     }
 
@@ -145,7 +155,7 @@ impl Coordinator {
         }
     }
 
-    fn put_meta(&self, key: &str, value: String) {
+    pub(super) fn put_meta(&self, key: &str, value: String) {
         let row = AuxPut { tree: META.to_owned(), key: key.to_owned(), value: value.into_bytes() };
         post("store", &self.links.store, row);
     }
