@@ -36,7 +36,10 @@ use crate::{
         shutdown::{signals, stop_on_signal},
     },
     settings::{Loaded, MarketSource, Settings},
-    store::{Batch, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT, lock::StoreLock, verify},
+    store::{
+        Batch, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT, lock::StoreLock,
+        verify,
+    },
 };
 
 /// Where the access token is kept.

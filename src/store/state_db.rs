@@ -140,11 +140,13 @@ impl StateDb {
     /// # Errors
     /// The first thing that cannot be read, for people.
     pub fn load(&self) -> Result<State, String> {
-        let read = || objects::load(&mut |tree| {
-            let tree = self.trees.get(tree).ok_or("a tree is missing")?;
-            let rows = tree.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
-            rows.collect::<Result<_, _>>().map_err(|error: sled::Error| error.to_string())
-        });
+        let read = || {
+            objects::load(&mut |tree| {
+                let tree = self.trees.get(tree).ok_or("a tree is missing")?;
+                let rows = tree.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
+                rows.collect::<Result<_, _>>().map_err(|error: sled::Error| error.to_string())
+            })
+        };
         guarded(read).and_then(|state| state)
     }
 

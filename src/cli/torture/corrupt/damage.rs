@@ -303,7 +303,8 @@ mod tests {
                 copy(&dir, &whole).unwrap();
                 let damage = inflict(&dir, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
                 let all = |root: &Path| {
-                    ["", "journal", "state"].map(|sub| contents(&root.join(sub), |name| name.contains('.') || name == "db"))
+                    ["", "journal", "state"]
+                        .map(|sub| contents(&root.join(sub), |name| name.contains('.') || name == "db"))
                         .map(Result::unwrap)
                 };
                 assert_ne!(all(&dir), all(&whole), "{damage:?}");

@@ -110,7 +110,13 @@ fn fold(journal: &Path, until: u64) -> Result<State, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn judge(whole: &Whole, damage: &Damage, found: &Found, set_aside: bool, had_state: bool) -> Result<Outcome, String> {
+pub fn judge(
+    whole: &Whole,
+    damage: &Damage,
+    found: &Found,
+    set_aside: bool,
+    had_state: bool,
+) -> Result<Outcome, String> {
     if let Some((text, code)) = &found.refused {
         return match code {
             2 => Ok(Outcome::Refused),

@@ -95,7 +95,8 @@ pub fn corrupt(args: &CorruptArgs) -> Result<Exit> {
     let last = args.first.saturating_add(args.cases);
     let cases: Mutex<Vec<Case>> = Mutex::default();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..args.parallel).map(|_| scope.spawn(|| work(args, &samples, &next, last, &cases))).collect();
+        let workers: Vec<_> =
+            (0..args.parallel).map(|_| scope.spawn(|| work(args, &samples, &next, last, &cases))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
     })?;
     let mut cases = cases.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -252,7 +253,11 @@ fn report(cases: &[Case], seed: u64, home: &Path) -> usize {
     for (case, what) in &violations {
         let (target, way, place) = (case.damage.target.name(), case.damage.way.name(), &case.damage.place);
         println!("violation: case {} ({target}, {way}: {place}): {what}", case.number);
-        println!("  kept in {}; again: torture corrupt --seed {seed} --first {} --cases 1", home.join(format!("case-{}", case.number)).display(), case.number);
+        println!(
+            "  kept in {}; again: torture corrupt --seed {seed} --first {} --cases 1",
+            home.join(format!("case-{}", case.number)).display(),
+            case.number
+        );
     }
     println!("{} cases, {} violations", cases.len(), violations.len());
     violations.len()
