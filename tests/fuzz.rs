@@ -271,7 +271,7 @@ fn candles() -> Vec<u8> {
     let mut text = String::new();
     for minute in (0..4_320).filter(|minute| minute % 97 != 5) {
         let at = 1_700_000_040 + minute * 60;
-        let price = 40_000.0 + f64::from(minute as i32 % 211) * 3.5;
+        let price = 40_000.0 + f64::from(minute % 211) * 3.5;
         text += &format!(
             "{at},{price},{},{},{},{:.4},{}\n",
             price + 5.0,

@@ -487,3 +487,19 @@ fn a_start_over_damage_counts_the_records_before_it() {
     // The event that says HALTED is in the state, but no record.
     assert_eq!(opened.recovered.records, before);
 }
+
+#[test]
+fn k44_a_torn_tail_over_a_lost_embedded_store_halts() {
+    let (data, _) = sample(13, 10);
+    let path = segments(data.path()).pop().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+    fs::remove_dir_all(data.path().join("state")).unwrap();
+    for _ in 0..2 {
+        let (store, opened) = open(data.path()).unwrap();
+        assert_eq!(store.state().coordinator.state, CoordinatorState::Halted);
+        assert!(!opened.frozen);
+        assert!(store.state().coordinator.halt.as_ref().unwrap().reason.contains("torn"));
+    }
+    assert_sound(data.path());
+}

@@ -342,7 +342,7 @@ fn check(
     assert!(seq >= acknowledged, "{what}: {acknowledged} was acknowledged, {seq} is there");
     assert_eq!(run.states.get(&seq), Some(&state), "{what}: record {seq} is no end of a batch, or of another state");
     tally.images += 1;
-    if tally.images % 97 == 0 && matches!(start, Start1::Whole(_)) {
+    if tally.images.is_multiple_of(97) && matches!(start, Start1::Whole(_)) {
         identity::adopt(dir.path()).unwrap();
         let (store, opened) = Store::open(dir.path(), &settings(), &info()).unwrap();
         assert_eq!((opened.halt, opened.recovered.records), (None, seq), "{what}");

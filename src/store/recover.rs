@@ -320,6 +320,13 @@ fn materialise(
         fs::remove_dir_all(&path).or_else(ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
     }
     opened.recovered.rebuilt = folded.state.meta.seq > 0;
+    if opened.recovered.rebuilt && folded.end.torn.is_some() {
+        // Alone, a torn tail is told from lost records by the embedded store: it never ends before an acknowledged one.
+        let text = "the end of the journal is torn and the embedded store, which would tell whether records that were \
+                    acknowledged went with it, had to be rebuilt; compare with what you know, then reset";
+        let unproven = HaltReason { code: "journal_damaged", text: text.to_owned() };
+        opened.halt = opened.halt.take().or(Some(unproven));
+    }
     let db = rebuild(&path, settings, &folded.state)?;
     Ok((db, epoch_seen))
 }

@@ -65,6 +65,8 @@ pub struct CorruptArgs {
 struct Case {
     number: u64,
     damage: Damage,
+    /// The embedded library panicked over it.
+    panicked: bool,
     outcome: Result<Outcome, String>,
 }
 
@@ -167,7 +169,9 @@ fn one(seed: u64, number: u64, samples: &Samples) -> Result<Case> {
     let segment: fn(&str) -> bool = |name| name.ends_with(".jsonl");
     let before = contents(&store.join("journal"), segment)?;
     let had_state = store.join("state").exists();
+    let mut panicked = false;
     let outcome = start(&dir, &store, seed).and_then(|found| {
+        panicked = found.warnings.iter().any(|warning| warning.contains("panicked"));
         let names = files::names(&store).unwrap_or_default();
         let set_aside = names.iter().any(|name| name.starts_with("state."));
         if found.frozen && contents(&store.join("journal"), segment).ok() != Some(before) {
@@ -178,7 +182,7 @@ fn one(seed: u64, number: u64, samples: &Samples) -> Result<Case> {
     if outcome.is_ok() {
         fs::remove_dir_all(&dir)?;
     }
-    Ok(Case { number, damage, outcome })
+    Ok(Case { number, damage, panicked, outcome })
 }
 
 /// A start in a process of its own: an abort or a hang of it is a finding, not the end of the torture.
@@ -249,6 +253,8 @@ fn report(cases: &[Case], seed: u64, home: &Path) -> usize {
     if lost > 0 {
         println!("damaged tails took {lost} acknowledged records with them, at most {most} in one case, each HALTED");
     }
+    let panicked = cases.iter().filter(|case| case.panicked).count();
+    println!("the embedded library panicked in {panicked} cases; each panic became a sentence");
     let violations: Vec<_> = cases.iter().filter_map(|case| Some((case, case.outcome.as_ref().err()?))).collect();
     for (case, what) in &violations {
         let (target, way, place) = (case.damage.target.name(), case.damage.way.name(), &case.damage.place);
