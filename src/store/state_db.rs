@@ -79,6 +79,7 @@ fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     restrict(path).map_err(|error| error.to_string())?;
     let file = File::open(path.join("db")).map_err(|error| error.to_string())?;
     let mut db = StateDb { db, trees, file, mirror: BTreeSet::new(), epoch: 0 };
+    db.read_aux().map_err(|error| format!("what is kept beside the state cannot be read: {error}"))?;
     let seq = number(&db.trees[META], b"journal_seq")?;
     db.epoch = u32::try_from(number(&db.trees[META], b"epoch")?).map_err(|_| "the epoch is no number".to_owned())?;
     let state = db.load()?;
@@ -148,6 +149,16 @@ impl StateDb {
             })
         };
         guarded(read).and_then(|state| state)
+    }
+
+    /// Reads every row beside the state once: a page that cannot be read shows now, while the store can still be rebuilt,
+    /// and not in the middle of the program's work. The library gives the same error for ever, so the first one ends it.
+    fn read_aux(&self) -> sled::Result<()> {
+        let names = self.db.tree_names().into_iter().filter(|name| name.starts_with(AUX.as_bytes()));
+        for name in names {
+            self.db.open_tree(name)?.iter().try_for_each(|row| row.map(drop))?;
+        }
+        Ok(())
     }
 
     /// Brings the touched objects, `meta/journal_seq` and `meta/epoch` to `state` in one durable transaction.
@@ -267,17 +278,20 @@ impl StateDb {
         self.guarded(|db| db.aux(name)?.remove(key).map(drop).map_err(|error| Fatal::Embedded(error.to_string())))
     }
 
-    /// All rows of the auxiliary tree `name` in key order; rows that cannot be read are left out, losing them is harmless.
+    /// All rows of the auxiliary tree `name` in key order; rows with a wrong checksum are left out, losing them is harmless.
     ///
     /// # Errors
     /// [`Fatal::Embedded`].
     pub fn aux_rows(&self, name: &str) -> Result<Vec<(String, Vec<u8>)>, Fatal> {
         self.guarded(|db| {
-            let rows = db.aux(name)?.iter().filter_map(Result::ok).filter_map(|(key, value)| {
+            let readable = |(key, value): (sled::IVec, sled::IVec)| {
                 let key = String::from_utf8(key.to_vec()).ok()?;
                 Some((key, frame::open_envelope(&value).ok()?.to_vec()))
-            });
-            Ok(rows.collect())
+            };
+            // The first error ends the reading: the library would give it for ever.
+            let rows: sled::Result<Vec<_>> = db.aux(name)?.iter().collect();
+            let rows = rows.map_err(|error| Fatal::Embedded(error.to_string()))?;
+            Ok(rows.into_iter().filter_map(readable).collect())
         })
     }
 
@@ -312,3 +326,7 @@ pub fn set_aside(path: &Path, why: &str, number: i64) -> std::io::Result<Option<
     }
     files::move_aside(path, why, number).map(Some)
 }
+
+#[cfg(test)]
+#[path = "state_db_tests.rs"]
+mod tests;
