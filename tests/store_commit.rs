@@ -271,3 +271,17 @@ fn journal_readers_answer_while_the_store_is_open_and_after() {
     let answer = verify(data.path());
     assert!(answer.code == 0 && answer.text.contains("equals the fold"), "{}", answer.text);
 }
+
+#[test]
+fn a_damaged_place_in_a_checkpoint_is_no_damage_of_the_journal() {
+    let data = tempfile::tempdir().unwrap();
+    let (store, _) = open(data.path()).unwrap();
+    store.close().unwrap();
+    let dir = data.path().join("checkpoint");
+    let newest = dir.join(triplegain::store::files::names(&dir).unwrap().pop().unwrap());
+    let text = fs::read_to_string(&newest).unwrap().replacen("\"offset\":", "\"offset\":1", 1);
+    fs::write(&newest, text).unwrap();
+    let (_store, opened) = open(data.path()).unwrap();
+    assert_eq!(opened.halt, None);
+    assert!(opened.warnings.iter().any(|warning| warning.contains("is skipped")), "{:?}", opened.warnings);
+}

@@ -396,3 +396,95 @@ fn a_clean_stop_is_recognised() {
     drop(store);
     assert!(!open(data.path()).unwrap().1.recovered.clean);
 }
+
+#[test]
+fn a_byte_that_changed_before_the_newest_checkpoint_is_found_beside_the_running_store() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(data.path()).unwrap();
+    let mut generator = Generator::new(10);
+    for _ in 0..30 {
+        let batch = generator.batch(store.state());
+        store.commit(batch).unwrap().unwrap();
+    }
+    let records = store.state().meta.seq;
+    store.close().unwrap();
+    let audit = || verify::audit(data.path().to_owned()).blocking_recv().unwrap();
+    assert_eq!(audit(), verify::Audit { records, ..Default::default() });
+    let path = segments(data.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    // A start reads from the checkpoint on and meets nothing.
+    let (_store, opened) = open(data.path()).unwrap();
+    assert_eq!(opened.halt, None);
+    let found = audit();
+    assert_eq!(found.journal.len(), 1);
+    assert!(found.journal[0].contains("line 1, seq 1"), "{}", found.journal[0]);
+}
+
+#[test]
+fn an_identity_that_cannot_be_read_or_names_another_store_halts() {
+    type Harm = fn(&str) -> String;
+    let harms: [(&str, Harm); 3] = [
+        ("no JSON", |_| "{".to_owned()),
+        ("a field renamed", |text| text.replacen("inode", "jnode", 1)),
+        ("another store", |text| {
+            let at = text.find("\"store\": \"").unwrap() + 10;
+            let other = if text.as_bytes()[at] == b'0' { "1" } else { "0" };
+            format!("{}{other}{}", &text[..at], &text[at + 1..])
+        }),
+    ];
+    for (name, harm) in harms {
+        let (data, before) = sample(11, 5);
+        let path = data.path().join("identity.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, harm(&text)).unwrap();
+        for _ in 0..2 {
+            let (store, opened) = open(data.path()).unwrap();
+            assert_eq!(opened.halt.unwrap().code, "store_moved", "{name}");
+            assert_eq!(store.state().meta.store, before.meta.store, "{name}");
+        }
+        // Adopted, it is the same store again.
+        triplegain::store::identity::adopt(data.path()).unwrap();
+        assert_eq!(open(data.path()).unwrap().1.halt, None, "{name}");
+        let adopted = fs::read_to_string(&path).unwrap();
+        assert!(adopted.contains(&before.meta.store.to_string()), "{name}: {adopted}");
+    }
+}
+
+#[test]
+fn a_start_over_damage_counts_the_records_before_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(data.path()).unwrap();
+    let before = store.state().meta.seq;
+    for text in ["a", "b", "c"] {
+        store.commit(batch(vec![note(text)])).unwrap().unwrap();
+    }
+    let copy = killed(data.path());
+    let path = segments(copy.path()).pop().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let at = text.lines().take(before as usize).map(|line| line.len() + 1).sum::<usize>() + 40;
+    let mut bytes = text.into_bytes();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (_store, opened) = open(copy.path()).unwrap();
+    assert!(opened.frozen);
+    // The event that says HALTED is in the state, but no record.
+    assert_eq!(opened.recovered.records, before);
+}
+
+#[test]
+fn k44_a_torn_tail_over_a_lost_embedded_store_halts() {
+    let (data, _) = sample(13, 10);
+    let path = segments(data.path()).pop().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+    fs::remove_dir_all(data.path().join("state")).unwrap();
+    for _ in 0..2 {
+        let (store, opened) = open(data.path()).unwrap();
+        assert_eq!(store.state().coordinator.state, CoordinatorState::Halted);
+        assert!(!opened.frozen);
+        assert!(store.state().coordinator.halt.as_ref().unwrap().reason.contains("torn"));
+    }
+    assert_sound(data.path());
+}

@@ -19,10 +19,10 @@ use crate::{
         venue::{PaperVenue, Venue},
     },
     market::{Feed, FeedError, FeedIssues, FeedItem, FeedKind, actor::FeedEnded},
-    model::*,
+    model::{time::DAY_MS, *},
     runtime::placement::{Place, run_virtual},
     settings::{RestartFillPolicy, Settings},
-    store::{Batch, Close, CommittedBatch, GAP_FROM, META, Observe, OpenInfo, Opened, Store},
+    store::{Audit, Batch, Close, CommittedBatch, GAP_FROM, META, Observe, OpenInfo, Opened, Store, VERIFIED_AT},
 };
 
 /// A quarter past an hour, so that nothing but analysis falls due within a few minutes.
@@ -424,4 +424,63 @@ fn little_space_is_told_once_and_less_pauses() {
         assert_eq!(system.view.read().coordinator.state, CoordinatorState::Paused);
     })
     .unwrap();
+}
+
+/// A check of the journal with this answer, and how often it was asked for.
+fn audit(answer: Audit) -> (Outside, Rc<Cell<u32>>) {
+    let asked = Rc::new(Cell::new(0));
+    let count = Rc::clone(&asked);
+    let source = move || {
+        count.set(count.get() + 1);
+        let (give, receiver) = tokio::sync::oneshot::channel();
+        give.send(answer.clone()).unwrap();
+        receiver
+    };
+    (Outside { audit: Some(Rc::new(source)), ..Outside::default() }, asked)
+}
+
+#[test]
+fn a_journal_that_changed_behind_the_checkpoint_halts_and_a_restart_keeps_it() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_owned();
+    run_virtual(START, |place| async move {
+        let (outside, asked) = audit(Audit { journal: vec!["line 7: checksum".to_owned()], ..Audit::default() });
+        let (system, _) = start(place, &path, settings(RestartFillPolicy::Pessimistic), outside).await;
+        real_seconds(10).await;
+        assert_eq!(system.view.read().coordinator.state, CoordinatorState::Halted);
+        let halt = system.view.read().coordinator.halt.clone().unwrap();
+        assert!(halt.reason.starts_with("journal_damaged") && halt.reason.contains("line 7"), "{}", halt.reason);
+        real_seconds(7_300).await;
+        assert_eq!(asked.get(), 1);
+    })
+    .unwrap();
+    let (store, _) = open(data.path(), &settings(RestartFillPolicy::Pessimistic), START);
+    assert_eq!(store.state().coordinator.state, CoordinatorState::Halted);
+    // Nothing says that it was found sound: the next start asks at once.
+    assert!(store.aux_rows(META).unwrap().iter().all(|(key, _)| key != VERIFIED_AT));
+}
+
+#[test]
+fn a_sound_journal_is_verified_again_after_seven_days() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_owned();
+    run_virtual(START, |place| async move {
+        let clock = place.clock.clone();
+        let damaged = Audit { checkpoints: vec!["checkpoint 3: no".to_owned()], ..Audit::default() };
+        let (outside, asked) = audit(damaged);
+        let outside = Outside { verified_at: Some(START.plus_ms(-7 * DAY_MS + 50 * 60_000)), ..outside };
+        let (system, heard) = start(place, &path, settings(RestartFillPolicy::Pessimistic), outside).await;
+        clock.sleep_until(START.plus_ms(40 * 60_000)).await;
+        assert_eq!(asked.get(), 0);
+        clock.sleep_until(START.plus_ms(61 * 60_000)).await;
+        assert_eq!(asked.get(), 1);
+        // A damaged checkpoint is told; a start skips it, so nothing stops.
+        let told = |event: &Event| matches!(event, Event::Noted { what, .. } if what == "checkpoint_damaged");
+        assert_eq!(heard.borrow().iter().filter(|event| told(event)).count(), 1);
+        assert_ne!(system.view.read().coordinator.state, CoordinatorState::Halted);
+        system.links.store.send(crate::store::Flush).await.unwrap();
+    })
+    .unwrap();
+    let (store, _) = open(data.path(), &settings(RestartFillPolicy::Pessimistic), START);
+    assert!(store.aux_rows(META).unwrap().iter().any(|(key, _)| key == VERIFIED_AT));
 }

@@ -21,7 +21,7 @@ use crate::{
         actor::Drain,
         heartbeat::{Beat, Watch},
         states,
-        timekeeper::{Outside, WallSource},
+        timekeeper::{AuditSource, Outside, WallSource},
     },
     execution::actor::Stop,
     market::{
@@ -47,8 +47,8 @@ use crate::{
     },
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
-        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store,
-        lock::StoreLock,
+        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT,
+        lock::StoreLock, verify,
     },
 };
 
@@ -215,10 +215,17 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
     let rows = store.aux_rows(META).unwrap_or_default();
     let left = rows.iter().any(|(key, _)| key == LEFT_WALL) && wall_now() < opened.last_logical_time;
     let follows = settings.runtime.speed <= 1 && settings.market.source != MarketSource::Csv && !left;
+    let verified_at = rows.iter().find(|(key, _)| key == VERIFIED_AT);
+    let verified_at = verified_at.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok().map(Ts));
+    let journal = data.clone();
+    // Over a damaged journal there is nothing left to find out.
+    let audit = (!opened.frozen).then(|| Rc::new(move || verify::audit(journal.clone())) as AuditSource);
     let wall = follows.then(|| Rc::new(wall_now) as WallSource);
     Outside {
         wall,
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
+        audit,
+        verified_at,
         persisted: opened.last_logical_time,
         seldom: 1,
     }

@@ -1,6 +1,7 @@
 //! Checkpoints: the whole state with its hash, the chain head and the place in the journal, replaced atomically.
 //!
-//! A checkpoint shortens a start; it is never the truth. One that does not hash is skipped for the next older one.
+//! A checkpoint shortens a start; it is never the truth. One whose checksum or hash is wrong is skipped for the next
+//! older one.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -74,7 +75,8 @@ pub fn encode(state: &State, head: LineHash, position: Position) -> Result<Vec<u
     )
     .into_bytes();
     bytes.extend_from_slice(&body);
-    bytes.extend_from_slice(b"}\n");
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(format!(",\"crc\":\"{crc:08x}\"}}\n").as_bytes());
     Ok(bytes)
 }
 
@@ -91,6 +93,11 @@ pub fn list(dir: &Path) -> Result<Vec<u64>, StoreError> {
     Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
 }
 
+/// Whether there is a checkpoint of record `seq`.
+pub fn exists(dir: &Path, seq: u64) -> bool {
+    dir.join(name(seq)).exists()
+}
+
 /// Reads one checkpoint.
 ///
 /// # Errors
@@ -105,7 +112,7 @@ pub fn read(dir: &Path, seq: u64) -> Result<Checkpoint, String> {
 /// # Errors
 /// What is wrong with it, for people.
 pub fn decode(bytes: &[u8], seq: u64) -> Result<Checkpoint, String> {
-    let (header, body) = split(bytes)?;
+    let (header, body) = split(checked(bytes)?)?;
     if header.v > SCHEMA_VERSION {
         return Err(format!("it has schema {}, this program knows up to {SCHEMA_VERSION}", header.v));
     }
@@ -125,14 +132,25 @@ pub fn decode(bytes: &[u8], seq: u64) -> Result<Checkpoint, String> {
     Ok(Checkpoint { start: Start { seq, prev, position }, at: header.ts, state })
 }
 
+/// What is before the checksum. The hash covers the state alone; the checksum also covers the place in the journal, so
+/// that a damaged checkpoint is never taken for a damaged journal.
+fn checked(bytes: &[u8]) -> Result<&[u8], String> {
+    let cut = bytes.len().checked_sub(CRC_TAIL).ok_or("it is too short")?;
+    let (content, tail) = bytes.split_at(cut);
+    let expected = format!(",\"crc\":\"{:08x}\"}}\n", crc32c::crc32c(content));
+    if tail == expected.as_bytes() { Ok(content) } else { Err("its checksum does not match its bytes".into()) }
+}
+
+/// Length of `,"crc":"<8>"}` and the newline.
+const CRC_TAIL: usize = 19;
+
 fn split(bytes: &[u8]) -> Result<(Header, &[u8]), String> {
     const STATE: &[u8] = br#","state":"#;
     let at = frame::find(bytes, STATE).ok_or("it holds no state")?;
     let mut head = bytes[..at].to_vec();
     head.push(b'}');
     let header: Header = serde_json::from_slice(&head).map_err(|error| error.to_string())?;
-    let body = bytes[at + STATE.len()..].strip_suffix(b"}\n").ok_or("it has no end")?;
-    Ok((header, body))
+    Ok((header, &bytes[at + STATE.len()..]))
 }
 
 /// The newest checkpoint that can be read, and what was wrong with newer ones.
@@ -161,6 +179,8 @@ pub fn prune(dir: &Path, keep: usize) -> Result<(), String> {
         let path = dir.join(name(*seq));
         let month = month_of(&path);
         if month.is_none_or(|month| !months.insert(month)) {
+            #[cfg(test)]
+            super::trace::record(|| super::trace::Op::Remove(path.clone()));
             failpoint::write("checkpoint.prune")
                 .and_then(|()| fs::remove_file(&path))
                 .map_err(|error| StoreError::io("remove", &path, error).to_string())?;

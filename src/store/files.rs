@@ -47,6 +47,8 @@ pub fn restrict_dir(path: &Path) -> Result<(), StoreError> {
 /// # Errors
 /// The sync failed.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    super::trace::record(|| super::trace::Op::SyncDir(path.to_owned()));
     File::open(path)?.sync_all()
 }
 
@@ -76,8 +78,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(failpoint::cut("file.write", bytes))?;
     failpoint::write_about("file.sync", path)?;
     file.sync_all()?;
+    #[cfg(test)]
+    super::trace::written(&temporary, bytes);
     failpoint::write_about("file.rename", path)?;
     fs::rename(&temporary, path)?;
+    #[cfg(test)]
+    super::trace::record(|| super::trace::Op::Rename(temporary.clone(), path.to_owned()));
     failpoint::write_about("file.dir_sync", path)?;
     path.parent().map_or(Ok(()), sync_dir)
 }

@@ -21,6 +21,7 @@ pub const FILE: &str = "identity.json";
 
 /// Content of `identity.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Part of every trade key.
     pub store: Uuid,
@@ -62,7 +63,7 @@ pub fn read(data: &Path) -> Result<Found, StoreError> {
     // The schema is read by itself first: a newer one may have another form.
     let loose: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
     let schema = loose.get("schema").and_then(serde_json::Value::as_u64).and_then(|schema| u32::try_from(schema).ok());
-    let schema = schema.ok_or_else(|| bad("it names no schema".into()))?;
+    let schema = schema.filter(|schema| *schema > 0).ok_or_else(|| bad("it names no schema".into()))?;
     if schema > SCHEMA_VERSION {
         return Err(StoreError::NewerSchema { path, found: schema, known: SCHEMA_VERSION });
     }

@@ -12,6 +12,7 @@ mod embedded;
 pub mod error;
 pub mod files;
 pub mod frame;
+pub mod guard;
 pub mod identity;
 pub mod journal;
 pub mod lock;
@@ -19,11 +20,15 @@ pub mod memory_disk;
 pub mod objects;
 pub mod opening;
 pub mod oracle;
+#[cfg(test)]
+mod power_loss_tests;
 pub mod reader;
 mod recover;
 pub mod segments;
 pub mod state_db;
 pub mod touched;
+#[cfg(test)]
+pub(crate) mod trace;
 pub mod twice;
 pub mod verify;
 pub mod view;
@@ -35,5 +40,5 @@ pub use actor::{
 pub use batch::{AuxChange, Batch, CommitResult, Committed, Expectation, Refused};
 pub use core::{Head, OpenInfo, Opened, Store};
 pub use error::{Damage, Fatal, HaltReason, StoreError};
-pub use recover::{CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, STORE_MOVED};
-pub use verify::Report;
+pub use recover::{CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, STORE_MOVED, VERIFIED_AT};
+pub use verify::{Audit, Report};

@@ -153,7 +153,9 @@ impl<S: Segments> Reader<'_, S> {
         self.end.segments += 1;
         let (mut file, length) = self.files.open(&segment_name(first)).map_err(io)?;
         file.seek(SeekFrom::Start(self.end.position.offset)).map_err(io)?;
-        let mut input = BufReader::with_capacity(1 << 18, file);
+        // What is appended while this is read is not looked at: half of a line would look like damage.
+        let unread = length.saturating_sub(self.end.position.offset);
+        let mut input = BufReader::with_capacity(1 << 18, file.take(unread));
         let mut line = Vec::new();
         let mut at = self.end.position.offset;
         loop {

@@ -58,7 +58,7 @@ pub(super) fn open(
         files::restrict_dir(&data.join(name))?;
     }
     let mut opened = nothing_found();
-    let identity = identify(data, info, &mut opened)?;
+    let identified = identify(data, info, &mut opened)?;
     let (checkpoint, wrong) = checkpoint::newest(&data.join(CHECKPOINTS))?;
     opened.warnings.extend(wrong);
     let folded = match fold(&data.join(JOURNAL), checkpoint.clone()) {
@@ -76,6 +76,7 @@ pub(super) fn open(
     let mut journal = Journal::new(data.join(JOURNAL), opener, folded.end.position, day, limit);
     // Before the embedded store: it must never know more than the journal.
     journal.adopt()?;
+    let identity = agree(data, identified, folded.state.meta.store, info, &mut opened)?;
     let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
     describe(&folded, &mut opened);
     note_gap(&db.aux_rows(META)?, &mut opened, |from| {
@@ -166,6 +167,9 @@ pub const CRASHES: &str = "crashes";
 /// Row of [`META`]: since when prices were not worked on.
 pub const GAP_FROM: &str = "gap_from";
 
+/// Row of [`META`]: program time when the whole journal was last verified.
+pub const VERIFIED_AT: &str = "verified_at";
+
 /// Reads the instants kept beside the journal. The start of the gap is noted before `Booted` moves the journal's time:
 /// a crash in the middle of working the gap off must not shorten it.
 fn note_gap(
@@ -190,42 +194,72 @@ fn note_gap(
     Ok(())
 }
 
-/// Step 2: the same store in the same place, a copy, or a new one.
-fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<uuid::Uuid, StoreError> {
-    let moved = |why: &str, store: uuid::Uuid| {
-        let text = format!(
-            "{why}; make sure that the original never runs again, then `adopt-store {store}`, or start the original"
-        );
-        Some(HaltReason { code: STORE_MOVED, text })
+/// The HALTED start of a store that is not proven to be the original.
+fn moved(why: &str) -> Option<HaltReason> {
+    Some(HaltReason { code: STORE_MOVED, text: why.to_owned() })
+}
+
+/// Step 2: the same store in the same place, a copy, or a new one. Absent when the file does not tell which store this
+/// is, although there is a journal.
+fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<Option<uuid::Uuid>, StoreError> {
+    let has_journal = !reader::segments(&data.join(JOURNAL))?.is_empty();
+    let found = match identity::read(data) {
+        Err(StoreError::BadIdentity { path, why }) if has_journal => {
+            let aside = files::move_aside(&path, "damaged", info.now.0);
+            let aside = aside.map_err(|e| StoreError::io("move aside", &path, e))?;
+            opened.halt = moved(&format!("identity.json cannot be read ({why}) and is kept as {}", aside.display()));
+            return Ok(None);
+        }
+        other => other?,
     };
-    let identity = match identity::read(data)? {
+    let identity = match found {
         Found::Same(identity) => identity,
         Found::Moved(identity) => {
-            opened.halt = moved("this directory is a copy or a restored backup", identity.store);
+            opened.halt = moved("this directory is a copy or a restored backup");
             identity
         }
         Found::Unprovable(identity) => {
             opened.warnings.push("the file system reports neither inode nor birth time; a copy is not noticed".into());
             identity
         }
-        Found::None if reader::segments(&data.join(JOURNAL))?.is_empty() => {
-            identity::write(data, info.new_store_id(), &info.data_kind)?
-        }
+        Found::None if !has_journal => identity::write(data, info.new_store_id(), &info.data_kind)?,
         Found::None => {
-            let identity = identity::write_unproven(data, info.new_store_id(), &info.data_kind)?;
-            opened.halt = moved("identity.json is missing beside a journal", identity.store);
-            identity
+            opened.halt = moved("identity.json is missing beside a journal");
+            return Ok(None);
         }
     };
     if identity.data_kind != info.data_kind {
         let (stored, asked) = (identity.data_kind, info.data_kind.clone());
         return Err(StoreError::OtherDataKind { path: data.to_owned(), stored, asked });
     }
-    Ok(identity.store)
+    Ok(Some(identity.store))
+}
+
+/// The journal knows which store it is of: an identity that is absent or names another one is written anew, and counts
+/// as moved until it is adopted.
+fn agree(
+    data: &Path,
+    identified: Option<uuid::Uuid>,
+    journal: uuid::Uuid,
+    info: &OpenInfo,
+    opened: &mut Opened,
+) -> Result<uuid::Uuid, StoreError> {
+    let store = if journal.is_nil() { identified.unwrap_or_else(|| info.new_store_id()) } else { journal };
+    if identified != Some(store) {
+        let other = || moved("identity.json names another store than the journal");
+        opened.halt = opened.halt.take().or_else(other);
+        identity::write_unproven(data, store, &info.data_kind)?;
+    }
+    if let Some(halt) = opened.halt.as_mut().filter(|halt| halt.code == STORE_MOVED) {
+        halt.text += &format!(
+            "; make sure that the original never runs again, then `adopt-store {store}`, or start the original"
+        );
+    }
+    Ok(store)
 }
 
 /// Step 3: folds the journal from `checkpoint` on.
-fn fold(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<Folded, ReadError> {
+pub(super) fn fold(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<Folded, ReadError> {
     fold_in(&Folder(dir), checkpoint)
 }
 
@@ -269,6 +303,7 @@ fn frozen(
         Ok(())
     });
     let halt = HaltReason { code: "journal_damaged", text: damage.to_string() };
+    opened.recovered.records = good.meta.seq;
     opened.last_logical_time = good.meta.logical_time;
     opened.epoch = good.meta.epoch + 1;
     let at = info.now.max(good.meta.logical_time);
@@ -287,7 +322,6 @@ fn frozen(
         // A change of the coordinator state fits every state.
         let _ = good.apply(&record);
     }
-    opened.recovered.records = good.meta.seq;
     opened.frozen = true;
     opened.halt = Some(halt);
     opened.state = good.clone();
@@ -360,6 +394,13 @@ fn materialise(
         fs::remove_dir_all(&path).or_else(ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
     }
     opened.recovered.rebuilt = folded.state.meta.seq > 0;
+    if opened.recovered.rebuilt && folded.end.torn.is_some() {
+        // Alone, a torn tail is told from lost records by the embedded store: it never ends before an acknowledged one.
+        let text = "the end of the journal is torn and the embedded store, which would tell whether records that were \
+                    acknowledged went with it, had to be rebuilt; compare with what you know, then reset";
+        let unproven = HaltReason { code: "journal_damaged", text: text.to_owned() };
+        opened.halt = opened.halt.take().or(Some(unproven));
+    }
     let db = rebuild(&path, settings, &folded.state)?;
     Ok((db, epoch_seen))
 }

@@ -5,8 +5,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use sled::{
@@ -18,11 +18,15 @@ use super::{
     batch::AuxChange,
     error::Fatal,
     files, frame,
+    guard::guarded,
+    lock,
     objects::{self, META, TREES},
     touched::{ObjectKey, Touched},
 };
 use crate::{model::State, runtime::failpoint};
 
+/// Between two tries to open a log that is still held.
+const LOCK_STEP: Duration = Duration::from_millis(20);
 /// Objects written at once when the store is built anew.
 const REBUILD_CHUNK: usize = 2_000;
 /// Name prefix of trees that hold data outside the journal.
@@ -63,7 +67,8 @@ pub struct Loaded {
 pub fn open(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     let path = path.to_owned();
     let thread = std::thread::Builder::new().name("state-open".to_owned());
-    let thread = thread.spawn(move || open_here(&path, cache_mib)).map_err(|error| error.to_string())?;
+    let work = move || guarded(|| open_here(&path, cache_mib)).and_then(|opened| opened);
+    let thread = thread.spawn(work).map_err(|error| error.to_string())?;
     thread.join().map_err(|_| "it panicked while it was opened".to_owned())?
 }
 
@@ -71,11 +76,12 @@ fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     failpoint::write("state.open").map_err(|error| error.to_string())?;
     let words = |error: sled::Error| error.to_string();
     let cache = u64::from(cache_mib.max(1)) << 20;
-    let db = sled::Config::new().path(path).cache_capacity(cache).open().map_err(words)?;
+    let db = open_log(path, cache).map_err(words)?;
     let trees: Vec<Tree> = TREES.iter().map(|name| db.open_tree(name)).collect::<Result<_, _>>().map_err(words)?;
     restrict(path).map_err(|error| error.to_string())?;
     let file = File::open(path.join("db")).map_err(|error| error.to_string())?;
     let mut db = StateDb { db, trees, file, mirror: BTreeSet::new(), epoch: 0 };
+    db.read_aux().map_err(|error| format!("what is kept beside the state cannot be read: {error}"))?;
     let seq = number(&db.trees[META], b"journal_seq")?;
     db.epoch = u32::try_from(number(&db.trees[META], b"epoch")?).map_err(|_| "the epoch is no number".to_owned())?;
     let state = db.load()?;
@@ -84,6 +90,20 @@ fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     }
     db.mirror = objects::all_keys(&state).into_iter().filter(|key| key.swept_by().is_some()).collect();
     Ok(Loaded { db, state, seq })
+}
+
+/// The store's own lock is held here, so another handle of this log is one of this process that is ending: its threads
+/// let go of the file a moment after it was dropped.
+fn open_log(path: &Path, cache: u64) -> sled::Result<Db> {
+    let deadline = Instant::now() + lock::PATIENCE;
+    loop {
+        match sled::Config::new().path(path).cache_capacity(cache).open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") && Instant::now() < deadline => {
+                std::thread::park_timeout(LOCK_STEP);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn number(tree: &Tree, key: &[u8]) -> Result<u64, String> {
@@ -123,11 +143,24 @@ impl StateDb {
     /// # Errors
     /// The first thing that cannot be read, for people.
     pub fn load(&self) -> Result<State, String> {
-        objects::load(&mut |tree| {
-            let tree = self.trees.get(tree).ok_or("a tree is missing")?;
-            let rows = tree.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
-            rows.collect::<Result<_, _>>().map_err(|error: sled::Error| error.to_string())
-        })
+        let read = || {
+            objects::load(&mut |tree| {
+                let tree = self.trees.get(tree).ok_or("a tree is missing")?;
+                let rows = tree.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
+                rows.collect::<Result<_, _>>().map_err(|error: sled::Error| error.to_string())
+            })
+        };
+        guarded(read).and_then(|state| state)
+    }
+
+    /// Reads every row beside the state once: a page that cannot be read shows now, while the store can still be rebuilt,
+    /// and not in the middle of the program's work. The library gives the same error for ever, so the first one ends it.
+    fn read_aux(&self) -> sled::Result<()> {
+        let names = self.db.tree_names().into_iter().filter(|name| name.starts_with(AUX.as_bytes()));
+        for name in names {
+            self.db.open_tree(name)?.iter().try_for_each(|row| row.map(drop))?;
+        }
+        Ok(())
     }
 
     /// Brings the touched objects, `meta/journal_seq` and `meta/epoch` to `state` in one durable transaction.
@@ -227,8 +260,7 @@ impl StateDb {
 
     /// A panic of the library is a failure like any other: the journal has the record already.
     fn guarded<T>(&self, work: impl FnOnce(&StateDb) -> Result<T, Fatal>) -> Result<T, Fatal> {
-        catch_unwind(AssertUnwindSafe(|| work(self)))
-            .unwrap_or_else(|_| Err(Fatal::Embedded("the library panicked".to_owned())))
+        guarded(|| work(self)).unwrap_or_else(|text| Err(Fatal::Embedded(text)))
     }
 
     /// Writes rows of auxiliary trees, one batch per tree; durable with the next flush.
@@ -253,17 +285,20 @@ impl StateDb {
         })
     }
 
-    /// All rows of the auxiliary tree `name` in key order; rows that cannot be read are left out, losing them is harmless.
+    /// All rows of the auxiliary tree `name` in key order; rows with a wrong checksum are left out, losing them is harmless.
     ///
     /// # Errors
     /// [`Fatal::Embedded`].
     pub fn aux_rows(&self, name: &str) -> Result<Vec<(String, Vec<u8>)>, Fatal> {
         self.guarded(|db| {
-            let rows = db.aux(name)?.iter().filter_map(Result::ok).filter_map(|(key, value)| {
+            let readable = |(key, value): (sled::IVec, sled::IVec)| {
                 let key = String::from_utf8(key.to_vec()).ok()?;
                 Some((key, frame::open_envelope(&value).ok()?.to_vec()))
-            });
-            Ok(rows.collect())
+            };
+            // The first error ends the reading: the library would give it for ever.
+            let rows: sled::Result<Vec<_>> = db.aux(name)?.iter().collect();
+            let rows = rows.map_err(|error| Fatal::Embedded(error.to_string()))?;
+            Ok(rows.into_iter().filter_map(readable).collect())
         })
     }
 
@@ -304,25 +339,5 @@ pub fn set_aside(path: &Path, why: &str, number: i64) -> std::io::Result<Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of_epoch(epoch: u32) -> State {
-        let mut state = State::default();
-        state.meta.epoch = epoch;
-        state
-    }
-
-    #[test]
-    fn a_store_written_by_a_later_epoch_fences_the_earlier_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut first = open(&dir.path().join("state"), 16).unwrap().db;
-        first.commit(&Touched::default(), &of_epoch(1)).unwrap();
-        let file = first.file.try_clone().unwrap();
-        let (db, trees) = (first.db.clone(), first.trees.clone());
-        let mut second = StateDb { db, trees, file, mirror: BTreeSet::new(), epoch: 1 };
-        second.commit(&Touched::default(), &of_epoch(2)).unwrap();
-        let refused = first.commit(&Touched::default(), &of_epoch(1));
-        assert!(matches!(refused, Err(Fatal::Fenced { found: 2, ours: 1 })), "{refused:?}");
-    }
-}
+#[path = "state_db_tests.rs"]
+mod tests;

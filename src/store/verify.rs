@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::{
     checkpoint, embedded, files,
@@ -64,6 +65,9 @@ pub struct Report {
     pub figures: Figures,
     #[serde(skip)]
     broken: BTreeSet<u8>,
+    /// Those of the defects that are about checkpoints.
+    #[serde(skip)]
+    wrong_checkpoints: Vec<String>,
 }
 
 impl Report {
@@ -176,6 +180,35 @@ pub fn check_with(data: &Path, acks: &[Ack]) -> Report {
     report
 }
 
+/// What a check of the files beside a running store found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Audit {
+    /// Records of the whole journal.
+    pub records: u64,
+    /// What is wrong with the journal; not empty = nothing built on it can be trusted.
+    pub journal: Vec<String>,
+    /// What is wrong with checkpoints; a start skips them.
+    pub checkpoints: Vec<String>,
+}
+
+/// Checks the whole journal and the checkpoints in `data` on a thread of its own, while their owner goes on writing. No
+/// answer comes when the thread cannot be made or panics.
+pub fn audit(data: PathBuf) -> oneshot::Receiver<Audit> {
+    let (answer, receiver) = oneshot::channel();
+    let work = move || {
+        let mut report = check_journal(&data, &[], Embedded::Absent("it is in use"));
+        let checkpoints = std::mem::take(&mut report.wrong_checkpoints);
+        report.defects.retain(|defect| !checkpoints.contains(defect));
+        // Nobody waits any more: the process is ending.
+        let _ = answer.send(Audit { records: report.records, journal: report.defects, checkpoints });
+    };
+    let thread = std::thread::Builder::new().name("journal-audit".to_owned()).spawn(work);
+    if let Err(error) = thread {
+        tracing::warn!("the journal cannot be verified in the background: {error}");
+    }
+    receiver
+}
+
 /// Checks the store this process owns.
 pub(super) fn check_open(data: &Path, db: &StateDb) -> Report {
     match db.load() {
@@ -217,6 +250,8 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
             match checkpoint::read(&data.join(CHECKPOINTS), mark) {
                 Ok(found) if found.state == state => compared += 1,
                 Ok(_) => wrong_marks.push(format!("checkpoint {mark} does not equal the fold of the records up to it")),
+                // Pruned by its owner since the list was made.
+                Err(_) if !checkpoint::exists(&data.join(CHECKPOINTS), mark) => {}
                 Err(why) => wrong_marks.push(format!("checkpoint {mark}: {why}")),
             }
         }
@@ -243,6 +278,7 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
             false
         }
     };
+    report.wrong_checkpoints.clone_from(&wrong_marks);
     wrong_marks.into_iter().for_each(|what| report.breaks(Check::Chain, what));
     report.records = state.meta.seq;
     report.epoch = state.meta.epoch;

@@ -4,6 +4,7 @@
 //! A killed process says nothing about power loss: what the kernel holds survives it.
 
 mod client;
+pub mod corrupt;
 mod lane;
 mod program;
 mod totals;
@@ -39,6 +40,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 pub enum TortureCommand {
     /// Kill the program at random instants and check its store after every kill
     Kill(KillArgs),
+    /// Damage copies of a store in one way each and open them: every damage is found and nothing is lost silently
+    Corrupt(corrupt::CorruptArgs),
 }
 
 /// What `torture kill` takes.
@@ -101,8 +104,10 @@ impl Shared {
 /// A directory that is not empty, or anything that keeps the harness itself from working. A violation is no error: it is
 /// printed with its seed, and the exit code is 1.
 pub fn torture(global: &Global, command: &TortureCommand) -> Result<Exit> {
-    let TortureCommand::Kill(args) = command;
-    kill(global, args)
+    match command {
+        TortureCommand::Kill(args) => kill(global, args),
+        TortureCommand::Corrupt(args) => corrupt::corrupt(args),
+    }
 }
 
 fn kill(global: &Global, args: &KillArgs) -> Result<Exit> {

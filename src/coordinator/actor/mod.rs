@@ -4,6 +4,7 @@
 
 mod accept;
 pub mod announce;
+mod audit;
 pub mod command_desk;
 mod guard;
 pub mod heartbeat;

@@ -4,7 +4,7 @@
 use std::{rc::Rc, time::Duration};
 
 use actix::{AsyncContext, Context};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Coordinator, schedule::Input, states};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     execution, market,
     model::{Clock, Event, Ts},
     runtime::post::post,
-    store::{AuxRow, AuxWrite, LEFT_WALL, LOGICAL_TIME, META},
+    store::{Audit, AuxRow, AuxWrite, LEFT_WALL, LOGICAL_TIME, META},
 };
 
 /// The wall is compared with program time this often, real time (resilience §7).
@@ -31,6 +31,9 @@ pub type WallSource = Rc<dyn Fn() -> Ts>;
 /// Reads the free bytes of the store's disk; absent when they cannot be told.
 pub type SpaceSource = Rc<dyn Fn() -> Option<u64>>;
 
+/// Starts a check of the whole journal and gives its answer later.
+pub type AuditSource = Rc<dyn Fn() -> oneshot::Receiver<Audit>>;
+
 /// What is read outside of program time. Nothing by default: backtests have no outside.
 #[derive(Clone, Default)]
 pub struct Outside {
@@ -38,6 +41,10 @@ pub struct Outside {
     pub wall: Option<WallSource>,
     /// Free space; absent when nothing is kept on disk.
     pub free_space: Option<SpaceSource>,
+    /// Checks the whole journal; absent when nothing is kept on disk.
+    pub audit: Option<AuditSource>,
+    /// Program time of the last such check that found nothing wrong.
+    pub verified_at: Option<Ts>,
     /// Highest program time of earlier processes.
     pub persisted: Ts,
     /// The wall is read and program time noted so many times less often; 0 as 1. For simulations of years.
@@ -46,16 +53,18 @@ pub struct Outside {
 
 /// The coordinator's part.
 pub(super) struct Timekeeper {
-    outside: Outside,
+    pub(super) outside: Outside,
     began: Instant,
     rule: Option<LogicalClock>,
     /// Little space has been told.
     told_space: bool,
+    /// A check of the journal is under way.
+    pub(super) auditing: bool,
 }
 
 impl Timekeeper {
     pub(super) fn new(outside: Outside) -> Timekeeper {
-        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false }
+        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false, auditing: false }
     }
 
     fn reading(&self) -> Option<Reading> {
@@ -92,6 +101,7 @@ impl Coordinator {
             self.look_at_space(ctx);
             ctx.run_interval(SPACE, |actor, ctx| actor.look_at_space(ctx));
         }
+        self.begin_auditing(ctx);
         ctx.run_interval(PERSIST * self.time.outside.seldom.max(1), |actor, _| actor.note_time());
     }
 
@@ -153,7 +163,7 @@ impl Coordinator {
         }
     }
 
-    fn put_meta(&self, key: &str, value: i64) {
+    pub(super) fn put_meta(&self, key: &str, value: i64) {
         post("store", &self.links.store, AuxWrite(vec![AuxRow::put(META, key.to_owned(), value)]));
     }
 
