@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod journal;
 pub mod logging;
+mod restored;
 pub mod run;
 pub mod simulate;
 pub mod system;

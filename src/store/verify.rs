@@ -68,6 +68,9 @@ pub struct Report {
     /// Those of the defects that are about checkpoints.
     #[serde(skip)]
     wrong_checkpoints: Vec<String>,
+    /// Where the journal itself cannot be read on.
+    #[serde(skip)]
+    damage: Option<String>,
 }
 
 impl Report {
@@ -198,9 +201,9 @@ pub fn audit(data: PathBuf) -> oneshot::Receiver<Audit> {
     let work = move || {
         let mut report = check_journal(&data, &[], Embedded::Absent("it is in use"));
         let checkpoints = std::mem::take(&mut report.wrong_checkpoints);
-        report.defects.retain(|defect| !checkpoints.contains(defect));
+        let journal = report.damage.into_iter().collect();
         // Nobody waits any more: the process is ending.
-        let _ = answer.send(Audit { records: report.records, journal: report.defects, checkpoints });
+        let _ = answer.send(Audit { records: report.records, journal, checkpoints });
     };
     let thread = std::thread::Builder::new().name("journal-audit".to_owned()).spawn(work);
     if let Err(error) = thread {
@@ -270,10 +273,12 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
             true
         }
         Err(ReadError::Damage(damage)) => {
+            report.damage = Some(damage.to_string());
             report.breaks(Check::Chain, damage.to_string());
             false
         }
         Err(ReadError::Refused(error)) => {
+            report.damage = Some(error.to_string());
             report.breaks(Check::Chain, error.to_string());
             false
         }

@@ -82,7 +82,7 @@ fn next(contents: &mut Contents, paper: Paper, (durable, crashes, at): World) ->
             let prices = board.reader();
             let board = prices.read();
             let (level, settings, rules) = (DegradationLevel::Normal, &contents.settings, &contents.rules);
-            let desk = Desk { settings, rules, board: &board, level, now: NOW };
+            let desk = Desk { settings, rules, board: &board, level, now: NOW.plus_ms(1_000) };
             let mut asked = Asked(false);
             let next = work::next(state, &mut Ticks::default(), &mut asked, &desk).map_err(|why| why.0)?;
             match next {
