@@ -357,7 +357,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
 fn watched(venue: Option<Box<dyn Venue>>, settings: &Settings, feed: &str) -> Option<Box<dyn Venue>> {
     use crate::{
         execution::venue::{PaperVenue, VenueAnswer},
-        model::Trade,
+        model::{Trade, Ts},
+        runtime::failpoint,
     };
     struct Watched(Box<dyn Venue>);
     impl Venue for Watched {
