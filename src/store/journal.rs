@@ -110,10 +110,12 @@ impl Journal {
         if self.position.segment == 0 {
             return Ok(());
         }
-        let mut file = (self.opener)(&self.path, false).map_err(|e| fatal("open", &self.path, e))?;
-        file.sync().map_err(|e| fatal("sync", &self.path, e))?;
+        let opened = failpoint::write("journal.open").and_then(|()| (self.opener)(&self.path, false));
+        let mut file = opened.map_err(|e| fatal("open", &self.path, e))?;
+        failpoint::write("journal.sync").and_then(|()| file.sync()).map_err(|e| fatal("sync", &self.path, e))?;
         self.file = Some(file);
-        (self.sync_names)(&self.dir).map_err(|e| fatal("sync", &self.dir, e))
+        let synced = failpoint::write("journal.dir_sync").and_then(|()| (self.sync_names)(&self.dir));
+        synced.map_err(|e| fatal("sync", &self.dir, e))
     }
 
     /// Where the journal ends.
