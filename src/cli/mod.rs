@@ -4,6 +4,7 @@ pub mod backtest;
 pub mod client;
 pub mod config;
 pub mod journal;
+pub mod live_feed;
 pub mod logging;
 pub mod run;
 pub mod system;

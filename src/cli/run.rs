@@ -10,7 +10,7 @@ use actix::{Actor, Context as ActorContext, Handler, Recipient};
 use anyhow::{Context, Result};
 
 use super::{
-    Global, load, logging,
+    Global, live_feed, load, logging,
     system::{self, Ingredients, System},
 };
 #[cfg(feature = "failpoints")]
@@ -29,6 +29,7 @@ use crate::{
         actor::FeedEnded,
         feed::{
             csv::{CsvFeed, CsvWindow},
+            kraken::view::Shared,
             simulated::SimulatedFeed,
         },
     },
@@ -100,7 +101,7 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
     // A replay lives in the time of its candles from its first record on.
     let now = match settings.market.source {
         MarketSource::Csv => csv_feed(settings).map_err(wrong_usage)?.peek_at().unwrap_or_else(wall_now),
-        MarketSource::Simulated => wall_now(),
+        MarketSource::Simulated | MarketSource::Kraken => wall_now(),
     };
     let info = OpenInfo {
         seed,
@@ -151,6 +152,7 @@ const fn data_kind(settings: &Settings) -> &'static str {
     match settings.market.source {
         MarketSource::Simulated => "simulated",
         MarketSource::Csv => "csv",
+        MarketSource::Kraken => "live",
     }
 }
 
@@ -196,7 +198,7 @@ fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
 }
 
 /// The configured feed; it continues the same simulated market after a restart.
-fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
+async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
     Ok(match settings.market.source {
         MarketSource::Simulated => {
             let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
@@ -204,6 +206,7 @@ fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed
             Box::new(SimulatedFeed::new(simulated, &settings.symbols, state.meta.seed, origin, now, history_ms)?)
         }
         MarketSource::Csv => Box::new(csv_feed(settings)?),
+        MarketSource::Kraken => Box::new(live_feed::open(settings).await?),
     })
 }
 
@@ -218,6 +221,7 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
     Outside {
         wall,
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
+        venue: (settings.market.source == MarketSource::Kraken).then(Shared::default),
         persisted: opened.last_logical_time,
     }
 }
@@ -255,7 +259,8 @@ async fn live(
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
     let outside = outside(&settings, &store, &opened);
-    let feed = make_feed(&settings, store.state(), place.clock.now())?;
+    let feed = make_feed(&settings, store.state(), place.clock.now()).await?;
+    let (venue, seed) = (outside.venue.clone(), store.state().meta.seed);
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
     let ingredients = Ingredients {
         settings: Rc::clone(&settings),
@@ -271,6 +276,9 @@ async fn live(
         seams: system::Seams::default(),
     };
     let system = system::assemble(ingredients).await?;
+    if let Some(view) = venue {
+        live_feed::start(&settings, &system, view, seed)?;
+    }
     say_what_it_does(&settings, &system);
     let server = match listener {
         Some((listener, token)) => {

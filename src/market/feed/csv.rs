@@ -189,7 +189,7 @@ fn split_name(name: &str) -> Option<(&str, Timeframe)> {
 }
 
 /// The names a symbol's files may carry, Kraken's own (`XBT` for BTC) first.
-fn pair_names(symbol: &Symbol) -> Vec<String> {
+pub(super) fn pair_names(symbol: &Symbol) -> Vec<String> {
     let kraken = |asset: &str| if asset == "BTC" { "XBT".to_owned() } else { asset.to_owned() };
     let (base, quote) = (symbol.base.as_str(), symbol.quote.as_str());
     let mut names = vec![kraken(base) + &kraken(quote), format!("{base}{quote}")];
