@@ -148,7 +148,8 @@ fn fresh_seed() -> u64 {
     bytes.iter().rev().fold(0u64, |seed, byte| seed.rotate_left(7) ^ u64::from(*byte)) | 1
 }
 
-const fn data_kind(settings: &Settings) -> &'static str {
+/// The kind of data a store of these settings holds.
+pub const fn data_kind(settings: &Settings) -> &'static str {
     match settings.market.source {
         MarketSource::Simulated => "simulated",
         MarketSource::Csv => "csv",

@@ -54,13 +54,13 @@ fn a_torn_row_is_cut_before_the_next_one() {
 #[test]
 fn a_merge_fills_holes_replaces_values_and_reports_what_is_missing() {
     let (_folder, store) = store();
-    store.append(symbol(), &[candle(3, 3.0), candle(10, 10.0)]).unwrap();
+    store.append(symbol(), &[candle(3, 3.0), candle(10, 8.0)]).unwrap();
     let rows = [candle(1, 1.0), candle(3, 3.5), candle(4, 4.0)];
     let merged = store.merge(symbol(), &mut rows.iter().copied().map(Ok)).unwrap();
     assert_eq!((merged.added, merged.changed, merged.total), (2, 1, 4));
     assert_eq!((merged.holes, merged.missing), (2, 6));
     assert_eq!(merged.longest, [(Ts(300_000), Ts(600_000)), (Ts(120_000), Ts(180_000))]);
-    assert_eq!(kept(&store), [(1, 1.0), (3, 3.5), (4, 4.0), (10, 10.0)]);
+    assert_eq!(kept(&store), [(1, 1.0), (3, 3.5), (4, 4.0), (10, 8.0)]);
 }
 
 #[test]
