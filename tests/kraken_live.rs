@@ -99,13 +99,21 @@ fn data_flow_are_kept_and_a_refused_symbol_takes_nobody_down() {
 fn heartbeats_are_no_data_and_a_frozen_feed_is_shown_and_limits_the_program() {
     let venue = Venue::start();
     let home = Home::new(&venue);
+    let sooner = venue.settings() + "[degradation]\nescalate_consecutive = [1, 6, 9]\n";
+    fs::write(home.config(), sooner).unwrap();
     let program = home.start();
     program.status_when("live data", |status| alive(status, "BTC/USDT") && alive(status, "XRP/USDT"));
     venue.control().frozen = true;
     let frozen = program.status_when("silence to be noticed", |status| feed(status, "BTC/USDT")["healthy"] == false);
     assert_eq!(feed(&frozen, "BTC/USDT")["connected"], true);
     assert!(feed(&frozen, "BTC/USDT")["last_message_age_seconds"].as_f64().unwrap() >= 2.5, "{frozen}");
-    program.status_when("the level to rise", |status| status["degradation"] != "NORMAL");
+    program
+        .status_when("the alert of a silent symbol", |status| feed(status, "BTC/USDT")["silences"].as_u64() >= Some(1));
+    program.status_when("the level to rise", |status| {
+        // Whatever wakes the coordinator lets it look at the feeds.
+        drop(program.cli(&["run-task", "technical_analysis", "BTC/USDT"]));
+        status["degradation"] != "NORMAL"
+    });
     venue.control().frozen = false;
     let thawed = program.status_when("data again", |status| alive(status, "BTC/USDT"));
     assert_eq!(feed(&thawed, "BTC/USDT")["reconnects"], 0, "the connection stood all the time");

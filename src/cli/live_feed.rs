@@ -89,6 +89,7 @@ pub fn start(settings: &Settings, system: &System, view: Shared, seed: u64) -> R
         frame: frame(settings),
         ws_url: settings.market.kraken.ws_url.clone(),
         rest_url: settings.market.kraken.rest_url.clone(),
+        silence_ms: i64::from(settings.market.silence_seconds) * 1_000,
         gap_fill: settings.market.gap_fill,
         clock: system.clock.clone(),
         market: system.links.market.clone().recipient(),

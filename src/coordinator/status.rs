@@ -208,6 +208,8 @@ pub struct FeedLink {
     pub reconnects: u64,
     /// Books that did not fit their checksum.
     pub broken_books: u64,
+    /// Times its prices stopped while the connection stood.
+    pub silences: u64,
     /// Candles missing that nobody could give.
     pub unfilled_candles: u64,
 }

@@ -153,6 +153,7 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
     control.lock().unwrap().connections += 1;
     loop {
         let mut out: Vec<String> = Vec::new();
+        let mut dropped = false;
         tokio::select! {
             message = socket.next() => {
                 let Some(Ok(message)) = message else { return };
@@ -185,7 +186,7 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                 }
                 if channel == "book" && control.drops > 0 {
                     control.drops -= 1;
-                    return;
+                    dropped = true;
                 }
             }
             _ = beat.tick() => {
@@ -216,6 +217,9 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
             if socket.send(Message::text(text)).await.is_err() {
                 return;
             }
+        }
+        if dropped {
+            return;
         }
     }
 }

@@ -182,6 +182,7 @@ fn feed_link(link: &LinkView, symbol: Symbol, now: Ts) -> FeedLink {
         last_message_age_seconds: line.last_message_at.map(|at| now.since_ms(at) as f64 / 1_000.0),
         reconnects: link.reconnects,
         broken_books: line.broken_books,
+        silences: line.silences,
         unfilled_candles: line.unfilled_candles,
     }
 }

@@ -18,6 +18,8 @@ pub struct SymbolLink {
     pub last_message_at: Option<Ts>,
     /// Books that did not fit their checksum since the start.
     pub broken_books: u64,
+    /// Times its prices stopped while the connection stood.
+    pub silences: u64,
     /// Candles nobody could give since the start.
     pub unfilled_candles: u64,
 }

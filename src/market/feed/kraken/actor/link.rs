@@ -1,7 +1,7 @@
 //! Owns the socket and carries out what the session says. A task beside the actors: what it hears goes to the market as
 //! a message, what it notices goes to the log, the bus and `status`.
 
-use std::{borrow::Cow, future::pending, rc::Rc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, future::pending, rc::Rc, time::Duration};
 
 use actix::Recipient;
 use futures_util::{SinkExt, StreamExt};
@@ -59,6 +59,8 @@ pub struct Parts {
     pub ws_url: String,
     /// REST address.
     pub rest_url: String,
+    /// Prices older than this are silence, milliseconds.
+    pub silence_ms: i64,
     /// Missing candles are fetched.
     pub gap_fill: bool,
     /// Program time, at speed 1.
@@ -97,6 +99,8 @@ struct Link {
     wanted: Option<UnboundedSender<Wanted>>,
     answers: UnboundedReceiver<Answer>,
     fetcher: Option<JoinHandle<()>>,
+    /// Newest price of each symbol, and whether its silence was told.
+    priced: BTreeMap<Symbol, (Ts, bool)>,
     /// The names stay the same for the whole process.
     name: Rc<str>,
 }
@@ -141,6 +145,7 @@ impl Link {
             wanted: fetcher.is_some().then_some(wanted),
             answers,
             fetcher,
+            priced: BTreeMap::new(),
             name: "kraken".into(),
             parts,
         }
@@ -168,6 +173,7 @@ impl Link {
                 }
             };
             self.carry_out(actions).await;
+            self.notice_silence(now);
             self.show();
         }
     }
@@ -274,7 +280,35 @@ impl Link {
                     items.push(item);
                 }
             }
-            _ => items.push(item),
+            FeedKind::Price(_) => {
+                let told = self.priced.get(&item.symbol).is_some_and(|(_, told)| *told);
+                self.priced.insert(item.symbol, (item.available_at, told));
+                items.push(item);
+            }
+            FeedKind::Book(_) => items.push(item),
+        }
+    }
+
+    /// A connection that stands says nothing about data: prices that stop are told once, and again when they are back.
+    fn notice_silence(&mut self, now: Ts) {
+        let (up, silence_ms) = (self.session.is_up(), self.parts.silence_ms);
+        let mut changed = Vec::new();
+        for (symbol, (at, told)) in &mut self.priced {
+            let silent = now.since_ms(*at) > silence_ms;
+            if up && silent != *told {
+                *told = silent;
+                changed.push((*symbol, silent, now.since_ms(*at)));
+            }
+        }
+        for (symbol, silent, age_ms) in changed {
+            if silent {
+                tracing::warn!("{symbol}: no price for {age_ms} ms, the connection stands");
+                self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silences += 1);
+                self.announce(Some(symbol), false, format!("no price for {age_ms} ms, the connection stands"));
+            } else {
+                tracing::info!("{symbol}: prices are back");
+                self.announce(Some(symbol), true, "prices are back".to_owned());
+            }
         }
     }
 
