@@ -372,6 +372,11 @@ impl Link {
         match notice {
             Notice::Connected => {
                 tracing::info!("connected to {} and subscribed", self.parts.ws_url);
+                let now = self.parts.clock.now();
+                for symbol in self.parts.symbols.iter().filter(|symbol| self.session.is_subscribed(**symbol)) {
+                    // A symbol whose first price never comes is silent as well.
+                    self.priced.entry(*symbol).or_insert((now, false));
+                }
                 self.announce(None, true, "connected and subscribed".to_owned());
             }
             Notice::Disconnected { why, again_at } => {
