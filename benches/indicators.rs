@@ -14,7 +14,7 @@ use triplegain::{
         indicators::IndicatorEngine,
     },
     model::{Candle, Decimal, Symbol, SymbolRules, Timeframe, Ts},
-    settings::{CsvSettings, MarketSettings, MarketSource, SimulatedSettings},
+    settings::{CsvSettings, KrakenSettings, MarketSettings, MarketSource, SimulatedSettings},
 };
 
 const MINUTE_MS: i64 = 60_000;
@@ -33,6 +33,12 @@ fn settings() -> MarketSettings {
             start_prices: BTreeMap::from([(symbols()[0], 45_000.0), (symbols()[1], 0.6)]),
             step_seconds: 1,
         },
+        kraken: KrakenSettings {
+            ws_url: "wss://ws.kraken.com/v2".to_owned(),
+            rest_url: "https://api.kraken.com".to_owned(),
+            candle_minutes: 1,
+        },
+        gap_fill: true,
         price_max_age_seconds: 60,
         primary_timeframe: Timeframe::H1,
         lookback: Timeframe::ALL.map(|f| (f, if f == Timeframe::H1 { 250 } else { 60 })).into_iter().collect(),

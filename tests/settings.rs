@@ -188,7 +188,7 @@ account_currency = "usd"
 timezone = "CET"
 surprise = 1
 [market]
-source = "kraken"
+source = "binance"
 [market.lookback]
 2h = 60
 1h = 100
@@ -220,7 +220,7 @@ group = 5
             &["my.toml:3:", "account_currency", "upper-case"],
             &["my.toml:4:", "timezone", "allowed: UTC"],
             &["my.toml:5:", "unknown key `surprise`"],
-            &["my.toml:7:", "market.source", "not part of this release"],
+            &["my.toml:7:", "market.source", "allowed: simulated, csv, kraken"],
             &["my.toml:9:", "market.lookback.2h", "timeframe"],
             &["my.toml:10:", "market.lookback.1h", "250"],
             &["my.toml:12:", "ETH/USDT", "price_decimals", "missing"],

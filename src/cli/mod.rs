@@ -3,7 +3,10 @@
 pub mod backtest;
 pub mod client;
 pub mod config;
+pub mod doctor;
+pub mod import;
 pub mod journal;
+pub mod live_feed;
 pub mod logging;
 mod restored;
 pub mod run;
@@ -139,6 +142,11 @@ enum Subcommands {
     /// Check, show and explain settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Historic candles for the live feed
+    #[command(subcommand)]
+    Import(import::ImportCommand),
+    /// Check settings, store, journal, feed and clock; says what to do, changes nothing
+    Doctor,
     /// Prove on this machine that a killed program loses nothing
     #[command(subcommand)]
     Torture(torture::TortureCommand),
@@ -190,6 +198,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Release { task, symbol } => command_to_peer(&global, &Command::Release { task, symbol }),
         Subcommands::ClockAck => command_to_peer(&global, &Command::ClockAck {}),
         Subcommands::Journal(command) => journal::journal(&load(&global, &[])?.settings, &command, global.json),
+        Subcommands::Import(command) => import::import(&global, &command),
+        Subcommands::Doctor => doctor::doctor(&global),
         Subcommands::Torture(command) => torture::torture(&global, &command),
         Subcommands::Config(command) => config::config(&sources(&global, &[]), &command, global.json),
     }

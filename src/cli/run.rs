@@ -10,7 +10,7 @@ use actix::{Actor, Context as ActorContext, Handler, Recipient};
 use anyhow::{Context, Result};
 
 use super::{
-    Global, load, logging,
+    Global, live_feed, load, logging,
     system::{self, Ingredients, System},
 };
 #[cfg(feature = "failpoints")]
@@ -29,6 +29,7 @@ use crate::{
         actor::FeedEnded,
         feed::{
             csv::{CsvFeed, CsvWindow},
+            kraken::view::Shared,
             simulated::SimulatedFeed,
         },
     },
@@ -80,7 +81,8 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         listener => listener,
     };
     let (mut store, mut opened) = open_store(&data, &loaded)?;
-    note_boot(&mut store, &mut opened, &loaded.settings.supervisor.crash_loop)?;
+    note_boot(&mut store, &mut opened, &loaded.settings.supervisor.crash_loop)
+        .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listener = match listener? {
         Some(listener) => Some((listener, auth::load_or_create(&token_file(&loaded.settings)).map_err(wrong_usage)?)),
         None => None,
@@ -101,7 +103,7 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
     // A replay lives in the time of its candles from its first record on.
     let now = match settings.market.source {
         MarketSource::Csv => csv_feed(settings).map_err(wrong_usage)?.peek_at().unwrap_or_else(wall_now),
-        MarketSource::Simulated => wall_now(),
+        MarketSource::Simulated | MarketSource::Kraken => wall_now(),
     };
     let info = OpenInfo {
         seed,
@@ -148,10 +150,12 @@ fn fresh_seed() -> u64 {
     bytes.iter().rev().fold(0u64, |seed, byte| seed.rotate_left(7) ^ u64::from(*byte)) | 1
 }
 
-const fn data_kind(settings: &Settings) -> &'static str {
+/// The kind of data a store of these settings holds.
+pub const fn data_kind(settings: &Settings) -> &'static str {
     match settings.market.source {
         MarketSource::Simulated => "simulated",
         MarketSource::Csv => "csv",
+        MarketSource::Kraken => "live",
     }
 }
 
@@ -197,7 +201,7 @@ fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
 }
 
 /// The configured feed; it continues the same simulated market after a restart.
-fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
+async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
     Ok(match settings.market.source {
         MarketSource::Simulated => {
             let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
@@ -205,6 +209,7 @@ fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed
             Box::new(SimulatedFeed::new(simulated, &settings.symbols, state.meta.seed, origin, now, history_ms)?)
         }
         MarketSource::Csv => Box::new(csv_feed(settings)?),
+        MarketSource::Kraken => Box::new(live_feed::open(settings).await?),
     })
 }
 
@@ -226,6 +231,7 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
         free_space: Some(Rc::new(move || fs2::available_space(&data).ok())),
         audit,
         verified_at,
+        venue: (settings.market.source == MarketSource::Kraken).then(Shared::default),
         persisted: opened.last_logical_time,
         seldom: 1,
     }
@@ -264,7 +270,8 @@ async fn live(
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
     let outside = outside(&settings, &store, &opened);
-    let feed = make_feed(&settings, store.state(), place.clock.now())?;
+    let feed = make_feed(&settings, store.state(), place.clock.now()).await?;
+    let (venue, seed) = (outside.venue.clone(), store.state().meta.seed);
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
     let ingredients = Ingredients {
         settings: Rc::clone(&settings),
@@ -280,6 +287,9 @@ async fn live(
         seams: system::Seams::default(),
     };
     let system = system::assemble(ingredients).await?;
+    if let Some(view) = venue {
+        live_feed::start(&settings, &system, view, seed)?;
+    }
     say_what_it_does(&settings, &system);
     let server = match listener {
         Some((listener, token)) => {

@@ -51,6 +51,9 @@ pub struct Status {
     pub scheduled: Vec<ScheduledStatus>,
     /// Every symbol's feed.
     pub feeds: Vec<FeedLine>,
+    /// The clock against the venue.
+    #[serde(default)]
+    pub clock: ClockStatus,
     /// Where the journal stands.
     pub journal: JournalHead,
     /// Totals since the store was created.
@@ -188,6 +191,38 @@ pub struct FeedLine {
     pub price: Option<Price>,
     /// Gaps declared so far.
     pub gaps: u64,
+    /// The connection it comes over; absent for feeds without one.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<FeedLink>,
+}
+
+/// One symbol's part of the connection to a live venue. That it stands says nothing about data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FeedLink {
+    /// A connection stands.
+    pub connected: bool,
+    /// The venue acknowledged every channel of the symbol on this connection.
+    pub subscribed: bool,
+    /// The venue's words when it does not serve the symbol.
+    pub refused: Option<String>,
+    /// Age of the newest message with data, seconds; absent before the first.
+    pub last_message_age_seconds: Option<f64>,
+    /// Connections after the first one.
+    pub reconnects: u64,
+    /// Books that did not fit their checksum.
+    pub broken_books: u64,
+    /// Times its prices stopped while the connection stood.
+    pub silences: u64,
+    /// Candles missing that nobody could give.
+    pub unfilled_candles: u64,
+}
+
+/// The clock against the venue.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// Venue minus wall, milliseconds (the venue tells whole seconds: ± 500); absent without a venue, or when it was not
+    /// told for five minutes.
+    pub offset_ms: Option<i64>,
 }
 
 /// Where the journal stands.

@@ -121,6 +121,7 @@ impl MarketActor {
         self.pump(self.clock.now());
         match self.feed.peek_at() {
             Some(at) => self.alarm.set(Some(at), &self.clock),
+            None if self.feed.is_live() => {}
             None => match self.feed.next() {
                 Some(Err(error)) => self.end(Some(error.to_string())),
                 _ => self.end(None),
@@ -156,6 +157,19 @@ impl Handler<ClockMoved> for MarketActor {
         if self.on_end.is_some() {
             self.wake();
         }
+    }
+}
+
+/// What a live venue has sent.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct Delivered(pub Vec<FeedItem>);
+
+impl Handler<Delivered> for MarketActor {
+    type Result = ();
+    fn handle(&mut self, delivered: Delivered, _: &mut Context<Self>) {
+        delivered.0.into_iter().for_each(|item| self.feed.bring(item));
+        self.wake();
     }
 }
 

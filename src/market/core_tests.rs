@@ -8,7 +8,7 @@ use crate::{
         Decimal, Quality, SymbolRules,
         time::{DAY_MS, HOUR_MS, MINUTE_MS},
     },
-    settings::{CsvSettings, MarketSource, SimulatedSettings},
+    settings::{CsvSettings, KrakenSettings, MarketSource, SimulatedSettings},
 };
 
 pub(crate) fn market_settings() -> MarketSettings {
@@ -25,6 +25,12 @@ pub(crate) fn market_settings() -> MarketSettings {
             start_prices: BTreeMap::from([(symbol("BTC/USDT"), 45_000.0), (symbol("XRP/USDT"), 0.60)]),
             step_seconds: 1,
         },
+        kraken: KrakenSettings {
+            ws_url: "wss://ws.kraken.com/v2".to_owned(),
+            rest_url: "https://api.kraken.com".to_owned(),
+            candle_minutes: 1,
+        },
+        gap_fill: true,
         price_max_age_seconds: 60,
         primary_timeframe: Timeframe::H1,
         lookback: Timeframe::ALL.map(|f| (f, if f == Timeframe::H1 { 250 } else { 60 })).into_iter().collect(),

@@ -209,10 +209,8 @@ pub const RENAMED: [(&str, &str); 7] = [
 ];
 
 /// Values that are well known but not part of this release, with the reason.
-pub const REFUSED: [(&str, &str, &str); 2] = [
-    ("mode", "live", "live trading is refused in this release; it trades on paper only"),
-    ("market.source", "kraken", "the live feed is not part of this release; use simulated or csv"),
-];
+pub const REFUSED: [(&str, &str, &str); 1] =
+    [("mode", "live", "live trading is refused in this release; it trades on paper only")];
 
 /// What may stand at a place of the configuration tree.
 #[derive(Debug)]

@@ -71,6 +71,8 @@ section!(
         pub source: MarketSource,
         pub csv: CsvSettings,
         pub simulated: SimulatedSettings,
+        pub kraken: KrakenSettings,
+        pub gap_fill: bool,
         pub price_max_age_seconds: u32,
         pub primary_timeframe: Timeframe,
         pub lookback: BTreeMap<Timeframe, u32>,
@@ -87,7 +89,13 @@ pub enum MarketSource {
     Simulated,
     /// Historic candles.
     Csv,
+    /// Kraken's public live feed.
+    Kraken,
 }
+section!(
+    /// `[market.kraken]`
+    KrakenSettings { pub ws_url: String, pub rest_url: String, pub candle_minutes: u32 }
+);
 section!(
     /// `[market.csv]`
     CsvSettings { pub dir: String }

@@ -253,6 +253,7 @@ impl Life<'_> {
             wall: self.plan.faults.has(Fault::Clock).then(|| Rc::new(wall) as Rc<dyn Fn() -> Ts>),
             free_space: None,
             audit: None,
+            venue: None,
             verified_at: None,
             persisted: opened.last_logical_time,
             // Timers of a second would be most of what a simulated year is spent on; some seeds keep them.

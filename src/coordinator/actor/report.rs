@@ -7,14 +7,14 @@ use super::{
     messages::{CheckedStats, GetStats, GetStatus},
     schedule::Stats,
     status::{
-        AccountStatus, BalanceStatus, FeedLine, JournalHead, Lateness, OrderStatus, PositionStatus, ScheduledStatus,
-        Status, TaskStatus,
+        AccountStatus, BalanceStatus, ClockStatus, FeedLine, FeedLink, JournalHead, Lateness, OrderStatus,
+        PositionStatus, ScheduledStatus, Status, TaskStatus,
     },
 };
 use crate::{
     execution::legs,
-    market::{FeedStatus, actor::ReadFeeds},
-    model::{Clock, OrderType, PlanState, PositionSide, State, TradeState, Ts},
+    market::{FeedStatus, actor::ReadFeeds, feed::kraken::view::LinkView},
+    model::{Clock, OrderType, PlanState, PositionSide, State, Symbol, TradeState, Ts},
     risk::{AccountMode, board::Board, view},
     store::JournalHead as AskHead,
 };
@@ -27,9 +27,16 @@ impl Handler<GetStatus> for Coordinator {
         let feeds = self.links.market.send(ReadFeeds);
         let head = self.links.store.send(AskHead);
         let prices = self.prices.clone();
+        let (link, now) = (self.time.link(), self.clock.now());
         Box::pin(async move {
             let feeds = feeds.await.unwrap_or_default();
-            status.feeds = feeds.iter().map(|feed| feed_line(feed, &prices.read())).collect();
+            status.feeds = feeds
+                .iter()
+                .map(|feed| FeedLine {
+                    link: link.as_ref().map(|l| feed_link(l, feed.symbol, now)),
+                    ..feed_line(feed, &prices.read())
+                })
+                .collect();
             if let Ok(head) = head.await {
                 status.journal = JournalHead { seq: head.seq, hash: head.hash };
             }
@@ -58,6 +65,7 @@ impl Coordinator {
             speed: self.clock.speed(),
             uptime_seconds: self.started_real.elapsed().as_secs(),
             recovered: self.recovered.clone(),
+            clock: ClockStatus { offset_ms: self.time.link().and_then(|link| link.offset_ms(now)) },
             tasks: self.tasks(&stats),
             lateness_ms: Lateness {
                 p50: stats.totals.start_lateness.quantile(0.50),
@@ -166,6 +174,21 @@ fn feed_line(feed: &FeedStatus, board: &Board) -> FeedLine {
         healthy: feed.healthy,
         price: board.book.get(feed.symbol).map(|price| price.price),
         gaps: feed.counts.gaps,
+        link: None,
+    }
+}
+
+fn feed_link(link: &LinkView, symbol: Symbol, now: Ts) -> FeedLink {
+    let line = link.symbols.get(&symbol).cloned().unwrap_or_default();
+    FeedLink {
+        connected: link.connected,
+        subscribed: line.subscribed,
+        refused: line.refused,
+        last_message_age_seconds: line.last_message_at.map(|at| now.since_ms(at) as f64 / 1_000.0),
+        reconnects: link.reconnects,
+        broken_books: line.broken_books,
+        silences: line.silences,
+        unfilled_candles: line.unfilled_candles,
     }
 }
 

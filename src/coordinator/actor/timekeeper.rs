@@ -9,7 +9,11 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{Coordinator, schedule::Input, states};
 use crate::{
     coordinator::clock::{ClockStep, LogicalClock, Reading},
-    execution, market,
+    execution,
+    market::{
+        self,
+        feed::kraken::view::{LinkView, Shared},
+    },
     model::{Clock, Event, Ts},
     runtime::post::post,
     store::{Audit, AuxRow, AuxWrite, LEFT_WALL, LOGICAL_TIME, META},
@@ -45,6 +49,8 @@ pub struct Outside {
     pub audit: Option<AuditSource>,
     /// Program time of the last such check that found nothing wrong.
     pub verified_at: Option<Ts>,
+    /// What the link to a live venue shows of itself; absent without one.
+    pub venue: Option<Shared>,
     /// Highest program time of earlier processes.
     pub persisted: Ts,
     /// The wall is read and program time noted so many times less often; 0 as 1. For simulations of years.
@@ -70,7 +76,13 @@ impl Timekeeper {
     fn reading(&self) -> Option<Reading> {
         let wall = self.outside.wall.as_ref()?();
         let monotonic_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        Some(Reading { wall, monotonic_ms, venue: None })
+        let offset_ms = self.link().and_then(|link| link.offset_ms(wall));
+        Some(Reading { wall, monotonic_ms, venue: offset_ms.map(|offset_ms| wall.plus_ms(offset_ms)) })
+    }
+
+    /// The link to a live venue as it is now.
+    pub(super) fn link(&self) -> Option<LinkView> {
+        self.outside.venue.as_ref().map(Shared::read)
     }
 }
 

@@ -137,6 +137,62 @@ impl Feed for CsvFeed {
     }
 }
 
+/// One candle file, read as a stream.
+pub struct CandleFile {
+    reader: CsvReader,
+}
+
+impl CandleFile {
+    /// The symbol a file's name stands for, one of `known`.
+    ///
+    /// # Errors
+    /// What the name should be, for people.
+    pub fn symbol_of(path: &Path, known: &[Symbol], frame: Timeframe) -> Result<Symbol, String> {
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let minutes = frame.minutes();
+        let (pair, found) = split_name(&name)
+            .ok_or_else(|| format!("`{name}` is not named like XBTUSDT_{minutes}.csv or XBTUSDT_{minutes}.csv.gz"))?;
+        if found != frame {
+            return Err(format!(
+                "{name} holds candles of {found}; market.kraken.candle_minutes asks for {minutes}: take \
+                 {pair}_{minutes}.csv, or change the setting"
+            ));
+        }
+        let mut matching = known.iter().filter(|symbol| pair_names(symbol).iter().any(|known| known == pair));
+        matching.next().copied().ok_or_else(|| {
+            let names: Vec<String> = known.iter().filter_map(|symbol| pair_names(symbol).into_iter().next()).collect();
+            format!("{name}: `{pair}` is no symbol of [market.symbol]; known are {}", names.join(", "))
+        })
+    }
+
+    /// Opens a file, compressed or not.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path, frame: Timeframe) -> Result<CandleFile, FeedError> {
+        Ok(CandleFile { reader: CsvReader::open(path, frame)? })
+    }
+
+    /// What is wrong with the rows read so far; rows delivered twice are no problem.
+    pub fn problem(&self) -> Option<String> {
+        if let Some(error) = self.reader.none_usable() {
+            return Some(error.to_string());
+        }
+        let issues = self.reader.issues();
+        let first = issues.first.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let wrong = issues.defective + issues.out_of_order;
+        (wrong > 0).then(|| format!("{wrong} rows are wrong: {first}"))
+    }
+}
+
+impl Iterator for CandleFile {
+    type Item = Result<Candle, FeedError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.reader.next_from(Ts(0))
+    }
+}
+
 /// The base frame and one file per symbol, in the symbols' order.
 fn choose_files(dir: &Path, symbols: &[Symbol]) -> Result<(Timeframe, Vec<PathBuf>), FeedError> {
     let folder = |source| FeedError::Folder { dir: dir.to_owned(), source };
@@ -189,7 +245,7 @@ fn split_name(name: &str) -> Option<(&str, Timeframe)> {
 }
 
 /// The names a symbol's files may carry, Kraken's own (`XBT` for BTC) first.
-fn pair_names(symbol: &Symbol) -> Vec<String> {
+pub(super) fn pair_names(symbol: &Symbol) -> Vec<String> {
     let kraken = |asset: &str| if asset == "BTC" { "XBT".to_owned() } else { asset.to_owned() };
     let (base, quote) = (symbol.base.as_str(), symbol.quote.as_str());
     let mut names = vec![kraken(base) + &kraken(quote), format!("{base}{quote}")];

@@ -1,8 +1,10 @@
 //! Where prices come from: one trait, every item stamped with the instant it may be known.
 
+pub mod candle_store;
 pub mod csv;
 mod csv_reader;
 pub mod kraken;
+pub mod live;
 pub mod simulated;
 mod simulated_chain;
 
@@ -55,6 +57,14 @@ pub trait Feed {
 
     /// Rows or values that were skipped, with their place.
     fn issues(&self) -> FeedIssues;
+
+    /// Items are brought from outside as they happen: nothing waiting does not mean that it has ended.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// Takes an item from outside; only a live feed does anything with it.
+    fn bring(&mut self, _: FeedItem) {}
 }
 
 /// A skipped row.
@@ -145,6 +155,16 @@ pub enum FeedError {
         file: String,
         /// Last line that was read.
         line: u64,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A file of the candle store cannot be written.
+    #[error(
+        "{file} in the candle store cannot be written: {source}; check the free space and the rights of the folder"
+    )]
+    Write {
+        /// File name.
+        file: String,
         /// Cause.
         source: std::io::Error,
     },

@@ -21,12 +21,26 @@ pub(super) const KEYS: &[Key] = &[
         to(0.0, 3600.0),
         "program clock against real time; 0 = 60 with the simulated feed, else 1",
     ),
-    one_of("market.source", &["simulated", "csv"], "feed"),
+    one_of("market.source", &["simulated", "csv", "kraken"], "feed"),
+    flag(
+        "market.gap_fill",
+        "fetch missing candles of the live feed over REST, at the start and after a lost connection",
+    ),
     int("market.price_max_age_seconds", "s", to(1.0, 600.0), "an older price trades nothing"),
     one_of("market.primary_timeframe", &["1m", "5m", "15m", "1h", "4h", "1d"], "frame of voters and regimes"),
     num("market.frame_max_age_factor", "× frame", to(1.0, 5.0), "a frame whose last closed candle is older is stale"),
     int("market.silence_seconds", "s", to(3.0, 300.0), "a connected feed without data for so long is stale"),
     text("market.csv.dir", "path", Form::Any, "folder of historic candles").note("needed with market.source = \"csv\""),
+    text("market.kraken.ws_url", "URL", Form::Filled, "public WebSocket v2 of the venue").note("ws:// or wss://"),
+    text("market.kraken.rest_url", "URL", Form::Filled, "public REST interface of the venue")
+        .note("http:// or https://"),
+    int(
+        "market.kraken.candle_minutes",
+        "min",
+        to(1.0, 60.0),
+        "candles of the live feed; 60 lets REST alone warm up 1h",
+    )
+    .note("1, 5 or 60; ≤ market.primary_timeframe"),
     int("market.simulated.step_seconds", "s", to(1.0, 60.0), "time between two simulated prices"),
     num("market.simulated.start_prices.<symbol>", "quote", gt(0.0), "first simulated price"),
     int("market.lookback.<timeframe>", "candles", to(30.0, 2000.0), "closed candles in a snapshot")

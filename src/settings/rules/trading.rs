@@ -57,7 +57,30 @@ fn market(judge: &mut Judge<'_>) {
             judge.fail(&["market.csv.dir", "market.source"], "the csv feed needs a folder: set market.csv.dir");
         }
         MarketSource::Csv => {}
+        MarketSource::Kraken => kraken(judge),
         MarketSource::Simulated => judge.warn("market.source is simulated: prices are invented, no market is watched"),
+    }
+}
+
+/// The live feed: a venue that can be reached, candles the market can use, and the venue's own time.
+fn kraken(judge: &mut Judge<'_>) {
+    let (s, k) = (judge.settings, &judge.settings.market.kraken);
+    let starts = |text: &str, schemes: [&str; 2]| schemes.iter().any(|scheme| text.starts_with(scheme));
+    if !starts(&k.ws_url, ["wss://", "ws://"]) {
+        judge.fail(&["market.kraken.ws_url"], "must begin with wss:// (or ws:// for a venue of your own)");
+    }
+    if !starts(&k.rest_url, ["https://", "http://"]) {
+        judge.fail(&["market.kraken.rest_url"], "must begin with https:// (or http:// for a venue of your own)");
+    }
+    if !matches!(k.candle_minutes, 1 | 5 | 60) {
+        judge.fail(&["market.kraken.candle_minutes"], "must be 1, 5 or 60");
+    }
+    if i64::from(k.candle_minutes) > s.market.primary_timeframe.minutes() {
+        let message = "candles longer than the primary timeframe cannot make it up";
+        judge.fail(&["market.kraken.candle_minutes", "market.primary_timeframe"], message);
+    }
+    if s.runtime.speed != 1 {
+        judge.fail(&["runtime.speed", "market.source"], "must be 1 with the live feed: the venue's time is the time");
     }
 }
 

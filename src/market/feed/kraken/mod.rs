@@ -1,7 +1,11 @@
 //! Kraken's public market data: WebSocket v2 frames, the book with its checksum, and when a candle is closed. Pure; who
 //! connects and reads bytes stands elsewhere.
 
+pub mod actor;
+pub mod backfill;
 pub mod book;
 pub mod candles;
+pub mod rest;
 pub mod session;
+pub mod view;
 pub mod wire;

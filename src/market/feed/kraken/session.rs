@@ -149,6 +149,22 @@ impl Session {
         &self.refused
     }
 
+    /// Start of the newest candle known or handed out.
+    pub fn newest(&self, symbol: Symbol) -> Option<Ts> {
+        self.closer.newest(symbol)
+    }
+
+    /// A connection stands.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Up { .. })
+    }
+
+    /// A connection stands and every channel of the symbol was acknowledged.
+    pub fn is_subscribed(&self, symbol: Symbol) -> bool {
+        let waits = |open: &BTreeSet<(&'static str, Symbol)>| open.iter().any(|(_, asked)| *asked == symbol);
+        matches!(&self.phase, Phase::Up { open, .. } if !waits(open)) && !self.refused.contains_key(&symbol.to_string())
+    }
+
     /// Candles up to this start are known from history or back-fill.
     pub fn known(&mut self, symbol: Symbol, newest: Ts) {
         self.closer.known(symbol, newest);

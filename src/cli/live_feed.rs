@@ -1,0 +1,104 @@
+//! Puts the live feed together: candles kept on disk, what happened while the process was down, the link to the venue.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::time::timeout;
+
+use super::system::System;
+use crate::{
+    market::{
+        Market,
+        feed::{
+            candle_store::CandleStore,
+            kraken::{
+                actor::{
+                    fetch::RestClient,
+                    link::{self, Parts},
+                },
+                view::Shared,
+            },
+            live::LiveFeed,
+        },
+    },
+    model::{Symbol, Timeframe},
+    settings::Settings,
+};
+
+/// For the candles of the downtime, all symbols together; the link goes on where it ended.
+const CATCH_UP: Duration = Duration::from_secs(12);
+
+/// Length of the configured candles.
+pub fn frame(settings: &Settings) -> Timeframe {
+    let minutes = i64::from(settings.market.kraken.candle_minutes);
+    // Validation lets only lengths through that exist.
+    Timeframe::ALL.into_iter().find(|frame| frame.minutes() == minutes).unwrap_or(Timeframe::M1)
+}
+
+/// Where candles are kept.
+///
+/// # Errors
+/// The folder cannot be made.
+pub fn candle_store(settings: &Settings) -> Result<CandleStore> {
+    let dir = Path::new(&settings.data_dir).join("candles");
+    CandleStore::open(&dir, frame(settings)).with_context(|| format!("cannot make the folder {}", dir.display()))
+}
+
+/// The feed, with the candles of the downtime in its history so that what they did to stops is seen first.
+///
+/// # Errors
+/// The folder of candles cannot be made or read.
+pub async fn open(settings: &Settings) -> Result<LiveFeed> {
+    let store = candle_store(settings)?;
+    for symbol in &settings.symbols {
+        store.repair(*symbol).with_context(|| format!("cannot repair {}", store.path(*symbol).display()))?;
+    }
+    if settings.market.gap_fill && timeout(CATCH_UP, catch_up(settings, &store)).await.is_err() {
+        tracing::warn!("the venue's REST interface is slow; the candles of the downtime come later");
+    }
+    let history_ms = Market::history_ms(&settings.market, store.frame());
+    Ok(LiveFeed::new("kraken", store.frame(), store, settings.symbols.clone(), history_ms))
+}
+
+async fn catch_up(settings: &Settings, store: &CandleStore) {
+    let mut client = match RestClient::new(&settings.market.kraken.rest_url) {
+        Ok(client) => client,
+        Err(error) => return tracing::warn!("{error}"),
+    };
+    for symbol in &settings.symbols {
+        match fetch_newer(&mut client, store, *symbol).await {
+            Ok(added) => tracing::info!("{symbol}: {added} candles fetched"),
+            Err(error) => tracing::warn!("{symbol}: the candles of the downtime could not be fetched: {error:#}"),
+        }
+    }
+}
+
+async fn fetch_newer(client: &mut RestClient, store: &CandleStore, symbol: Symbol) -> Result<u64> {
+    let newest = store.newest(symbol)?;
+    let rows = client.candles(symbol, store.frame(), newest).await?;
+    Ok(store.append(symbol, &rows)?)
+}
+
+/// Starts the link to the venue.
+///
+/// # Errors
+/// The folder of candles cannot be made.
+pub fn start(settings: &Settings, system: &System, view: Shared, seed: u64) -> Result<()> {
+    let parts = Parts {
+        symbols: settings.symbols.clone(),
+        frame: frame(settings),
+        ws_url: settings.market.kraken.ws_url.clone(),
+        rest_url: settings.market.kraken.rest_url.clone(),
+        silence_ms: i64::from(settings.market.silence_seconds) * 1_000,
+        gap_fill: settings.market.gap_fill,
+        clock: system.clock.clone(),
+        market: system.links.market.clone().recipient(),
+        store: candle_store(settings)?,
+        view,
+        seed,
+        bus: system.links.bus.clone(),
+    };
+    // It ends with the thread it runs on.
+    drop(link::start(parts));
+    Ok(())
+}

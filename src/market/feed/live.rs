@@ -1,0 +1,88 @@
+//! A feed whose items are brought by somebody else: a live venue. Its history is the local candle store; it never ends.
+
+use std::collections::BTreeMap;
+
+use super::{Feed, FeedError, FeedIssues, FeedItem, FeedKind, candle_store::CandleStore};
+use crate::model::{Symbol, Timeframe, Ts};
+
+/// The feed of a live venue.
+pub struct LiveFeed {
+    name: &'static str,
+    frame: Timeframe,
+    store: CandleStore,
+    symbols: Vec<Symbol>,
+    history_ms: i64,
+    /// By the instant an item may be known, then in the order it came.
+    waiting: BTreeMap<(Ts, u64), FeedItem>,
+    brought: u64,
+}
+
+impl LiveFeed {
+    /// A feed of `frame` candles; `history_ms` before "now" are read from `store`.
+    pub fn new(
+        name: &'static str,
+        frame: Timeframe,
+        store: CandleStore,
+        symbols: Vec<Symbol>,
+        history_ms: i64,
+    ) -> LiveFeed {
+        LiveFeed { name, frame, store, symbols, history_ms, waiting: BTreeMap::new(), brought: 0 }
+    }
+}
+
+impl Feed for LiveFeed {
+    fn base(&self) -> Timeframe {
+        self.frame
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn history(&mut self, until: Ts, sink: &mut dyn FnMut(FeedItem)) -> Result<(), FeedError> {
+        let from = until.plus_ms(-self.history_ms);
+        let mut all: Vec<FeedItem> = Vec::new();
+        for symbol in &self.symbols {
+            let frame = self.frame;
+            self.store.read(*symbol, from, &mut |candle| {
+                let item = FeedItem {
+                    symbol: *symbol,
+                    available_at: candle.close_time(frame),
+                    kind: FeedKind::Candle(candle),
+                };
+                all.push(item);
+            })?;
+        }
+        all.retain(|item| item.available_at <= until);
+        // Stable: symbols stay in their order within one instant.
+        all.sort_by_key(|item| item.available_at);
+        all.into_iter().for_each(sink);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Result<FeedItem, FeedError>> {
+        self.waiting.pop_first().map(|(_, item)| Ok(item))
+    }
+
+    fn peek_at(&mut self) -> Option<Ts> {
+        self.waiting.keys().next().map(|(at, _)| *at)
+    }
+
+    fn issues(&self) -> FeedIssues {
+        FeedIssues::default()
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn bring(&mut self, item: FeedItem) {
+        self.brought += 1;
+        // A venue whose clock is ahead closes a candle before our clock is there: nothing may be known early.
+        let at = match item.kind {
+            FeedKind::Candle(candle) => item.available_at.max(candle.close_time(self.frame)),
+            _ => item.available_at,
+        };
+        self.waiting.insert((at, self.brought), FeedItem { available_at: at, ..item });
+    }
+}
