@@ -390,8 +390,10 @@ fn every_default_has_a_row_and_every_row_a_default() {
         path.pop();
     }
     collect(&layers::default_tree(), &mut Vec::new(), &mut patterns);
-    let rows: BTreeSet<String> = keys::all().map(|row| row.path.to_owned()).collect();
-    assert_eq!(rows.len(), keys::all().count(), "a row stands twice");
+    // Providers and chains have no default: nobody is asked unless somebody wrote whom.
+    let open = |row: &&keys::Key| row.path.starts_with("providers.") || row.path.starts_with("chains.");
+    let rows: BTreeSet<String> = keys::all().filter(|row| !open(row)).map(|row| row.path.to_owned()).collect();
+    assert_eq!(rows.len(), keys::all().filter(|row| !open(row)).count(), "a row stands twice");
     assert_eq!(rows, patterns);
 }
 
