@@ -300,7 +300,8 @@ fn bounds_are_inclusive_unless_open() {
     let more =
         [("<regime>", "choppy"), ("<breaker>", "daily_loss"), ("<percent>", "7"), ("<count>", "7"), ("<asset>", "BTC")];
     let mut checked = 0;
-    for row in keys::all().filter(|row| !row.path.contains("[]")) {
+    // Providers have no default that one bad key could stand beside; their bounds are tested with them.
+    for row in keys::all().filter(|row| !row.path.contains("[]") && !row.path.starts_with("providers.")) {
         let (range, whole) = match row.kind {
             keys::Kind::Int(range) => (range, true),
             keys::Kind::Num(range) => (range, false),

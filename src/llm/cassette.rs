@@ -64,9 +64,6 @@ pub struct Recorded {
     pub template: String,
     /// Status of the reply.
     pub status: u16,
-    /// Its `Retry-After` header, if it had one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<String>,
     /// Its body as text; bytes that are no UTF-8 are replaced.
     pub body: String,
 }

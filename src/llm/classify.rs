@@ -123,6 +123,11 @@ pub fn outcome(kind: FailureKind, retry_after_ms: Option<i64>, took_ms: i64, tim
     })
 }
 
+/// A usable answer, for the breaker: too slow a one counts against the endpoint.
+pub const fn answered(took_ms: i64, timeout_ms: i64) -> Option<Outcome> {
+    Some(Outcome::Answered { took_ms, timeout_ms })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -532,6 +532,7 @@ section!(
         pub dwell_max_seconds: u32,
         pub relapse_seconds: u32,
         pub calm_seconds: u32,
+        pub probe_seconds: u32,
         pub incident_merge_ms: u32,
         pub reduced_size_factor: Decimal,
         pub auto_clear_pause: bool,
