@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod journal;
 pub mod logging;
+mod models;
 pub mod run;
 pub mod system;
 pub mod torture;

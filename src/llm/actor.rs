@@ -9,7 +9,7 @@ pub mod tape;
 use std::collections::BTreeMap;
 
 use actix::Message;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::question::{Answered, Question, Unanswered};
 use crate::model::Money;
@@ -35,18 +35,18 @@ pub struct ModelOutcome {
 pub struct ReadModels;
 
 /// One provider, for `status`.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ProviderStatus {
     /// Its name in the settings.
     pub provider: String,
     /// Its dialect.
-    pub kind: &'static str,
+    pub kind: String,
     /// `closed`, `open until …`, `half-open` or `locked`.
     pub breaker: String,
     /// Attempts since the start of the process.
     pub calls: u64,
     /// Failed ones by kind, since the start of the process.
-    pub failures: BTreeMap<&'static str, u64>,
+    pub failures: BTreeMap<String, u64>,
     /// USD of this UTC day, what is held included.
     pub spent_today_usd: Money,
     /// USD held by calls under way or lost in a crash.

@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    llm::actor::ReadModels,
     market::{FeedStatus, actor::ReadFeeds},
     model::{Clock, OrderType, PlanState, PositionSide, State, TradeState},
     risk::{AccountMode, board::Board, view},
@@ -26,11 +27,15 @@ impl Handler<GetStatus> for Coordinator {
         let feeds = self.links.market.send(ReadFeeds);
         let head = self.links.store.send(AskHead);
         let prices = self.prices.clone();
+        let models = self.models.as_ref().map(|models| models.send(ReadModels));
         Box::pin(async move {
             let feeds = feeds.await.unwrap_or_default();
             status.feeds = feeds.iter().map(|feed| feed_line(feed, &prices.read())).collect();
             if let Ok(head) = head.await {
                 status.journal = JournalHead { seq: head.seq, hash: head.hash };
+            }
+            if let Some(models) = models {
+                status.models = models.await.unwrap_or_default();
             }
             status
         })
@@ -70,6 +75,7 @@ impl Coordinator {
             scheduled: scheduled(&state),
             feeds: Vec::new(),
             journal: JournalHead::default(),
+            models: Vec::new(),
             totals: [
                 ("signals", state.totals.signals),
                 ("orders", state.totals.orders),

@@ -3,7 +3,7 @@
 //! One attempt goes through permit, breaker, rate and budget before its first byte; its reservation is durable by then,
 //! so a crash leaves it spent. What counts as an answer is the question's own check.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, Supervised, WrapFuture};
 
@@ -20,9 +20,13 @@ use crate::{
         wire::{self, Reply, Usage},
     },
     model::{Clock, DegradationLevel, Event, Money, Ts},
+    providers::breaker::Outcome,
     runtime::{clock::wall_now, supervisor::Worker},
     settings::ModelSettings,
 };
+
+/// Longest wait for the answer to a probe, milliseconds.
+const PROBE_MS: i64 = 10_000;
 
 /// The actor. All that lasts is in [`Shared`].
 pub struct Router {
@@ -357,27 +361,35 @@ async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &T
     }
 }
 
-/// While the capability is degraded: whether any provider of any chain lists its models. Recovery must not wait for
-/// the next hourly question.
+/// While the capability is degraded: every provider of a chain is asked for the list of its models, as far as its
+/// breaker lets a call through. Recovery must not wait for the next hourly question, and a primary whose fallback
+/// answers must not stay out for ever.
 async fn probe(shared: &Rc<Shared>) {
+    let names = shared.settings.chains.values().flatten().filter_map(|entry| Some(entry.split_once('/')?.0));
+    let mut works = false;
+    for name in names.collect::<BTreeSet<&str>>() {
+        let Some(endpoint) = shared.endpoints.get(name) else { continue };
+        let Ok(admission) = shared.admit(endpoint) else { continue };
+        let listed = lists_models(shared, endpoint).await;
+        works |= listed;
+        let timeout_ms = i64::from(endpoint.settings.timeout_seconds) * 1000;
+        let outcome = if listed { classify::answered(0, timeout_ms) } else { Some(Outcome::Failed) };
+        shared.record(admission, outcome);
+    }
+    shared.tell(if works { Ok(()) } else { Err("probe".to_owned()) });
+}
+
+async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {
     if shared.tape.replays() {
         // A recording is always there.
-        return shared.tell(Ok(()));
+        return true;
     }
-    let Some(http) = &shared.http else { return };
-    let until = shared.clock.now().plus_ms(10_000);
-    for entry in shared.settings.chains.values().flatten() {
-        let Some((endpoint, ..)) = shared.target(entry) else { continue };
-        let Ok(key) = &endpoint.key else { continue };
-        let (url, kind) = (format!("{}/models", endpoint.settings.endpoint()), endpoint.settings.kind);
-        let reply = tokio::select! {
-            biased;
-            reply = http.get(&url, kind, key.as_ref()) => reply,
-            () = shared.clock.sleep_until(until) => break,
-        };
-        if reply.is_ok_and(|raw| (200..300).contains(&raw.status)) {
-            return shared.tell(Ok(()));
-        }
+    let (Some(http), Ok(key)) = (&shared.http, &endpoint.key) else { return false };
+    let (url, kind) = (format!("{}/models", endpoint.settings.endpoint()), endpoint.settings.kind);
+    let until = shared.clock.now().plus_ms(PROBE_MS);
+    tokio::select! {
+        biased;
+        reply = http.get(&url, kind, key.as_ref()) => reply.is_ok_and(|raw| (200..300).contains(&raw.status)),
+        () = shared.clock.sleep_until(until) => false,
     }
-    shared.tell(Err("probe".to_owned()));
 }

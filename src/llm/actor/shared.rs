@@ -292,10 +292,10 @@ impl Shared {
             let counts = endpoint.counts.borrow();
             ProviderStatus {
                 provider: endpoint.name.clone(),
-                kind: endpoint.settings.kind.name(),
+                kind: endpoint.settings.kind.name().to_owned(),
                 breaker: words(endpoint.breaker.borrow().state()),
                 calls: counts.0,
-                failures: counts.1.clone(),
+                failures: counts.1.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
                 spent_today_usd: spending.by_provider.get(&endpoint.name).copied().unwrap_or_default(),
                 reserved_usd: held.map(|held| held.amount).sum(),
                 key_problem: endpoint.key.as_ref().err().cloned(),

@@ -14,6 +14,7 @@ pub(super) fn judge(judge: &mut Judge<'_>) {
         }
     }
     chains(judge);
+    speed(judge);
     let (b, money) = (&s.breaker, &s.budget);
     judge.ordered(false, ("breaker.min_calls", b.min_calls), ("breaker.window", b.window));
     judge.ordered(false, ("breaker.probes_needed", b.probes_needed), ("breaker.probes", b.probes));
@@ -55,6 +56,15 @@ fn address(judge: &mut Judge<'_>, name: &str, provider: &ProviderSettings) {
         _ => "must begin with https:// or http://",
     };
     judge.fail(&[&key], message);
+}
+
+/// Models answer in real time; a faster clock would be at the deadline before the first word.
+fn speed(judge: &mut Judge<'_>) {
+    let s = judge.settings;
+    if !s.chains.is_empty() && s.cassette.mode != CassetteMode::Replay && s.runtime.speed > 1 {
+        let message = "models answer in real time: set runtime.speed = 1, or cassette.mode = \"replay\"";
+        judge.fail(&["runtime.speed", "chains"], message);
+    }
 }
 
 /// Every entry names a configured model.
