@@ -240,11 +240,15 @@ struct Row {
     breaker: &'static str,
 }
 
+/// Where recorded data lies, if it is at hand.
+fn shared() -> PathBuf {
+    std::env::var_os("TRIPLEGAIN_SHARED")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from)
+}
+
 /// Body of an error in the form of a dialect, recorded where a recording is at hand.
 fn error_body(kind: ProviderKind, recorded: &str, words: &str) -> String {
-    let folder = std::env::var_os("TRIPLEGAIN_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
-    let path = folder.join("data/llm").join(format!("{}__{recorded}", kind.name()));
+    let path = shared().join("data/llm").join(format!("{}__{recorded}", kind.name()));
     std::fs::read_to_string(path).unwrap_or_else(|_| match kind {
         ProviderKind::Anthropic => serde_json::json!({"type": "error", "error": {"message": words}}).to_string(),
         ProviderKind::Ollama => serde_json::json!({"error": words}).to_string(),
@@ -492,4 +496,67 @@ fn a_key_file_others_can_read_is_refused_and_a_key_is_never_printed() {
     assert!(missing.contains("KEY is not set"), "{missing}");
     let odd = keys::read("a", &settings, &|_| Some(format!("{SECRET} x"))).unwrap_err();
     assert!(!odd.contains(SECRET), "{odd}");
+}
+
+/// Replies of real providers, read by the dialect they came in.
+#[test]
+fn recorded_replies_are_read_as_what_they_are() {
+    use triplegain::llm::wire;
+    let folder = shared().join("data/llm");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        return println!("left out: no recorded replies in {}", folder.display());
+    };
+    let mut counts = BTreeMap::<&str, u32>::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some(kind) = KINDS.into_iter().find(|kind| name.starts_with(kind.name())) else { continue };
+        let body = std::fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&body);
+        // Ollama's own path is not spoken; its recordings are another dialect.
+        let spoken = kind != ProviderKind::Ollama || text.contains("\"choices\"");
+        let (what, fits) = match wire::read(kind, &body) {
+            _ if name.contains("stream") || name.contains("error") || !spoken => continue,
+            Ok(reply) if name.contains("reasoning") || name.contains("thinking") => {
+                ("thinking", reply.reasoning.is_some() && reply.usage.is_some())
+            }
+            Ok(reply) => ("answer", name.contains("success") && reply.usage.is_some()),
+            Err(failed) if name.contains("truncated") => ("cut", failed.why.kind == FailureKind::Truncated),
+            Err(failed) => ("none", failed.why.kind == FailureKind::Empty && !name.contains("success_1")),
+        };
+        assert!(fits, "{name} was read as {what}");
+        *counts.entry(what).or_default() += 1;
+    }
+    assert!(["answer", "thinking", "cut", "none"].iter().all(|what| counts.contains_key(what)), "{counts:?}");
+}
+
+/// A primary whose breaker opened comes back by probes, although its fallback answers every question.
+#[actix::test]
+async fn a_degraded_router_probes_the_providers_and_closes_their_breakers() {
+    let play = |count, play: Play| vec![play; count];
+    let first = Loopback::start([play(2, Play::status(500, "{}")), play(1, Play::ok("{}"))].concat()).await;
+    let second = Loopback::start(vec![success(KINDS[0])]).await;
+    let mut setup = Setup::new(vec![provider(KINDS[0], &first.url, 30), provider(KINDS[0], &second.url, 30)]);
+    let s = &mut setup.settings;
+    (s.breaker.consecutive, s.breaker.open_seconds, s.breaker.open_max_seconds) = (2, 0, 0);
+    (s.breaker.probes, s.breaker.probes_needed, s.degradation.probe_seconds) = (1, 1, 1);
+    let bench = setup.start().await;
+    assert_eq!(bench.ask(60_000).await.unwrap().provider, "b");
+    assert!(bench.breaker("a").await.starts_with("open"));
+    assert!(bench.told.borrow().last().unwrap().strained, "the chain works without it");
+    let (from, to) = (DegradationLevel::Normal, DegradationLevel::Reduced);
+    let event = Event::DegradationChanged { capability: Capability::Llm, from, to };
+    bench.store.send(Commit(Batch::new("t", "t", "t", START, vec![event]))).await.unwrap().unwrap();
+    assert_eq!(bench.ask(60_000).await.unwrap().before.len(), 0, "degraded, the fallback is asked first");
+    loop {
+        first.arrived().await;
+        if first.seen().last().unwrap().starts_with("GET /models ") {
+            break;
+        }
+    }
+    let calm = ModelOutcome { result: Ok(()), strained: false };
+    while bench.told.borrow().last() != Some(&calm) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.breaker("a").await, "closed");
 }

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod budget;
 pub mod cassette;
 pub mod classify;
+pub mod doctor;
 pub mod plan;
 pub mod question;
 pub mod wire;
