@@ -1,6 +1,7 @@
 //! The command line: one file per family of subcommands.
 
 pub mod backtest;
+mod beside;
 pub mod client;
 pub mod config;
 pub mod journal;

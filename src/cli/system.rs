@@ -6,7 +6,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 use actix::{Addr, Recipient};
 use anyhow::{Context, Result, anyhow};
 
-use super::models;
+use super::{beside::Aux, models};
 use crate::{
     agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
     bus::{
@@ -17,8 +17,7 @@ use crate::{
         actor::{self, Coordinator, Links},
         announce::Announcer,
         command_desk::CommandDesk,
-        notes::{self, KeptRow},
-        opinions::{Opinions, StoredOpinion},
+        notes::KeptRow,
         resolver::ConflictResolver,
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         states,
@@ -35,7 +34,7 @@ use crate::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
-    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TaskName, TradeState, Ts},
+    model::{Clock, Event, InFlightMarker, PriceTick, Recovered, State, TaskName, TradeState},
     risk::{
         AccountMode, RiskRules, RulesInput,
         actor::{Mark, Parts as RiskParts, RiskActor},
@@ -390,37 +389,6 @@ fn price_hook(board: PriceBoard, execution: Addr<ExecutionActor>, bus: Publisher
         post("execution", &execution, Tick(tick));
         bus.publish("market", Some(tick.symbol), Payload::Market(MarketData::Price(tick)));
     })
-}
-
-/// What is kept beside the truth.
-struct Aux {
-    opinions: Opinions,
-    rows: Vec<KeptRow>,
-    markers: Vec<InFlightMarker>,
-}
-
-impl Aux {
-    /// Rows that cannot be read are left out: losing them is harmless, and they are written anew. So are rows from
-    /// after `now`: an accelerated clock may begin a little before them, and nothing may know its own future.
-    fn read(store: &Store, now: Ts) -> Result<Aux> {
-        let mut opinions = Opinions::default();
-        for (_, row) in store.aux_rows(notes::OPINIONS)? {
-            if let Ok(opinion) = serde_json::from_slice::<StoredOpinion>(&row)
-                && opinion.head().produced_at <= now
-            {
-                opinions.accept(opinion);
-            }
-        }
-        let mut rows: Vec<KeptRow> = readable(store, notes::ROWS)?;
-        rows.retain(|row| {
-            row.last_success.is_none_or(|at| at <= now) && row.latest.is_none_or(|output| output.1 <= now)
-        });
-        Ok(Aux { opinions, rows, markers: readable(store, notes::MARKERS)? })
-    }
-}
-
-fn readable<T: serde::de::DeserializeOwned>(store: &Store, tree: &str) -> Result<Vec<T>> {
-    Ok(store.aux_rows(tree)?.iter().filter_map(|(_, row)| serde_json::from_slice(row).ok()).collect())
 }
 
 /// The scheduler as it was, with interrupted runs judged and recorded in one event.

@@ -1,9 +1,15 @@
 //! The budget of model calls (resilience §3): what a call may cost at worst, and whether the day, the provider and the
 //! decision can pay it. Fails closed. Pure; the ledger is a part of the state.
 
-use super::{question::{AnswerFormat, Payer, Prompt}, wire::{Usage, token_limit}};
+use super::{
+    question::{AnswerFormat, Payer, Prompt},
+    wire::{Usage, token_limit},
+};
 use crate::{
-    model::{Decimal, Money, spending::{ModelSpending, TOLD_WARNING}},
+    model::{
+        Decimal, Money,
+        spending::{ModelSpending, TOLD_WARNING},
+    },
     settings::{BudgetSettings, ModelSettings},
 };
 
@@ -170,7 +176,10 @@ mod tests {
     fn the_warning_is_told_once_and_what_is_free_is_not_booked() {
         let decision = Payer::Decision(DecisionId::default());
         let other = Some(DecisionId(crate::model::RunId { epoch: 1, seq: 1 }));
-        assert_eq!(verdict(&[("p", other, 380)], None, &decision, 30), Verdict::Reserve { amount: usd(30), warned: true });
+        assert_eq!(
+            verdict(&[("p", other, 380)], None, &decision, 30),
+            Verdict::Reserve { amount: usd(30), warned: true }
+        );
         assert_eq!(verdict(&[("p", other, 500)], None, &decision, 0), Verdict::Free);
     }
 }

@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn only_what_may_pass_is_tried_again_with_full_jitter_and_within_the_part() {
         let again = |kind, attempt, after, draw| again(kind, attempt, after, draw, Ts(0), Ts(6000));
-        for kind in [FailureKind::Timeout, FailureKind::BadRequest, FailureKind::Authentication, FailureKind::Truncated] {
+        for kind in [FailureKind::Timeout, FailureKind::BadRequest, FailureKind::Authentication, FailureKind::Truncated]
+        {
             assert_eq!(again(kind, 1, None, 0.5), None, "{kind:?}");
         }
         assert_eq!(again(FailureKind::ServerError, 1, None, 0.0), Some(Ts(0)));

@@ -55,7 +55,13 @@ pub fn token_limit(format: &AnswerFormat, model: &ModelSettings) -> u32 {
 }
 
 /// The body of a call.
-pub fn body(kind: ProviderKind, model: &str, settings: &ModelSettings, prompt: &Prompt, format: &AnswerFormat) -> Value {
+pub fn body(
+    kind: ProviderKind,
+    model: &str,
+    settings: &ModelSettings,
+    prompt: &Prompt,
+    format: &AnswerFormat,
+) -> Value {
     let limit = token_limit(format, settings);
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
@@ -175,9 +181,8 @@ fn read_messages(value: &Value) -> Said {
 
 fn usage(value: &Value) -> Option<Usage> {
     let usage = value.get("usage").filter(|usage| usage.is_object())?;
-    let count = |name: &str| {
-        usage.get(name).and_then(Value::as_u64).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
-    };
+    let count =
+        |name: &str| usage.get(name).and_then(Value::as_u64).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
     if let Some(prompt) = count("prompt_tokens") {
         return Some(Usage { input: prompt, output: chat_output(usage, prompt, count("completion_tokens")) });
     }

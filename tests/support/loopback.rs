@@ -98,7 +98,9 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
 async fn answer(stream: &mut TcpStream, play: Play) -> std::io::Result<()> {
     let head = |status: u16, length: usize, headers: &[(&str, String)]| {
         let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n")
+        format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n"
+        )
     };
     match play {
         Play::Reply(status, headers, body) => {

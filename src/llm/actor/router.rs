@@ -207,7 +207,8 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
     };
     while let Err(at) = endpoint.take(shared.clock.now()) {
         if at >= turn.until {
-            let why = format!("the rate of {} calls a minute is used up until {at}", endpoint.settings.calls_per_minute);
+            let why =
+                format!("the rate of {} calls a minute is used up until {at}", endpoint.settings.calls_per_minute);
             return Tried::refused(FailureKind::Throttled, why);
         }
         shared.clock.sleep_until(at).await;
@@ -248,7 +249,10 @@ async fn reserve(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> R
             Verdict::Reserve { amount, warned } => (amount, warned),
             Verdict::Refuse(exhausted) => {
                 let (spent, of) = (exhausted.spent, exhausted.of);
-                let detail = format!("the budget `{}` has {spent} of {of} USD spent, the call may cost {price}", exhausted.limit);
+                let detail = format!(
+                    "the budget `{}` has {spent} of {of} USD spent, the call may cost {price}",
+                    exhausted.limit
+                );
                 if exhausted.tell {
                     let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
                     shared.commit(question.key.to_string(), vec![event]).await;
