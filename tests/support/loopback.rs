@@ -109,7 +109,7 @@ async fn answer(stream: &mut TcpStream, play: Play) -> std::io::Result<()> {
         }
         Play::Hang => {
             // Ends when the client gives up.
-            stream.read(&mut [0; 1]).await?;
+            let _more = stream.read(&mut [0; 1]).await?;
         }
         Play::Drip => {
             stream.write_all(head(200, 1_000_000, &[]).as_bytes()).await?;

@@ -248,7 +248,11 @@ impl Coordinator {
 impl Handler<ModelOutcome> for Coordinator {
     type Result = ();
     fn handle(&mut self, told: ModelOutcome, ctx: &mut Context<Self>) {
-        self.outcome(Capability::Llm, told.result.as_ref().map(|()| ()).map_err(String::as_str), ctx);
+        let result = match &told.result {
+            Ok(()) => Ok(()),
+            Err(incident) => Err(incident.as_str()),
+        };
+        self.outcome(Capability::Llm, result, ctx);
         let changed = self.degradation.strained(Capability::Llm, told.strained);
         self.follow_level(changed, ctx);
     }
