@@ -27,7 +27,7 @@ fn good(text: &str) -> Loaded {
 }
 
 fn bad(text: &str) -> Problems {
-    load(&file(text)).expect_err("the configuration must be refused")
+    load(&file(text)).unwrap_err()
 }
 
 /// A provider that is whole, with `more` lines of its own and a chain.
