@@ -60,7 +60,11 @@ pub fn check(settings: &Settings, seen: &BTreeMap<String, Seen>) -> Vec<Finding>
                 let (severity, text) = reached(name, provider, reply);
                 say(severity, text);
             }
-            _ => say(Severity::Fine, format!("provider {name}: {} at {}", provider.kind.name(), provider.endpoint())),
+            _ => {
+                let own = if provider.base_url.is_empty() { "" } else { ", as base_url says" };
+                let kind = provider.kind.name();
+                say(Severity::Fine, format!("provider {name}: {kind} at {}{own}", provider.endpoint()));
+            }
         }
     }
     findings
