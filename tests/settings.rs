@@ -300,7 +300,8 @@ fn bounds_are_inclusive_unless_open() {
     let more =
         [("<regime>", "choppy"), ("<breaker>", "daily_loss"), ("<percent>", "7"), ("<count>", "7"), ("<asset>", "BTC")];
     let mut checked = 0;
-    for row in keys::all().filter(|row| !row.path.contains("[]")) {
+    // Providers have no default that one bad key could stand beside; their bounds are tested with them.
+    for row in keys::all().filter(|row| !row.path.contains("[]") && !row.path.starts_with("providers.")) {
         let (range, whole) = match row.kind {
             keys::Kind::Int(range) => (range, true),
             keys::Kind::Num(range) => (range, false),
@@ -390,8 +391,10 @@ fn every_default_has_a_row_and_every_row_a_default() {
         path.pop();
     }
     collect(&layers::default_tree(), &mut Vec::new(), &mut patterns);
-    let rows: BTreeSet<String> = keys::all().map(|row| row.path.to_owned()).collect();
-    assert_eq!(rows.len(), keys::all().count(), "a row stands twice");
+    // Providers and chains have no default: nobody is asked unless somebody wrote whom.
+    let open = |row: &&keys::Key| row.path.starts_with("providers.") || row.path.starts_with("chains.");
+    let rows: BTreeSet<String> = keys::all().filter(|row| !open(row)).map(|row| row.path.to_owned()).collect();
+    assert_eq!(rows.len(), keys::all().filter(|row| !open(row)).count(), "a row stands twice");
     assert_eq!(rows, patterns);
 }
 

@@ -8,6 +8,7 @@ pub mod import;
 pub mod journal;
 pub mod live_feed;
 pub mod logging;
+mod models;
 mod restored;
 pub mod run;
 pub mod simulate;

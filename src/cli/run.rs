@@ -10,7 +10,7 @@ use actix::{Actor, Context as ActorContext, Handler, Recipient};
 use anyhow::{Context, Result};
 
 use super::{
-    Global, live_feed, load, logging,
+    Global, live_feed, load, logging, models,
     system::{self, Ingredients, System},
 };
 #[cfg(feature = "failpoints")]
@@ -74,6 +74,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
     if enabled {
         auth::check(&token_file(&loaded.settings)).map_err(wrong_usage)?;
     }
+    models::read_keys(&loaded.settings).map_err(wrong_usage)?;
     // The port before the store, so that a refused start leaves no boot in the journal; but a store that is in use is
     // the better answer when both are taken by the same process.
     let listener = match enabled.then(|| api::listen(&loaded.settings.api.bind)).transpose() {

@@ -6,7 +6,10 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 use actix::{Addr, Recipient};
 use anyhow::{Result, anyhow};
 
-use super::restored::{Aux, restore};
+use super::{
+    models,
+    restored::{Aux, restore},
+};
 use crate::{
     agents::actor::{PortfolioRebalance, RegimeDetection, SentimentAnalysis, TechnicalAnalysis, TradingDecision},
     bus::{
@@ -27,6 +30,7 @@ use crate::{
         restart::Gap,
         venue::Venue,
     },
+    llm::actor::router::Router,
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -96,6 +100,8 @@ pub struct System {
     pub desk: Addr<CommandDesk>,
     /// Everyone else.
     pub links: Links,
+    /// Asks models; absent when no chain is configured.
+    pub models: Option<Addr<Router>>,
     /// Newest durable state.
     pub view: StateView,
     /// Newest prices.
@@ -118,6 +124,7 @@ answers_pings!(
     PortfolioRebalance,
     RegimeDetection,
     RiskActor,
+    Router,
     SentimentAnalysis,
     StoreActor,
     TechnicalAnalysis,
@@ -166,6 +173,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     } = ingredients;
     let clock = place.clock.clone();
     let aux = Aux::read(&store, clock.now())?;
+    let (endpoints, is_virtual) = (store.aux_rows(crate::llm::actor::shared::TREE)?, place.is_virtual());
     let log = CommitLog::default();
     let fatal: Rc<dyn Fn(String)> = Rc::new(move |what| on_fatal(&what));
     let misfit = Rc::clone(&fatal);
@@ -175,7 +183,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         log,
         max_group_events: settings.store.group.max_events.max(1) as usize,
         aux_flush_ms: if volatile { 0 } else { u64::from(settings.store.aux_flush_ms) },
-        grouping: !place.is_virtual(),
+        grouping: !is_virtual,
         on_fatal: Box::new(move |failure| on_fatal(&failure.to_string())),
     };
     let panicked = move |incident: &Incident| on_fatal(&format!("{} panicked: {}", incident.actor, incident.message));
@@ -244,11 +252,25 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let market = MarketActor::new(market, feed, clock.clone(), on_price, on_end);
     let market = run_fatal("market", market, panicked);
 
+    let around = models::Around {
+        settings: Rc::clone(&settings),
+        config_hash: config_hash.clone(),
+        clock: clock.clone(),
+        view: view.clone(),
+        store: store.clone(),
+        stored: endpoints,
+        is_virtual,
+    };
+    let models = models::start(around, |incident| report(incident, |_| ()))?;
+
     let agent_settings = Rc::clone(&settings);
     let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
     pulses.push(pulse!("market", market));
+    if let Some((router, _)) = &models {
+        pulses.push(pulse!("models", router));
+    }
     macro_rules! agent {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
@@ -332,9 +354,13 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         level,
         outside,
         volatile,
+        models: models.as_ref().map(|(router, _)| router.clone().recipient()),
         on_fatal,
     });
     let coordinator = run_fatal("coordinator", coordinator, panicked);
+    if let Some((_, shared)) = &models {
+        *shared.outcomes.borrow_mut() = Some(coordinator.clone().recipient());
+    }
     store.send(Observe(coordinator.clone().recipient())).await?;
     let told = coordinator.clone();
     actix_rt::spawn(async move {
@@ -349,7 +375,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         filter: None,
     };
     links.bus.bus().send(commands).await?;
-    Ok(System { desk, coordinator, links, view, prices, recovered, clock, pulses })
+    let models = models.map(|(router, _)| router);
+    Ok(System { desk, coordinator, links, models, view, prices, recovered, clock, pulses })
 }
 
 /// The venue with failpoints around it, in a build that has them.

@@ -60,6 +60,12 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::TaskSwitched { task, enabled } => {
             (Warning, format!("{task} switched {}", if *enabled { "on" } else { "off" }))
         }
+        Event::BudgetReserved { warned: true, .. } => {
+            (Warning, "model calls: today's spending passed budget.warn_usd".to_owned())
+        }
+        Event::BudgetExhausted { limit, spent, of, .. } => {
+            (Warning, format!("model calls: the limit `{limit}` is used up until midnight UTC: {spent} of {of} USD"))
+        }
         Event::CommandReceived { command, .. } => (Info, format!("command {} from {}", command.name(), record.actor)),
         Event::CommandRefused { code, reason, .. } => (Warning, format!("command refused ({code}): {reason}")),
         Event::InFlightRecovered { runs } => {

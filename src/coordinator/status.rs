@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::llm::actor::ProviderStatus;
 use crate::model::{Money, Price, Qty, Recovered, Symbol, TaskName, Ts};
 
 /// The answer to `GET /v1/status`.
@@ -56,6 +57,9 @@ pub struct Status {
     pub clock: ClockStatus,
     /// Where the journal stands.
     pub journal: JournalHead,
+    /// Every provider of models; absent when no chain is configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ProviderStatus>,
     /// Totals since the store was created.
     pub totals: BTreeMap<String, u64>,
 }

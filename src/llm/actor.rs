@@ -1,10 +1,56 @@
-//! The message by which an agent asks a chain of models.
+//! The router of models as an actor, and the messages around it.
+
+pub mod http;
+pub mod keys;
+pub mod router;
+pub mod shared;
+pub mod tape;
+
+use std::collections::BTreeMap;
 
 use actix::Message;
+use serde::{Deserialize, Serialize};
 
 use super::question::{Answered, Question, Unanswered};
+use crate::model::Money;
 
 /// Asks the models of a chain, one after another, until one gives an answer that passes the question's own check.
 #[derive(Message, Clone)]
 #[rtype(result = "Result<Answered, Unanswered>")]
 pub struct AskModel(pub Question);
+
+/// What came of one logical call, for the degradation level of the capability `llm`.
+#[derive(Message, Clone, PartialEq, Eq, Debug)]
+#[rtype(result = "()")]
+pub struct ModelOutcome {
+    /// A usable answer, or the incident: provider and cause of the last failure.
+    pub result: Result<(), String>,
+    /// A provider's breaker is open while its chain works.
+    pub strained: bool,
+}
+
+/// Asks how the providers are.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Vec<ProviderStatus>")]
+pub struct ReadModels;
+
+/// One provider, for `status`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ProviderStatus {
+    /// Its name in the settings.
+    pub provider: String,
+    /// Its dialect.
+    pub kind: String,
+    /// `closed`, `open until …`, `half-open` or `locked`.
+    pub breaker: String,
+    /// Attempts since the start of the process.
+    pub calls: u64,
+    /// Failed ones by kind, since the start of the process.
+    pub failures: BTreeMap<String, u64>,
+    /// USD of this UTC day, what is held included.
+    pub spent_today_usd: Money,
+    /// USD held by calls under way or lost in a crash.
+    pub reserved_usd: Money,
+    /// Why it has no key; absent when it has one or needs none.
+    pub key_problem: Option<String>,
+}

@@ -134,11 +134,19 @@ impl State {
             | Event::CooldownSet { .. }
             | Event::StreakChanged { .. }
             | Event::OrderErrorsChanged { .. } => self.risk.fold(&record.event),
+            Event::BudgetReserved { .. } | Event::BudgetSettled { .. } | Event::BudgetExhausted { .. } => {
+                self.spend(&record.event);
+            }
             Event::EmergencyStarted { .. } | Event::EmergencyStep { .. } | Event::EmergencyDone { .. } => {
                 self.fold_emergency(&record.event)?;
             }
         }
         Ok(())
+    }
+
+    /// Books what model calls hold and cost.
+    pub(crate) fn spend(&mut self, event: &Event) {
+        self.models.fold(event);
     }
 
     fn fold_command(&mut self, event: &Event, at: Ts) {

@@ -527,6 +527,54 @@ pub enum Event {
         consecutive: u32,
     },
 
+    // ---- models
+    /// The worst cost of one attempt at a model is held; durable before the first byte leaves.
+    BudgetReserved {
+        /// From 1, per store.
+        call: u64,
+        /// UTC day number that pays.
+        day: i64,
+        /// Who is called.
+        provider: String,
+        /// Which model.
+        model: String,
+        /// For which decision; absent for opinions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decision: Option<DecisionId>,
+        /// USD.
+        amount: Money,
+        /// The day's spending passed its warning with this.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        warned: bool,
+    },
+    /// What the attempt really cost.
+    BudgetSettled {
+        /// Of the reservation.
+        call: u64,
+        /// USD.
+        cost: Money,
+        /// As the provider counted them; absent when it did not say and the cost is an assumption.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input_tokens: Option<u32>,
+        /// See `input_tokens`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output_tokens: Option<u32>,
+        /// Why it is no answer; absent for an answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+    },
+    /// A limit refused a call, the first time on its day.
+    BudgetExhausted {
+        /// UTC day number.
+        day: i64,
+        /// `day`, `opinions` or `provider:NAME`.
+        limit: String,
+        /// USD spent of it.
+        spent: Money,
+        /// USD allowed.
+        of: Money,
+    },
+
     // ---- emergency
     /// An emergency action began.
     EmergencyStarted {
@@ -619,6 +667,9 @@ impl Event {
             Event::CooldownSet { .. } => "CooldownSet",
             Event::StreakChanged { .. } => "StreakChanged",
             Event::OrderErrorsChanged { .. } => "OrderErrorsChanged",
+            Event::BudgetReserved { .. } => "BudgetReserved",
+            Event::BudgetSettled { .. } => "BudgetSettled",
+            Event::BudgetExhausted { .. } => "BudgetExhausted",
             Event::EmergencyStarted { .. } => "EmergencyStarted",
             Event::EmergencyStep { .. } => "EmergencyStep",
             Event::EmergencyDone { .. } => "EmergencyDone",

@@ -20,6 +20,7 @@ pub mod risk;
 pub mod score;
 pub mod signal;
 pub mod snapshot;
+pub mod spending;
 pub mod state;
 pub mod symbol;
 pub mod task;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::*;
+use super::{spending::ModelSpending, *};
 
 /// Everything the journal folds to.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -36,6 +36,13 @@ pub struct State {
     pub leaderboard: Leaderboard,
     /// Totals for status and reports.
     pub totals: Totals,
+    /// What model calls hold and cost; absent in the stored form while no model was ever called.
+    #[serde(default, skip_serializing_if = "unused")]
+    pub models: ModelSpending,
+}
+
+fn unused(models: &ModelSpending) -> bool {
+    *models == ModelSpending::default()
 }
 
 /// Identity and position in the journal.

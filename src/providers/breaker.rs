@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ts, time::SECOND_MS};
+use crate::{
+    model::{Ts, time::SECOND_MS},
+    settings::ProviderBreakerSettings,
+};
 
 /// When it opens, for how long, and what closes it.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -55,6 +58,25 @@ impl Default for BreakerLimits {
             probes_needed: 4,
             slow_ratio: 0.8,
             retry_after_max_seconds: 300,
+        }
+    }
+}
+
+impl From<&ProviderBreakerSettings> for BreakerLimits {
+    fn from(s: &ProviderBreakerSettings) -> BreakerLimits {
+        BreakerLimits {
+            window: s.window,
+            min_calls: s.min_calls,
+            failure_ratio: s.failure_ratio,
+            consecutive: s.consecutive,
+            open_seconds: s.open_seconds,
+            open_max_seconds: s.open_max_seconds,
+            reopen_window_seconds: s.reopen_window_seconds,
+            jitter: s.jitter,
+            probes: s.probes,
+            probes_needed: s.probes_needed,
+            slow_ratio: s.slow_ratio,
+            retry_after_max_seconds: s.retry_after_max_seconds,
         }
     }
 }

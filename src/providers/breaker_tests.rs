@@ -195,3 +195,8 @@ fn a_restart_goes_on_where_it_was_and_a_lost_probe_does_not_block() {
     assert_eq!(half.state(), BreakerState::HalfOpen);
     assert!(half.admit(bench.now).unwrap().is_probe());
 }
+
+#[test]
+fn the_limits_of_the_default_settings_are_the_limits_of_the_code() {
+    assert_eq!(BreakerLimits::from(&crate::settings::Settings::defaults().breaker), BreakerLimits::default());
+}

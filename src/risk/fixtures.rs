@@ -212,6 +212,7 @@ pub fn degradation() -> DegradationSettings {
         dwell_max_seconds: 7200,
         relapse_seconds: 7200,
         calm_seconds: 14_400,
+        probe_seconds: 30,
         incident_merge_ms: 1000,
         reduced_size_factor: dec("0.5"),
         auto_clear_pause: true,

@@ -1,6 +1,7 @@
 //! The list of keys: one row per key with unit, bounds and effect. It is the single source for the checks at boot,
 //! `config explain`, `config schema` and docs/configuration.md. Defaults are not here but in `config/default.toml`.
 
+mod models;
 mod system;
 mod trading;
 
@@ -187,7 +188,7 @@ impl fmt::Display for Form {
 
 /// All rows, section by section.
 pub fn all() -> impl Iterator<Item = &'static Key> {
-    trading::KEYS.iter().chain(system::KEYS)
+    trading::KEYS.iter().chain(system::KEYS).chain(models::KEYS)
 }
 
 /// Maps that a file or variable replaces as a whole, because an entry of the default could not be removed otherwise.
@@ -195,7 +196,19 @@ pub const REPLACED_AS_A_WHOLE: [&str; 4] =
     ["portfolio.targets", "account.initial_balances", "risk.leverage_by_drawdown", "risk.leverage_by_losses"];
 
 /// Keys that may be absent where a new entry is written.
-pub const OPTIONAL: [&str; 1] = ["tasks.<task>.depends_on[].max_age_seconds"];
+pub const OPTIONAL: [&str; 11] = [
+    "tasks.<task>.depends_on[].max_age_seconds",
+    "providers.<provider>.base_url",
+    "providers.<provider>.key_env",
+    "providers.<provider>.key_file",
+    "providers.<provider>.calls_per_minute",
+    "providers.<provider>.burst",
+    "providers.<provider>.timeout_seconds",
+    "providers.<provider>.max_parallel",
+    "providers.<provider>.daily_usd",
+    "providers.<provider>.models",
+    "providers.<provider>.models.<model>.temperature",
+];
 
 /// Names an earlier version knew, anywhere in a path, and what to write now.
 pub const RENAMED: [(&str, &str); 7] = [
@@ -315,6 +328,15 @@ pub fn wrong_name(kind: &str, name: &str) -> Option<String> {
             Ok(1..=1000) => None,
             _ => Some(format!("`{name}` must be a whole number 1..1000")),
         },
+        "provider" | "chain" => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            (name.is_empty() || name.len() > 64 || !name.chars().all(plain))
+                .then(|| format!("the name `{name}` must be 1..64 letters, digits, `-` or `_`"))
+        }
+        "model" => {
+            let odd = name.is_empty() || name.len() > 128 || name.chars().any(|c| c.is_whitespace() || c.is_control());
+            odd.then(|| format!("the model `{name}` must be 1..128 characters without spaces"))
+        }
         _ if names_of(kind).contains(&name) => None,
         _ => Some(format!("unknown {kind} `{name}`")),
     }

@@ -22,7 +22,7 @@ pub struct Loaded {
     /// For people; nothing stops because of them.
     pub warnings: Vec<String>,
     /// SHA-256 of the effective settings in hex: the config epoch. Keys that say only where things live
-    /// (`data_dir`, `market.csv.dir`, `api.*`, `log.*`) are left out, so that moving a store changes nothing.
+    /// (`data_dir`, `market.csv.dir`, `cassette.dir`, `api.*`, `log.*`) are left out, so that moving a store changes nothing.
     pub hash: String,
     /// Source of every value by dotted key.
     pub origins: BTreeMap<String, String>,
@@ -31,7 +31,7 @@ pub struct Loaded {
 }
 
 /// Keys that are no part of the config epoch.
-const NOT_HASHED: [&str; 4] = ["data_dir", "api", "log", "market.csv.dir"];
+const NOT_HASHED: [&str; 5] = ["data_dir", "api", "log", "market.csv.dir", "cassette.dir"];
 
 /// Reads the file, if there is one, and checks, merges, resolves and judges the sources.
 ///
@@ -80,13 +80,27 @@ pub fn load_with(sources: &Sources, read: &dyn Fn(&Path) -> Result<String, Strin
     }
 }
 
-/// Reports entries of open maps (a new symbol) that lack keys, and takes them out.
+/// Reports entries of open maps (a new symbol, a provider, a model) that lack keys, and takes them out.
 fn complete(tree: &mut Node, checker: &mut Checker) {
-    let path = steps("market.symbol");
-    let Some((Shape::Table(_, Some((_, element))), pattern)) = keys::find(&path) else {
+    complete_entries(tree, &steps("market.symbol"), "symbol", checker);
+    let providers = steps("providers");
+    let names = match tree.get(&providers).map(|node| &node.raw) {
+        Some(Raw::Table(entries)) => entries.keys().cloned().collect(),
+        _ => Vec::new(),
+    };
+    for name in names {
+        let models = [providers.clone(), vec![name, "models".to_owned()]].concat();
+        complete_entries(tree, &models, "model", checker);
+    }
+    complete_entries(tree, &providers, "provider", checker);
+}
+
+/// The same for one map, whose names are of `kind`.
+fn complete_entries(tree: &mut Node, path: &[String], kind: &str, checker: &mut Checker) {
+    let Some((Shape::Table(_, Some((_, element))), pattern)) = keys::find(path) else {
         return;
     };
-    let Some(Node { raw: Raw::Table(entries), .. }) = tree.get(&path).cloned() else {
+    let Some(Node { raw: Raw::Table(entries), .. }) = tree.get(path).cloned() else {
         return;
     };
     for (name, mut entry) in entries {
@@ -94,15 +108,17 @@ fn complete(tree: &mut Node, checker: &mut Checker) {
         let written =
             entry.leaves().into_iter().map(|(_, node)| node.origin.clone()).max_by_key(|o| *o != Origin::Default);
         entry.origin = written.unwrap_or(Origin::Default);
-        let mut at = path.clone();
+        let mut at = path.to_vec();
         at.push(name.clone());
         let before = checker.dropped.len();
-        checker.missing(&entry, element, &format!("{pattern}.<symbol>"), &mut at);
+        let entries_pattern = format!("{pattern}.<{kind}>");
+        checker.missing(&entry, element, &entries_pattern, &mut at);
+        let optional = |key: &str| keys::OPTIONAL.contains(&format!("{entries_pattern}.{key}").as_str());
         let whole = matches!((&entry.raw, element.as_ref()), (Raw::Table(given), Shape::Table(names, _))
-            if names.keys().all(|key| given.contains_key(*key)));
+            if names.keys().all(|key| given.contains_key(*key) || optional(key)));
         if checker.dropped.len() > before || !whole {
             checker.dropped.insert(dotted(&at));
-            tree.remove(&["market", "symbol", &name]);
+            tree.remove(&at.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 }

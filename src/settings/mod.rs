@@ -9,6 +9,7 @@ pub mod docs;
 pub mod keys;
 pub mod layers;
 pub mod load;
+pub mod models;
 pub mod problem;
 mod resolve;
 mod rules;
@@ -17,6 +18,7 @@ pub mod tree;
 
 pub use layers::{ENV_PREFIX, Sources};
 pub use load::{Loaded, load, load_with};
+pub use models::*;
 pub use problem::{Problem, Problems};
 pub use sections::*;
 

@@ -1,5 +1,6 @@
 //! Rules that look at more than one key (configuration §1.4, scheduling §8), and warnings (§1.5).
 
+mod models;
 mod tasks;
 mod trading;
 
@@ -35,6 +36,7 @@ pub(super) fn judge(settings: &Settings, tree: &Node, dropped: &BTreeSet<String>
     tasks::judge(&mut judge);
     trading::judge(&mut judge);
     judge.system();
+    models::judge(&mut judge);
     judge.found
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::models::{BudgetSettings, CassetteSettings, ProviderBreakerSettings, ProviderSettings};
 use crate::model::{
     Asset, BreakerKind, ConflictKind, CooldownCause, DegradationLevel, EmergencyAction, Regime, ResolutionAction,
     Score, Symbol, SymbolRules, TaskName, TimeInForce, Timeframe,
@@ -41,6 +42,13 @@ pub struct Settings {
     pub account: AccountSettings,
     pub portfolio: PortfolioSettings,
     pub degradation: DegradationSettings,
+    #[serde(default)]
+    pub providers: BTreeMap<String, ProviderSettings>,
+    #[serde(default)]
+    pub chains: BTreeMap<String, Vec<String>>,
+    pub breaker: ProviderBreakerSettings,
+    pub budget: BudgetSettings,
+    pub cassette: CassetteSettings,
     pub coordinator: CoordinatorSettings,
     pub quarantine: QuarantineSettings,
     pub clock: ClockSettings,
@@ -532,6 +540,7 @@ section!(
         pub dwell_max_seconds: u32,
         pub relapse_seconds: u32,
         pub calm_seconds: u32,
+        pub probe_seconds: u32,
         pub incident_merge_ms: u32,
         pub reduced_size_factor: Decimal,
         pub auto_clear_pause: bool,

@@ -9,7 +9,7 @@ use super::{
     frame,
     touched::{ObjectKey, Swept},
 };
-use crate::model::{DecisionId, PositionId, RunId, State, TradeKey};
+use crate::model::{DecisionId, PositionId, RunId, State, TradeKey, spending::ModelSpending};
 
 /// All trees, in the order their numbers mean.
 pub const TREES: [&str; 12] = [
@@ -42,6 +42,7 @@ impl ObjectKey {
     pub fn place(&self) -> (usize, Vec<u8>) {
         match self {
             ObjectKey::Totals => (META, b"totals".to_vec()),
+            ObjectKey::Models => (META, b"models".to_vec()),
             ObjectKey::Coordinator => (1, ONE.to_vec()),
             ObjectKey::Account => (2, ONE.to_vec()),
             ObjectKey::Position(id) => (3, id.0.to_be_bytes().to_vec()),
@@ -64,6 +65,7 @@ impl ObjectKey {
     pub fn value(&self, state: &State) -> Result<Option<Vec<u8>>, serde_json::Error> {
         match self {
             ObjectKey::Totals => json(Some(&state.totals)),
+            ObjectKey::Models => json(Some(&state.models)),
             ObjectKey::Coordinator => json(Some(&state.coordinator)),
             ObjectKey::Account => json(Some(&state.account)),
             ObjectKey::Risk => json(Some(&state.risk)),
@@ -127,6 +129,7 @@ fn text(bytes: &[u8]) -> Result<String, String> {
 /// Every object that exists in `state`, to write a store anew.
 pub fn all_keys(state: &State) -> Vec<ObjectKey> {
     let mut keys = vec![ObjectKey::Coordinator, ObjectKey::Account, ObjectKey::Risk, ObjectKey::Totals];
+    keys.extend((state.models != ModelSpending::default()).then_some(ObjectKey::Models));
     keys.extend(state.positions.keys().map(|id| ObjectKey::Position(*id)));
     keys.extend(state.trades.keys().map(|key| ObjectKey::Trade(*key)));
     keys.extend(state.trade_index.keys().map(|key| ObjectKey::Stub(*key)));
@@ -149,6 +152,7 @@ pub fn load(rows: &mut dyn FnMut(usize) -> Result<Rows, String>) -> Result<State
         match key.as_slice() {
             b"meta" => state.meta = parse(&value)?,
             b"totals" => state.totals = parse(&value)?,
+            b"models" => state.models = parse(&value)?,
             _ => {}
         }
     }

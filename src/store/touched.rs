@@ -20,6 +20,8 @@ pub enum ObjectKey {
     Risk,
     /// Totals.
     Totals,
+    /// What model calls cost.
+    Models,
     /// An open position.
     Position(PositionId),
     /// A trade that is not terminal.
@@ -141,6 +143,9 @@ impl Touched {
             | Event::CooldownSet { .. }
             | Event::StreakChanged { .. }
             | Event::OrderErrorsChanged { .. } => self.key(ObjectKey::Risk),
+            Event::BudgetReserved { .. } | Event::BudgetSettled { .. } | Event::BudgetExhausted { .. } => {
+                self.key(ObjectKey::Models);
+            }
             Event::EmergencyStarted { emergency } => self.key(ObjectKey::Emergency(emergency.key.to_string())),
             Event::EmergencyStep { key, .. } => self.key(ObjectKey::Emergency(key.to_string())),
             Event::EmergencyDone { key, .. } => {

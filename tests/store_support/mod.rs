@@ -448,7 +448,7 @@ impl Generator {
 
     fn risk(&mut self) -> Event {
         let breaker = BreakerKind::DailyLoss;
-        match self.rng.random_range(0..6) {
+        match self.rng.random_range(0..9) {
             0 => Event::PeriodRolled { day: 1, week: 202_401, equity: dec(1_000) },
             1 => Event::PeakChanged { peak: dec(2_000) },
             2 => Event::BreakerTripped {
@@ -457,6 +457,23 @@ impl Generator {
             },
             3 => Event::BreakerRearmed { breaker, reason: "new day".into() },
             4 => Event::CooldownSet { until: self.now.plus_ms(5), cause: CooldownCause::AfterLoss },
+            5 => Event::BudgetReserved {
+                call: self.rng.random_range(1..50),
+                day: self.now.day(),
+                provider: "p".into(),
+                model: "m".into(),
+                decision: None,
+                amount: dec(3),
+                warned: false,
+            },
+            6 => Event::BudgetSettled {
+                call: self.rng.random_range(1..50),
+                cost: dec(1),
+                input_tokens: Some(7),
+                output_tokens: None,
+                failure: None,
+            },
+            7 => Event::BudgetExhausted { day: self.now.day(), limit: "day".into(), spent: dec(3), of: dec(3) },
             _ => Event::StreakChanged { losses: 1, wins: 0 },
         }
     }

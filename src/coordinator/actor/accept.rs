@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use actix::{AsyncContext, Context};
+use actix::{AsyncContext, Context, Handler};
 
 use super::{
     Coordinator,
@@ -15,6 +15,7 @@ use crate::{
     agents::{leaderboard, portfolio_rebalance::PortfolioOutput},
     bus::Payload,
     execution::actor::LookAgain,
+    llm::actor::ModelOutcome,
     market::actor::SampleFeeds,
     model::{Capability, Clock, DegradationLevel, Event, RegimeOutput, RunId, RunKey, RunOutcome, TaskName, Ts},
     runtime::{failpoint, post::post},
@@ -161,6 +162,11 @@ impl Coordinator {
             Ok(()) => self.degradation.success(capability, settings, now),
             Err(incident) => self.degradation.failure(capability, incident, settings, now),
         };
+        self.follow_level(changed, ctx);
+    }
+
+    /// Records a change of a capability's level and what follows from the global one.
+    fn follow_level(&mut self, changed: Option<Event>, ctx: &mut Context<Self>) {
         let Some(changed) = changed else { return };
         self.level_cell.set(self.degradation.global());
         let make = move |actor: &mut Coordinator| {
@@ -237,5 +243,19 @@ impl Coordinator {
         // A market that falls silent wakes nobody: it is looked at by the clock.
         let probe = self.last_sample.map(|last| last.plus_ms(SAMPLE_MS));
         [notes, votes, probe, retries].into_iter().flatten().min()
+    }
+}
+
+/// One outcome per logical call of a model, told by the router; the agents count nothing (D40, D41).
+impl Handler<ModelOutcome> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, told: ModelOutcome, ctx: &mut Context<Self>) {
+        let result = match &told.result {
+            Ok(()) => Ok(()),
+            Err(incident) => Err(incident.as_str()),
+        };
+        self.outcome(Capability::Llm, result, ctx);
+        let changed = self.degradation.strained(Capability::Llm, told.strained);
+        self.follow_level(changed, ctx);
     }
 }

@@ -48,6 +48,7 @@ use crate::{
     agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
     bus::{Payload, actor::Publisher},
     execution::actor::ExecutionActor,
+    llm::actor::ReadModels,
     market::actor::{FeedsSampled, MarketActor, ReadSnapshot},
     model::{
         Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, PositionId, Recovered, RunId, RunKey,
@@ -129,6 +130,8 @@ pub struct Parts {
     pub outside: Outside,
     /// Nothing outlives the process (backtest): no notes beside the truth are written.
     pub volatile: bool,
+    /// Who knows how the providers of models are; absent when no chain is configured.
+    pub models: Option<Recipient<ReadModels>>,
     /// Called for a broken invariant the process must not go on with.
     pub on_fatal: fn(&str),
 }
@@ -168,6 +171,7 @@ pub struct Coordinator {
     pub(super) operating: BTreeMap<String, (String, operate::Answering)>,
     pub(super) started_real: std::time::Instant,
     pub(super) volatile: bool,
+    pub(super) models: Option<Recipient<ReadModels>>,
     time: Timekeeper,
     effects: Vec<Effect>,
     /// The reply whose report is being stepped right now.
@@ -189,7 +193,9 @@ impl Coordinator {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Coordinator {
         let stored = parts.view.read().coordinator.degradation.clone();
-        let capabilities = [Capability::MarketData, Capability::Venue];
+        let mut capabilities = vec![Capability::MarketData, Capability::Venue];
+        // A capability without a provider does not exist.
+        capabilities.extend((!parts.settings.chains.is_empty()).then_some(Capability::Llm));
         let degradation = Degradation::new(&capabilities, &stored, &parts.settings.degradation, parts.clock.now());
         parts.level.set(degradation.global());
         let guard = guard::Guard::new(parts.view.read().coordinator.state, parts.on_fatal);
@@ -219,6 +225,7 @@ impl Coordinator {
             operating: BTreeMap::new(),
             started_real: std::time::Instant::now(),
             volatile: parts.volatile,
+            models: parts.models,
             time: Timekeeper::new(parts.outside),
             effects: parts.effects,
             arrived: None,

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     execution::legs,
+    llm::actor::ReadModels,
     market::{FeedStatus, actor::ReadFeeds, feed::kraken::view::LinkView},
     model::{Clock, OrderType, PlanState, PositionSide, State, Symbol, TradeState, Ts},
     risk::{AccountMode, board::Board, view},
@@ -28,6 +29,7 @@ impl Handler<GetStatus> for Coordinator {
         let head = self.links.store.send(AskHead);
         let prices = self.prices.clone();
         let (link, now) = (self.time.link(), self.clock.now());
+        let models = self.models.as_ref().map(|models| models.send(ReadModels));
         Box::pin(async move {
             let feeds = feeds.await.unwrap_or_default();
             status.feeds = feeds
@@ -39,6 +41,9 @@ impl Handler<GetStatus> for Coordinator {
                 .collect();
             if let Ok(head) = head.await {
                 status.journal = JournalHead { seq: head.seq, hash: head.hash };
+            }
+            if let Some(models) = models {
+                status.models = models.await.unwrap_or_default();
             }
             status
         })
@@ -79,6 +84,7 @@ impl Coordinator {
             scheduled: self.scheduled(&state, now),
             feeds: Vec::new(),
             journal: JournalHead::default(),
+            models: Vec::new(),
             totals: [
                 ("signals", state.totals.signals),
                 ("orders", state.totals.orders),

@@ -82,6 +82,7 @@ pub(super) const KEYS: &[Key] = &[
     int("degradation.dwell_max_seconds", "s", ge(1.0), "limit of a lengthened dwell"),
     int("degradation.relapse_seconds", "s", ge(1.0), "a rise within it lengthens the dwell"),
     int("degradation.calm_seconds", "s", ge(1.0), "calm that shortens the dwell again"),
+    int("degradation.probe_seconds", "s", to(5.0, 600.0), "between probes of the models while they are degraded"),
     int("degradation.incident_merge_ms", "ms", to(0.0, 60000.0), "failures within it are one incident"),
     num("degradation.reduced_size_factor", "×", to(0.0, 1.0), "size of entries at REDUCED"),
     flag("degradation.auto_clear_pause", "the pause reason `degradation` ends by itself"),

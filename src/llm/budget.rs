@@ -1,0 +1,185 @@
+//! The budget of model calls (resilience §3): what a call may cost at worst, and whether the day, the provider and the
+//! decision can pay it. Fails closed. Pure; the ledger is a part of the state.
+
+use super::{
+    question::{AnswerFormat, Payer, Prompt},
+    wire::{Usage, token_limit},
+};
+use crate::{
+    model::{
+        Decimal, Money,
+        spending::{ModelSpending, TOLD_WARNING},
+    },
+    settings::{BudgetSettings, ModelSettings},
+};
+
+/// Tokens a dialect adds around the prompt, at most.
+const FRAME_TOKENS: u32 = 64;
+
+/// Price of so many tokens, USD; exact.
+pub fn price(model: &ModelSettings, usage: Usage) -> Money {
+    let input = Decimal::from(usage.input) * model.input_usd_per_1k;
+    let output = Decimal::from(usage.output) * model.output_usd_per_1k;
+    ((input + output) / Decimal::ONE_THOUSAND).normalize()
+}
+
+/// What a call uses at worst: the prompt as estimated, with the schema and its frame, and the longest answer.
+pub fn worst_usage(model: &ModelSettings, prompt: &Prompt, format: &AnswerFormat) -> Usage {
+    let schema = format.schema.to_string().chars().count();
+    let schema = u32::try_from((schema * 2).div_ceil(7)).unwrap_or(u32::MAX);
+    let input = prompt.estimated_tokens().saturating_add(schema).saturating_add(FRAME_TOKENS);
+    Usage { input, output: token_limit(format, model) }
+}
+
+/// Whether a call may be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It costs nothing; nothing is booked.
+    Free,
+    /// Reserve this much.
+    Reserve {
+        /// USD.
+        amount: Money,
+        /// The day's spending passes `warn_usd` with it, for the first time today.
+        warned: bool,
+    },
+    /// It may not.
+    Refuse(Exhausted),
+}
+
+/// A limit that a call would pass.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exhausted {
+    /// `day`, `opinions`, `decision` or `provider:NAME`.
+    pub limit: String,
+    /// USD spent of it, reservations included.
+    pub spent: Money,
+    /// The limit, USD.
+    pub of: Money,
+    /// The event of this limit is not written yet today. A decision's own limit has none.
+    pub tell: bool,
+}
+
+/// Judges a call of `provider` that costs `amount` at worst. `ledger` stands on the day of the call.
+pub fn judge(
+    ledger: &ModelSpending,
+    budget: &BudgetSettings,
+    provider: (&str, Option<Decimal>),
+    payer: &Payer,
+    amount: Money,
+) -> Verdict {
+    if amount.is_zero() {
+        return Verdict::Free;
+    }
+    let total = ledger.total();
+    let mut limits = vec![("day".to_owned(), total, budget.daily_usd)];
+    if let (name, Some(limit)) = provider {
+        let spent = ledger.by_provider.get(name).copied().unwrap_or_default();
+        limits.push((format!("provider:{name}"), spent, limit));
+    }
+    match payer {
+        Payer::Opinion => {
+            let limit = budget.daily_usd * (Decimal::ONE - budget.decision_reserve_ratio);
+            limits.push(("opinions".to_owned(), ledger.opinions, limit.normalize()));
+        }
+        Payer::Decision(id) => {
+            let spent = ledger.by_decision.get(id).map(|(_, spent)| *spent).unwrap_or_default();
+            limits.push(("decision".to_owned(), spent, budget.per_decision_usd));
+        }
+    }
+    if let Some((limit, spent, of)) = limits.into_iter().find(|(_, spent, of)| *spent + amount > *of) {
+        let tell = limit != "decision" && !ledger.told.contains(&limit);
+        return Verdict::Refuse(Exhausted { limit, spent, of, tell });
+    }
+    let warned = total + amount > budget.warn_usd && !ledger.told.contains(TOLD_WARNING);
+    Verdict::Reserve { amount, warned }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{DecisionId, Event},
+        settings::Settings,
+    };
+
+    fn usd(cents: i64) -> Money {
+        Money::new(cents, 2)
+    }
+
+    /// A ledger through the events, as the store would fold it.
+    fn ledger(spent: &[(&str, Option<DecisionId>, i64)]) -> ModelSpending {
+        let mut state = crate::model::State::default();
+        for (call, (provider, decision, cents)) in (1u64..).zip(spent) {
+            let event = Event::BudgetReserved {
+                call,
+                day: 3,
+                provider: (*provider).to_owned(),
+                model: "m".to_owned(),
+                decision: *decision,
+                amount: usd(*cents),
+                warned: false,
+            };
+            state.spend(&event);
+        }
+        state.models
+    }
+
+    fn verdict(spent: &[(&str, Option<DecisionId>, i64)], limit: Option<i64>, payer: &Payer, cents: i64) -> Verdict {
+        let budget = Settings::defaults().budget;
+        judge(&ledger(spent), &budget, ("p", limit.map(usd)), payer, usd(cents))
+    }
+
+    fn refused(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Refuse(exhausted) => exhausted.limit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn prices_are_exact() {
+        let model = ModelSettings {
+            input_usd_per_1k: "0.00015".parse().unwrap(),
+            output_usd_per_1k: "0.0006".parse().unwrap(),
+            max_output_tokens: 500,
+            temperature: None,
+        };
+        assert_eq!(price(&model, Usage { input: 1234, output: 77 }).to_string(), "0.0002313");
+        let prompt = Prompt { template: "t".into(), system: "x".repeat(350), user: String::new() };
+        let format = AnswerFormat { name: "a".into(), schema: serde_json::json!({}), max_output_tokens: 900 };
+        assert_eq!(worst_usage(&model, &prompt, &format), Usage { input: 100 + 1 + 64, output: 500 });
+    }
+
+    #[test]
+    fn the_day_the_provider_and_the_decision_fail_closed_to_the_cent() {
+        let (a, b) = (DecisionId::default(), DecisionId(crate::model::RunId { epoch: 1, seq: 1 }));
+        let decision = Payer::Decision(a);
+        assert_eq!(verdict(&[], None, &decision, 50), Verdict::Reserve { amount: usd(50), warned: false });
+        assert_eq!(refused(verdict(&[], None, &decision, 51)), "decision");
+        assert_eq!(refused(verdict(&[("p", Some(a), 30)], None, &decision, 21)), "decision");
+        assert!(matches!(verdict(&[("p", Some(b), 30)], None, &decision, 21), Verdict::Reserve { .. }));
+        assert_eq!(refused(verdict(&[("q", Some(b), 480)], None, &decision, 21)), "day");
+        assert_eq!(refused(verdict(&[("p", Some(b), 80)], Some(100), &decision, 21)), "provider:p");
+        assert!(matches!(verdict(&[("q", Some(b), 80)], Some(100), &decision, 21), Verdict::Reserve { .. }));
+    }
+
+    #[test]
+    fn opinions_leave_decisions_their_part() {
+        let decision = Payer::Decision(DecisionId::default());
+        assert_eq!(refused(verdict(&[("p", None, 290)], None, &Payer::Opinion, 11)), "opinions");
+        assert!(matches!(verdict(&[("p", None, 290)], None, &Payer::Opinion, 10), Verdict::Reserve { .. }));
+        assert!(matches!(verdict(&[("p", None, 300)], None, &decision, 50), Verdict::Reserve { .. }));
+    }
+
+    #[test]
+    fn the_warning_is_told_once_and_what_is_free_is_not_booked() {
+        let decision = Payer::Decision(DecisionId::default());
+        let other = Some(DecisionId(crate::model::RunId { epoch: 1, seq: 1 }));
+        assert_eq!(
+            verdict(&[("p", other, 380)], None, &decision, 30),
+            Verdict::Reserve { amount: usd(30), warned: true }
+        );
+        assert_eq!(verdict(&[("p", other, 500)], None, &decision, 0), Verdict::Free);
+    }
+}

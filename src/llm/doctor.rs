@@ -1,0 +1,130 @@
+//! What `doctor` says about the providers of models, as words. Pure: what was found is handed in.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    model::Money,
+    settings::{CassetteMode, ProviderSettings, Settings},
+};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// As it should be.
+    Fine,
+    /// Works, but not as one may think.
+    Warning,
+    /// Calls of this provider cannot succeed.
+    Problem,
+}
+
+/// One line for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What, where, and what to do.
+    pub text: String,
+}
+
+/// What was found outside about one provider.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Its key could be read, or why not.
+    pub key: Result<(), String>,
+    /// Status of its list of models, or why there was no reply; absent when it was not asked.
+    pub listed: Option<Result<u16, String>>,
+}
+
+/// Judges every provider, in the order of their names.
+pub fn check(settings: &Settings, seen: &BTreeMap<String, Seen>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut say = |severity, text: String| findings.push(Finding { severity, text });
+    if settings.chains.is_empty() {
+        say(Severity::Fine, "no chain is configured: no model is asked".to_owned());
+    }
+    if settings.cassette.mode == CassetteMode::Replay {
+        say(Severity::Fine, format!("models answer from the recording in {}", settings.cassette.dir));
+    }
+    for (name, provider) in &settings.providers {
+        let mine = format!("{name}/");
+        if !settings.chains.values().flatten().any(|entry| entry.starts_with(&mine)) {
+            say(Severity::Warning, format!("provider {name} is in no chain: it is never asked"));
+        }
+        if let Some(text) = unpayable(settings, name, provider) {
+            say(Severity::Warning, text);
+        }
+        match seen.get(name) {
+            Some(Seen { key: Err(why), .. }) => say(Severity::Problem, why.clone()),
+            Some(Seen { listed: Some(reply), .. }) => {
+                let (severity, text) = reached(name, provider, reply);
+                say(severity, text);
+            }
+            _ => {
+                let own = if provider.base_url.is_empty() { "" } else { ", as base_url says" };
+                let kind = provider.kind.name();
+                say(Severity::Fine, format!("provider {name}: {kind} at {}{own}", provider.endpoint()));
+            }
+        }
+    }
+    findings
+}
+
+/// A model whose longest answer alone is above what a decision may cost is never asked for one.
+fn unpayable(settings: &Settings, name: &str, provider: &ProviderSettings) -> Option<String> {
+    let limit = settings.budget.per_decision_usd;
+    provider.models.iter().find_map(|(model, price)| {
+        let answer = Money::from(price.max_output_tokens) * price.output_usd_per_1k / Money::ONE_THOUSAND;
+        let text = format!(
+            "{name}/{model}: its longest answer may cost {} USD, more than budget.per_decision_usd = {limit}; lower \
+             max_output_tokens or raise the limit",
+            answer.normalize()
+        );
+        (answer > limit).then_some(text)
+    })
+}
+
+fn reached(name: &str, provider: &ProviderSettings, reply: &Result<u16, String>) -> (Severity, String) {
+    let at = format!("provider {name} at {}", provider.endpoint());
+    match reply {
+        Ok(200..=299) => (Severity::Fine, format!("{at} answers and takes the key")),
+        Ok(401 | 403) => (Severity::Problem, format!("{at} refuses the key: renew it")),
+        Ok(404) => (Severity::Warning, format!("{at} answers but lists no models: check base_url")),
+        Ok(status) => (Severity::Warning, format!("{at} answers with HTTP {status}")),
+        Err(why) => (Severity::Problem, format!("{at} cannot be reached: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Sources, load_with};
+
+    fn settings(text: &str) -> Settings {
+        let sources = Sources { file: Some("x.toml".into()), ..Sources::default() };
+        load_with(&sources, &|_| Ok(text.to_owned())).unwrap().settings
+    }
+
+    const TEXT: &str = "runtime.speed = 1\n[providers.p]\nkind = \"openai\"\nkey_env = \"K\"\n[providers.p.models.m]\n\
+                        input_usd_per_1k = 0\noutput_usd_per_1k = 1\nmax_output_tokens = 501\n";
+
+    #[test]
+    fn every_finding_names_the_provider_and_how_bad_it_is() {
+        let seen = |key: Result<(), String>, listed| BTreeMap::from([("p".to_owned(), Seen { key, listed })]);
+        let worst = |text: &str, seen: &BTreeMap<String, Seen>| {
+            check(&settings(text), seen).into_iter().max_by_key(|finding| finding.severity).unwrap()
+        };
+        let chained = format!("{TEXT}[chains]\nc = [\"p/m\"]\n").replace("501", "500");
+        assert_eq!(worst("", &BTreeMap::new()).severity, Severity::Fine);
+        assert_eq!(worst(&chained, &seen(Ok(()), Some(Ok(200)))).severity, Severity::Fine);
+        assert!(worst(TEXT, &seen(Ok(()), None)).text.contains("per_decision_usd"));
+        for (seen, words) in [
+            (seen(Err("provider p: no key".into()), None), "no key"),
+            (seen(Ok(()), Some(Ok(401))), "renew"),
+            (seen(Ok(()), Some(Err("refused".into()))), "cannot be reached"),
+        ] {
+            let finding = worst(&chained, &seen);
+            assert!(finding.severity == Severity::Problem && finding.text.contains(words), "{finding:?}");
+        }
+    }
+}

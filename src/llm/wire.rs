@@ -1,0 +1,204 @@
+//! The dialects of the five kinds of provider, as values: what a call looks like and what a complete reply says.
+//!
+//! Ollama is spoken to through its OpenAI-compatible path. Nothing here opens a connection or sees a key.
+
+use serde_json::{Map, Value, json};
+
+use super::question::{AnswerFormat, FailureKind, Prompt, Rejected};
+use crate::settings::{ModelSettings, ProviderKind};
+
+/// Largest reply that is read, bytes.
+pub const REPLY_MAX: usize = 256 * 1024;
+/// Version of the messages format, sent to Anthropic.
+pub const ANTHROPIC_VERSION: &str = "2023-06-01";
+
+/// A complete reply that has content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The model's text.
+    pub text: String,
+    /// What it thought apart from its answer.
+    pub reasoning: Option<String>,
+    /// As the provider counts them; absent when it does not say.
+    pub usage: Option<Usage>,
+}
+
+/// Tokens of one call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Of the prompt, those from a cache included.
+    pub input: u32,
+    /// Of the answer, thinking included.
+    pub output: u32,
+}
+
+/// A reply that arrived and is no answer, with what it used nevertheless.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoAnswer {
+    /// Why.
+    pub why: Rejected,
+    /// What is charged for it.
+    pub usage: Option<Usage>,
+}
+
+/// The path below the base address.
+pub const fn path(kind: ProviderKind) -> &'static str {
+    match kind {
+        ProviderKind::Anthropic => "/messages",
+        _ => "/chat/completions",
+    }
+}
+
+/// How many tokens an answer may have: the smaller of what is asked for and what is configured.
+pub fn token_limit(format: &AnswerFormat, model: &ModelSettings) -> u32 {
+    format.max_output_tokens.min(model.max_output_tokens).max(1)
+}
+
+/// The body of a call.
+pub fn body(
+    kind: ProviderKind,
+    model: &str,
+    settings: &ModelSettings,
+    prompt: &Prompt,
+    format: &AnswerFormat,
+) -> Value {
+    let limit = token_limit(format, settings);
+    let mut body = Map::new();
+    body.insert("model".to_owned(), json!(model));
+    match kind {
+        ProviderKind::Anthropic => {
+            // No response format of its own is needed: the schema stands in the prompt's system part.
+            body.insert("max_tokens".to_owned(), json!(limit));
+            body.insert("system".to_owned(), json!(prompt.system));
+            body.insert("messages".to_owned(), json!([{"role": "user", "content": prompt.user}]));
+        }
+        _ => {
+            let messages = json!([
+                {"role": "system", "content": prompt.system},
+                {"role": "user", "content": prompt.user},
+            ]);
+            body.insert("messages".to_owned(), messages);
+            // OpenAI's newer models refuse the older name, the others do not know the newer one.
+            let name = if kind == ProviderKind::OpenAi { "max_completion_tokens" } else { "max_tokens" };
+            body.insert(name.to_owned(), json!(limit));
+            body.insert("response_format".to_owned(), response_format(kind, format));
+        }
+    }
+    if let Some(temperature) = settings.temperature {
+        body.insert("temperature".to_owned(), json!(temperature));
+    }
+    body.insert("stream".to_owned(), json!(false));
+    Value::Object(body)
+}
+
+/// DeepSeek takes no schema, only the wish for JSON.
+fn response_format(kind: ProviderKind, format: &AnswerFormat) -> Value {
+    if kind == ProviderKind::DeepSeek {
+        return json!({"type": "json_object"});
+    }
+    json!({"type": "json_schema", "json_schema": {"name": format.name, "schema": format.schema}})
+}
+
+/// Reads the body of a 2xx reply.
+///
+/// # Errors
+/// [`NoAnswer`]: blank, no JSON, cut at the token limit, refused, or without a text of its own.
+pub fn read(kind: ProviderKind, body: &[u8]) -> Result<Reply, NoAnswer> {
+    let fail = |kind, detail: &str, usage| Err(NoAnswer { why: Rejected { kind, detail: detail.to_owned() }, usage });
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return fail(FailureKind::Empty, "the reply is blank", None);
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        return fail(FailureKind::Unparsable, "the reply is no JSON", None);
+    };
+    // Some endpoints in between report an error with status 200.
+    if value.get("error").is_some_and(|error| !error.is_null()) {
+        return fail(FailureKind::ServerError, "the reply is an error with status 200", None);
+    }
+    let said = if kind == ProviderKind::Anthropic { read_messages(&value) } else { read_chat(&value) };
+    let usage = usage(&value);
+    if said.cut {
+        return fail(FailureKind::Truncated, "the answer was cut at its token limit", usage);
+    }
+    if said.refused {
+        return fail(FailureKind::Empty, "the model or its filter refused to answer", usage);
+    }
+    if said.text.trim().is_empty() {
+        let detail = if said.tool_call { "a tool call instead of an answer" } else { "the answer has no content" };
+        return fail(FailureKind::Empty, detail, usage);
+    }
+    // An answer that waits for a tool is not finished, whatever it says in between.
+    if said.tool_call {
+        return fail(FailureKind::Empty, "the answer waits for a tool that was never offered", usage);
+    }
+    let reasoning = (!said.reasoning.trim().is_empty()).then_some(said.reasoning);
+    Ok(Reply { text: said.text, reasoning, usage })
+}
+
+#[derive(Default)]
+struct Said {
+    text: String,
+    reasoning: String,
+    cut: bool,
+    refused: bool,
+    tool_call: bool,
+}
+
+fn read_chat(value: &Value) -> Said {
+    let choice = value.get("choices").and_then(|choices| choices.get(0));
+    let message = choice.and_then(|choice| choice.get("message"));
+    let text = |name: &str| message.and_then(|m| m.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let finish = choice.and_then(|choice| choice.get("finish_reason")).and_then(Value::as_str).unwrap_or_default();
+    let calls = message.and_then(|m| m.get("tool_calls")).and_then(Value::as_array).is_some_and(|c| !c.is_empty());
+    // DeepSeek and xAI name it `reasoning_content`, Ollama `reasoning`.
+    let reasoning = text("reasoning_content");
+    Said {
+        text: text("content"),
+        reasoning: if reasoning.is_empty() { text("reasoning") } else { reasoning },
+        cut: finish == "length",
+        refused: finish == "content_filter" || !text("refusal").is_empty(),
+        tool_call: calls || finish == "tool_calls",
+    }
+}
+
+fn read_messages(value: &Value) -> Said {
+    let mut said = Said::default();
+    for block in value.get("content").and_then(Value::as_array).into_iter().flatten() {
+        let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default();
+        match text("type") {
+            "text" => said.text.push_str(text("text")),
+            "thinking" => said.reasoning.push_str(text("thinking")),
+            "tool_use" => said.tool_call = true,
+            _ => {}
+        }
+    }
+    let stop = value.get("stop_reason").and_then(Value::as_str).unwrap_or_default();
+    said.cut = matches!(stop, "max_tokens" | "model_context_window_exceeded");
+    said.refused = stop == "refusal";
+    said.tool_call |= stop == "tool_use";
+    said
+}
+
+fn usage(value: &Value) -> Option<Usage> {
+    let usage = value.get("usage").filter(|usage| usage.is_object())?;
+    let count =
+        |name: &str| usage.get(name).and_then(Value::as_u64).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+    if let Some(prompt) = count("prompt_tokens") {
+        return Some(Usage { input: prompt, output: chat_output(usage, prompt, count("completion_tokens")) });
+    }
+    // Anthropic counts what came from or went to its cache apart.
+    let parts = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+    let input = parts.iter().filter_map(|name| count(name)).fold(0, u32::saturating_add);
+    let said = count("input_tokens").is_some() || count("output_tokens").is_some();
+    said.then(|| Usage { input, output: count("output_tokens").unwrap_or_default() })
+}
+
+/// xAI leaves thinking out of `completion_tokens` and charges for it: the total decides when it is larger.
+fn chat_output(usage: &Value, prompt: u32, completion: Option<u32>) -> u32 {
+    let total = usage.get("total_tokens").and_then(Value::as_u64).map(|t| u32::try_from(t).unwrap_or(u32::MAX));
+    completion.unwrap_or_default().max(total.unwrap_or_default().saturating_sub(prompt))
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

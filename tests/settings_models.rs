@@ -1,0 +1,90 @@
+//! Settings of models: what a provider needs, and what is refused with what to do.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a failed unwrap is a failed test
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use triplegain::{
+    cli::config as cli,
+    settings::{Loaded, Problems, Sources, load},
+};
+
+/// Sources with a file `my.toml` of this text, in a folder of its own.
+fn file(text: &str) -> Sources {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("settings-models-{number}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("my.toml");
+    std::fs::write(&path, text).unwrap();
+    Sources { file: Some(path), ..Sources::default() }
+}
+
+fn good(text: &str) -> Loaded {
+    load(&file(text)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn bad(text: &str) -> Problems {
+    load(&file(text)).unwrap_err()
+}
+
+/// A provider that is whole, with `more` lines of its own and a chain.
+fn with_provider(more: &str) -> String {
+    format!(
+        "runtime.speed = 1\n[chains]\nmain = [\"p/m.1:x\"]\n[providers.p]\nkind = \"openai\"\n{more}\n\
+         [providers.p.models.\"m.1:x\"]\ninput_usd_per_1k = 0.00015\noutput_usd_per_1k = 0.0006\nmax_output_tokens = 900\n"
+    )
+}
+
+#[test]
+fn a_provider_is_whole_with_kind_key_and_price_and_has_its_defaults() {
+    let s = good(&with_provider("key_env = \"K\"")).settings;
+    let p = &s.providers["p"];
+    assert_eq!((p.calls_per_minute, p.burst, p.timeout_seconds, p.max_parallel), (60, 10, 30, 2));
+    assert_eq!(p.models["m.1:x"].input_usd_per_1k.to_string(), "0.00015");
+    assert_eq!(p.endpoint(), "https://api.openai.com/v1");
+    let shown = cli::show(&file(&with_provider("key_env = \"K\"")), false);
+    assert_eq!(good(&shown.text).settings, s);
+}
+
+#[test]
+fn providers_chains_and_budget_that_cannot_work_are_refused_with_what_to_do() {
+    let key = "key_env = \"K\"";
+    let rows: [(&str, &[&str]); 17] = [
+        (&with_provider(""), &["providers.p", "needs a key"]),
+        (&with_provider("key_env = \"K\"\nkey_file = \"f\""), &["providers.p.key_env", "not both"]),
+        (
+            &with_provider("key_env = \"K\"\nbase_url = \"http://example.com\""),
+            &["providers.p.base_url", "must be https"],
+        ),
+        (
+            &with_provider("key_env = \"K\"\nbase_url = \"https://u:p@example.com\""),
+            &["base_url", "no user or password"],
+        ),
+        (
+            &with_provider("key_env = \"K\"\nbase_url = \"ftp://example.com\""),
+            &["base_url", "must begin with https://"],
+        ),
+        (&with_provider("key_env = \"K\"\nburst = 0"), &["providers.p.burst", "out of bounds"]),
+        (&with_provider("key_env = \"K\"\ntimeout_seconds = 601"), &["timeout_seconds", "1..600"]),
+        (
+            &with_provider("key_env = \"K\"\nkeyenv = \"K\""),
+            &["unknown key `providers.p.keyenv`", "did you mean `key_env`?"],
+        ),
+        (&with_provider(key).replace("openai", "opnai"), &["providers.p.kind", "did you mean `openai`?"]),
+        (&with_provider(key).replace("output_usd_per_1k = 0.0006\n", ""), &["output_usd_per_1k", "is missing"]),
+        (&with_provider(key).replace("kind = \"openai\"\n", ""), &["providers.p.kind", "is missing"]),
+        (&with_provider(key).replace("[\"p/m.1:x\"]", "[\"p/m.2:x\"]"), &["chains.main", "did you mean `p/m.1:x`?"]),
+        (&with_provider(key).replace("[\"p/m.1:x\"]", "[]"), &["chains.main", "1..5"]),
+        (&with_provider(key).replace("runtime.speed = 1", "runtime.speed = 60"), &["runtime.speed", "real time"]),
+        ("[budget]\nwarn_usd = 6", &["budget.warn_usd", "must be ≤ `budget.daily_usd`"]),
+        ("[breaker]\nprobes_needed = 6", &["breaker.probes_needed", "must be ≤ `breaker.probes`"]),
+        ("[cassette]\nmode = \"replay\"", &["cassette", "set cassette.dir"]),
+    ];
+    for (text, wanted) in rows {
+        let problems = bad(text).to_string();
+        assert!(wanted.iter().all(|part| problems.contains(part)), "{wanted:?} in\n{problems}\nfor\n{text}");
+    }
+}
