@@ -7,6 +7,7 @@ pub mod actor;
 pub mod answers;
 pub mod contract;
 pub mod leaderboard;
+pub mod model_voter;
 pub mod poll;
 pub mod portfolio_rebalance;
 pub mod portfolio_view;
