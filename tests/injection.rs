@@ -1,5 +1,6 @@
 //! A corpus of attempts to steer a vote (A079). As text from outside they stay one quoted string in the prompt, whose
 //! own part does not change; as a model's text they are a vote only when they are one valid object of the schema.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use std::{collections::BTreeMap, sync::Arc};
 

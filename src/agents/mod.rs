@@ -15,6 +15,7 @@ pub mod prompts;
 pub mod regime_detection;
 pub mod sentiment_analysis;
 pub mod technical_analysis;
+pub mod technical_path;
 pub mod trading_decision;
 pub mod vote;
 pub mod voters;
