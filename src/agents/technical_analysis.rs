@@ -85,7 +85,7 @@ fn opinion(
 
 /// Frames whose EMA9 is on the bias side of EMA21, and how many frames could be asked. Flagged frames (stale, or with
 /// a gap inside the look-back) are left out of both.
-fn alignment(snapshot: &Snapshot, bias: Bias) -> (Vec<Timeframe>, u32) {
+pub(super) fn alignment(snapshot: &Snapshot, bias: Bias) -> (Vec<Timeframe>, u32) {
     let mut aligned = Vec::new();
     let mut frames = 0;
     for view in snapshot.frames.iter().flatten() {

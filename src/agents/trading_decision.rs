@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     contract::{Answer, NO_VOTES, Refusal, RunContext, usable},
+    model_voter::Reply,
     poll::Poll,
     vote::{self, Outcome},
     voters::{self, VoterInputs, levels::StopLimits},
@@ -52,10 +53,25 @@ pub struct DecisionRules<'a> {
 /// gave (`insufficient_data` before warm-up, A076), else with `no_votes` and the reasons. Fails when no voter is
 /// enabled, when parameters of the regime are missing, or when an input is of another symbol.
 pub fn decide(ctx: &RunContext, inputs: &DecisionInputs, rules: &DecisionRules) -> Answer<Signal> {
-    signal(ctx, inputs, rules).into()
+    decide_with(ctx, inputs, rules, &[])
 }
 
-fn signal(ctx: &RunContext, inputs: &DecisionInputs, rules: &DecisionRules) -> Result<Signal, Refusal> {
+/// As [`decide`], with the replies of model voters counted after the rules voters: a silent or late one has failed.
+pub fn decide_with(
+    ctx: &RunContext,
+    inputs: &DecisionInputs,
+    rules: &DecisionRules,
+    models: &[Reply],
+) -> Answer<Signal> {
+    signal(ctx, inputs, rules, models).into()
+}
+
+fn signal(
+    ctx: &RunContext,
+    inputs: &DecisionInputs,
+    rules: &DecisionRules,
+    models: &[Reply],
+) -> Result<Signal, Refusal> {
     let (view, price) = usable(ctx, inputs.snapshot)?;
     same_symbol(ctx, inputs)?;
     let regime = inputs.regime.map_or(Regime::Unknown, |output| output.regime);
@@ -64,7 +80,7 @@ fn signal(ctx: &RunContext, inputs: &DecisionInputs, rules: &DecisionRules) -> R
         return Err(Refusal::failed(FailClass::Configuration, message));
     };
     let enabled: Vec<&VoterSettings> = rules.decision.voters.iter().filter(|voter| voter.enabled).collect();
-    if enabled.is_empty() {
+    if enabled.is_empty() && models.is_empty() {
         let message = "no voter is enabled; set agents.trading_decision.voters";
         return Err(Refusal::failed(FailClass::Configuration, message));
     }
@@ -79,9 +95,16 @@ fn signal(ctx: &RunContext, inputs: &DecisionInputs, rules: &DecisionRules) -> R
         settings: &rules.decision.rules,
     };
     let timeout_ms = i64::from(rules.decision.poll_timeout_seconds) * 1_000;
-    let mut poll = Poll::open(enabled.iter().map(|voter| Arc::from(voter.name.as_str())), ctx.started_at, timeout_ms);
+    let names = enabled.iter().map(|voter| Arc::from(voter.name.as_str()));
+    let names = names.chain(models.iter().map(|reply| Arc::clone(&reply.voter)));
+    let mut poll = Poll::open(names, ctx.started_at, timeout_ms);
     for voter in &enabled {
         poll.record(&voter.name, voters::ask(voter.strategy, &shown), ctx.now);
+    }
+    for reply in models {
+        if let Some((ballot, at)) = &reply.ballot {
+            poll.record(&reply.voter, ballot.clone(), *at);
+        }
     }
     let ballots = poll.close();
     let Some(outcome) = vote::decide(&ballots, rules.decision.quorum, &rules.decision.boost) else {

@@ -1,0 +1,73 @@
+//! Finds the one JSON object of a reply. Fences and prose around it do not matter; a second object, an object in a list
+//! and braces that are no JSON do: what is doubtful is no answer.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::rejected;
+use crate::llm::question::{FailureKind, Rejected};
+
+/// Longest reply that is looked at, bytes.
+pub const SIZE_MAX: usize = 256 * 1024;
+/// Deepest nesting of an answer; the object itself is 1.
+pub const DEPTH_MAX: usize = 16;
+
+/// The text of the one object in `text`.
+///
+/// # Errors
+/// Empty, too large, cut off, not JSON, nested too deep, inside a list, or more than one object.
+pub fn object(text: &str) -> Result<&str, Rejected> {
+    if text.len() > SIZE_MAX {
+        let detail = format!("{} bytes, allowed: {SIZE_MAX}", text.len());
+        return Err(rejected(FailureKind::TooLarge, detail));
+    }
+    if text.trim().is_empty() {
+        return Err(rejected(FailureKind::Empty, "the reply has no text"));
+    }
+    let Some(start) = text.find('{') else {
+        return Err(rejected(FailureKind::Unparsable, "there is no JSON object; prose is not read"));
+    };
+    let (before, rest) = text.split_at(start);
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+    let value = match values.next() {
+        Some(Ok(value)) => value,
+        Some(Err(error)) if error.is_eof() => {
+            return Err(rejected(FailureKind::Truncated, "the JSON object is not complete"));
+        }
+        Some(Err(error)) => return Err(rejected(FailureKind::Unparsable, format!("no JSON object: {error}"))),
+        None => return Err(rejected(FailureKind::Unparsable, "there is no JSON object")),
+    };
+    let (found, after) = rest.split_at_checked(values.byte_offset()).unwrap_or((rest, ""));
+    if before.trim_end().ends_with('[') || after.trim_start().starts_with([']', ',']) {
+        return Err(rejected(FailureKind::Unparsable, "the object stands in a list"));
+    }
+    if after.contains('{') {
+        return Err(rejected(FailureKind::Unparsable, "there is more than one object"));
+    }
+    if depth(&value) > DEPTH_MAX {
+        return Err(rejected(FailureKind::Unparsable, format!("nested deeper than {DEPTH_MAX}")));
+    }
+    Ok(found)
+}
+
+/// Levels of nesting; the parser has bounded them at 128.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The one object of `text` as a `T`. Unknown fields are ignored; a field given twice is a failure.
+///
+/// # Errors
+/// As [`object`]; a missing field, a wrong type or an unknown word, with its path.
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Rejected> {
+    let mut parser = serde_json::Deserializer::from_str(object(text)?);
+    serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+        let detail = error.to_string();
+        let unknown_word = error.inner().to_string().starts_with("unknown variant");
+        rejected(if unknown_word { FailureKind::OutOfRange } else { FailureKind::Unparsable }, detail)
+    })
+}
