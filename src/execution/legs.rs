@@ -199,4 +199,4 @@ pub fn next_due(state: &State, settings: &LegSettings, gate: Gate) -> Option<Ts>
 
 #[cfg(test)]
 #[path = "legs_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -94,3 +94,18 @@ fn the_venue_is_asked_only_after_submitting_is_durable() {
     }
     assert_eq!(book.trade_state(key), TradeState::Settled);
 }
+
+#[test]
+fn a_batch_that_moves_legs_expects_them_to_be_planned() {
+    let plan = crate::execution::legs::tests::plan(2, 1_000);
+    let mut state = State::default();
+    state.plans.insert(plan.id, plan.clone());
+    let all: Vec<(Uuid, TradeKey)> = plan.legs.iter().map(|leg| (plan.id, leg.key)).collect();
+    let due = plan.legs.iter().map(|leg| (leg.key, T0)).collect();
+    let mut claimed = claimed_legs(&state, &[Event::LegsRespread { plan: plan.id, due }]);
+    claimed.sort();
+    let mut expected = all.clone();
+    expected.sort();
+    assert_eq!(claimed, expected);
+    assert_eq!(claimed_legs(&state, &[Event::PlanExpired { plan: plan.id }]), all);
+}
