@@ -6,7 +6,10 @@
 #[path = "support/world/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use support::*;
 use triplegain::runtime::{
@@ -60,6 +63,13 @@ fn starts(world: &World) -> BTreeMap<String, Vec<i64>> {
     all
 }
 
+/// The counters of lives belong to the whole process, so one test at a time; one that failed does not stop the others.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn counted(actor: &str) -> Lives {
     lives().get(actor).copied().unwrap_or_default()
 }
@@ -82,6 +92,7 @@ fn undisturbed() -> BTreeMap<String, Vec<i64>> {
 /// All in one test: the counters of lives belong to the whole process.
 #[test]
 fn r4_every_actor_at_every_place_comes_back_or_ends_the_process() {
+    let _alone = alone();
     let calm = undisturbed();
     let mut table = Vec::new();
     for (actor, outcome) in ACTORS.into_iter().chain([("coordinator", EndsTheProcess)]) {
@@ -124,6 +135,7 @@ fn r4_every_actor_at_every_place_comes_back_or_ends_the_process() {
 
 #[test]
 fn r4_a_first_life_that_panics_as_it_begins_is_followed_by_a_second_one() {
+    let _alone = alone();
     for actor in ["technical_analysis", "regime_detection", "trading_decision", "portfolio_rebalance", "risk"] {
         arm_start(actor, 1);
         program().play(async |world| {
@@ -139,6 +151,7 @@ fn r4_a_first_life_that_panics_as_it_begins_is_followed_by_a_second_one() {
 
 #[test]
 fn r4_an_agent_that_is_given_up_fails_its_runs_and_its_keys_are_quarantined() {
+    let _alone = alone();
     arm_start("regime_detection", 6);
     program().play(async |world| {
         world.until(1_900).await;

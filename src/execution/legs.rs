@@ -188,4 +188,4 @@ pub fn cancel(plan: &Plan, legs: &[TradeKey], reason: &str) -> Result<Vec<Event>
 
 #[cfg(test)]
 #[path = "legs_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -254,3 +254,18 @@ fn c5_partial_market_orders_fill_on_and_filled_ones_settle() {
     (trade.filled, trade.state) = (trade.body.quantity, TradeState::Filled);
     assert_eq!(kinds(&boot(&mut filled, dec!(40_000))), ["TradeSettled"]);
 }
+
+#[test]
+fn a_batch_that_moves_legs_expects_them_to_be_planned() {
+    let plan = crate::execution::legs::tests::plan(2, 1_000);
+    let mut state = State::default();
+    state.plans.insert(plan.id, plan.clone());
+    let all: Vec<(Uuid, TradeKey)> = plan.legs.iter().map(|leg| (plan.id, leg.key)).collect();
+    let due = plan.legs.iter().map(|leg| (leg.key, T0)).collect();
+    let mut claimed = claimed_legs(&state, &[Event::LegsRespread { plan: plan.id, due }]);
+    claimed.sort();
+    let mut expected = all.clone();
+    expected.sort();
+    assert_eq!(claimed, expected);
+    assert_eq!(claimed_legs(&state, &[Event::PlanExpired { plan: plan.id }]), all);
+}

@@ -167,7 +167,7 @@ fn a130_retry_after_is_honoured_up_to_its_limit_and_survives_a_release() {
 #[test]
 fn answers_from_before_the_opening_decide_nothing() {
     let mut bench = Bench::new();
-    let old: Vec<Ticket> = (0..8).map(|_| bench.breaker.admit(bench.now).unwrap()).collect();
+    let old: Vec<Ticket> = (0..14).map(|_| bench.breaker.admit(bench.now).unwrap()).collect();
     for ticket in &old[..6] {
         bench.breaker.record(*ticket, Outcome::Failed, &bench.limits, 0.0, bench.now);
     }

@@ -244,3 +244,20 @@ fn d51_a_late_plan_asks_the_operator_once_and_goes_on_or_ends_as_told() {
         });
     }
 }
+
+/// A crash must not end a run without its plan, nor run a plan whose claim nobody wrote.
+#[test]
+fn d50_a_plan_its_legs_and_the_end_of_its_run_are_one_batch_behind_the_claim() {
+    allocator().play(async |world| {
+        world.until(130).await;
+        let records = world.records();
+        let at = |wanted: &dyn Fn(&Event) -> bool| records.iter().position(|record| wanted(&record.event)).unwrap();
+        let task = TaskName::PortfolioRebalance;
+        let claimed = at(&|event| matches!(event, Event::RunClaimed { marker } if marker.key.task == task));
+        let finished = at(&|event| matches!(event, Event::RunFinished { key, .. } if key.task == task));
+        let planned = at(&|event| matches!(event, Event::PlanCreated { .. }));
+        assert!(claimed < finished, "{}", world.timeline());
+        let batch = records[finished].n.map_or(1, |n| n as usize);
+        assert!(finished < planned && planned < finished + batch, "{}", world.timeline());
+    });
+}
