@@ -118,7 +118,7 @@ pub struct Verification {
     pub json: bool,
 }
 
-/// As [`verify`]: 0 sound, 65 not sound, 1 when there is nothing to check or it cannot be read.
+/// As [`verify()`]: 0 sound, 65 not sound, 1 when there is nothing to check or it cannot be read.
 pub fn verify_with(data: &Path, how: &Verification) -> Answer {
     if !data.join("journal").is_dir() {
         return Answer::failed(format!("there is no journal in {}", data.display()));

@@ -69,7 +69,7 @@ fn code_of(body: &Value) -> String {
     format!("{} {}", part("type"), part("code"))
 }
 
-/// One line, without control characters, at most [`WORDS_MAX`] characters.
+/// One line, without control characters, at most `WORDS_MAX` characters.
 pub fn shortened(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let clean = line.chars().filter(|c| !c.is_control());

@@ -1,7 +1,7 @@
 //! Faults on demand (feature `failpoints`): a panic or a standstill in an actor, at a place. Without the feature there is
 //! nothing here but an empty function.
 //!
-//! A test in the same process sends [`Strike`] or calls [`arm_start`]. The real binary reads `TRIPLEGAIN_CHAOS`, a list
+//! A test in the same process sends `Strike` or calls `arm_start`. The real binary reads `TRIPLEGAIN_CHAOS`, a list
 //! of `actor:place:deed[:n]` separated by commas: place `handler`, `future`, `interval` or `start`, deed `panic` or
 //! `pause`; n = milliseconds after the start of the actors, or, for `start`, how many starts are struck (1).
 

@@ -123,7 +123,7 @@ mod off {
         Ok(())
     }
 
-    /// As [`write`], about the directory `_` lies in.
+    /// As [`write()`], about the directory `_` lies in.
     ///
     /// # Errors
     /// Never without the feature `failpoints`.

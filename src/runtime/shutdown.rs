@@ -77,7 +77,7 @@ where
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The same promise for a program whose main thread stands still and hears no signal: a thread of its own ends the
-/// process [`GRACE`] after the deadline of draining, and [`GRACE`] after a second signal. Nothing is lost; the next start
+/// process `GRACE` after the deadline of draining, and `GRACE` after a second signal. Nothing is lost; the next start
 /// recovers.
 ///
 /// # Errors
