@@ -175,7 +175,7 @@ fn a150_kill_9_at_many_moments_loses_nothing_that_was_shown() {
         let seq = last["journal"]["seq"].as_u64().unwrap();
         let line = &lines[usize::try_from(seq).unwrap() - 1];
         assert_eq!(last["journal"]["hash"], line_hash(line), "what was shown as durable is in the journal");
-        let recorded = assert_sound(&store).iter().map(|record| instant(&record["at"])).max().unwrap();
+        let recorded = assert_sound(&store).iter().map(|record| instant(&record["ts"])).max().unwrap();
         shown = Some((last, recorded));
     }
     let program = Program::start(&store, &SLOW);
