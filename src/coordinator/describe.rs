@@ -1,6 +1,8 @@
 //! One line for people per event worth a line: what a log shows and a notification would say.
 
-use crate::model::{CoordinatorState, DecisionEnd, Event, Record, Route};
+use std::fmt::Debug;
+
+use crate::model::{CoordinatorState, DecisionEnd, Event, OrderType, Price, Record, Route};
 
 /// How loud a line is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,7 +52,7 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::PauseReasonRemoved { reason } => (Info, format!("pause reason gone: {reason}")),
         Event::DegradationChanged { capability, from, to } => {
             let direction = if to > from { "up" } else { "down" };
-            (Warning, format!("degradation of {capability:?} {direction}: {} -> {}", from.name(), to.name()))
+            (Warning, format!("degradation of {} {direction}: {} -> {}", words(capability), from.name(), to.name()))
         }
         Event::Quarantined { key, reason, until, .. } => {
             let until = until.map_or("until released".to_owned(), |until| format!("until {until}"));
@@ -76,8 +78,12 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
             (Warning, format!("interrupted runs: {}", runs.join("; ")))
         }
         Event::SignalReceived { decision, signal, .. } => {
-            let votes =
-                format!("{} of {} voters valid, {:?}", signal.voters_valid, signal.voters_asked, signal.vote_class);
+            let votes = format!(
+                "{} of {} voters valid, {}",
+                signal.voters_valid,
+                signal.voters_asked,
+                words(&signal.vote_class)
+            );
             let head = &signal.head;
             (Info, format!("{decision} {}: {} at confidence {} ({votes})", head.symbol, signal.action, head.confidence))
         }
@@ -100,7 +106,7 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
             (Info, format!("{decision}: conflict {}", kinds.join(", ")))
         }
         Event::ResolutionDone { decision, resolution } => {
-            (Info, format!("{decision}: resolved as {:?} by {}", resolution.action, resolution.by))
+            (Info, format!("{decision}: resolved as {} by {}", words(&resolution.action), resolution.by))
         }
         Event::RiskApproved { decision, notional_usd, notes, .. } => {
             let notes: Vec<String> = notes.iter().map(|note| format!(", {} {}", note.code, note.detail)).collect();
@@ -123,7 +129,11 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         },
         Event::TradeIntent { trade } => {
             let body = &trade.body;
-            let order = format!("{:?} {} {} {:?}", body.side, body.quantity, body.symbol, body.order_type);
+            let how = match body.order_type {
+                OrderType::Market => "at market".to_owned(),
+                OrderType::Limit { limit } => format!("limit {limit}"),
+            };
+            let order = format!("{} {} {} {how}", words(&body.side), body.quantity, body.symbol);
             (Info, format!("order {} ({}): {order}", trade.key.short(), trade.kind.name()))
         }
         Event::TradeAcked { trade_key, expires_at } => {
@@ -132,7 +142,7 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         }
         Event::TradeFill { trade_key, symbol, side, quantity, price, fee, evidence, .. } => {
             let evidence = evidence.as_ref().map(|text| format!(", {text}")).unwrap_or_default();
-            let fill = format!("{side:?} {quantity} {symbol} at {price}, fee {fee:.6} {}", symbol.quote);
+            let fill = format!("{} {quantity} {symbol} at {price}, fee {fee:.6} {}", words(side), symbol.quote);
             (Info, format!("fill of {}: {fill}{evidence}", trade_key.short()))
         }
         Event::TradeRejected { trade_key, reason } => {
@@ -170,7 +180,7 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::Deposit { asset, amount } => (Info, format!("deposit {amount} {asset}")),
         Event::PositionOpened { position } => {
             let p = position;
-            let levels = format!("stop {:?}, target {:?}", p.stop, p.target);
+            let levels = format!("stop {}, target {}", level(p.stop), level(p.target));
             (
                 Info,
                 format!("position {} opened: {} {} at {:.6}, {levels}", p.id, p.quantity, p.symbol, p.average_entry()),
@@ -180,10 +190,17 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
             let c = closed;
             (
                 Info,
-                format!("position {} closed by {:?}: {} net {:.4} {}", c.id, c.cause, c.symbol, c.net, c.symbol.quote),
+                format!(
+                    "position {} closed by {}: {} net {:.4} {}",
+                    c.id,
+                    words(&c.cause),
+                    c.symbol,
+                    c.net,
+                    c.symbol.quote
+                ),
             )
         }
-        Event::StopMoved { position, stop, .. } => (Info, format!("position {position}: stop now {stop:?}")),
+        Event::StopMoved { position, stop, .. } => (Info, format!("position {position}: stop now {}", level(*stop))),
         Event::BreakerTripped { latch, action } => {
             let how_far = format!("{} against {}", latch.measured.round_dp(2), latch.limit);
             (Error, format!("breaker {} tripped ({how_far}): {}", latch.breaker, action.name()))
@@ -195,4 +212,32 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         _ => return None,
     };
     Some(line)
+}
+
+/// The name of a variant as words: `NoMajority` is "no majority".
+fn words(name: &impl Debug) -> String {
+    let mut text = String::new();
+    for letter in format!("{name:?}").chars() {
+        if letter.is_uppercase() && !text.is_empty() {
+            text.push(' ');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}
+
+fn level(price: Option<Price>) -> String {
+    price.map_or_else(|| "none".to_owned(), |price| price.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::VoteClass;
+
+    #[test]
+    fn names_of_variants_are_words() {
+        assert_eq!(words(&VoteClass::NoMajority), "no majority");
+        assert_eq!(level(None), "none");
+    }
 }
