@@ -71,6 +71,9 @@ pub struct Report {
     /// Where the journal itself cannot be read on.
     #[serde(skip)]
     damage: Option<String>,
+    /// The embedded store cannot be read.
+    #[serde(skip)]
+    unreadable: bool,
 }
 
 impl Report {
@@ -82,6 +85,12 @@ impl Report {
     /// True when this check found nothing wrong; journals of tests that make up trades hold some of them only.
     pub fn holds(&self, check: Check) -> bool {
         !self.broken.contains(&check.number())
+    }
+
+    /// True when the one thing wrong is that the embedded store cannot be read: a kill in the middle of its own writing
+    /// can do that to it. The journal has everything, and the next start makes it anew.
+    pub fn is_rebuilt_by_a_start(&self) -> bool {
+        self.unreadable && self.broken.iter().all(|number| *number == Check::Embedded.number())
     }
 
     /// The report for people, one fact per line.
@@ -105,7 +114,12 @@ impl Report {
         for check in Check::ALL.into_iter().filter(|check| self.broken.contains(&check.number())) {
             lines.push(format!("what to do about check {}: {}", check.number(), check.advice()));
         }
-        lines.push(if self.is_sound() { "the journal is sound".into() } else { "the journal is NOT sound".into() });
+        let verdict = match (self.is_sound(), self.is_rebuilt_by_a_start()) {
+            (true, _) => "the journal is sound",
+            (_, true) => "the journal is sound; the embedded store beside it is damaged and will be made anew",
+            _ => "the journal is NOT sound",
+        };
+        lines.push(verdict.into());
         lines.join("\n") + "\n"
     }
 
@@ -307,7 +321,10 @@ fn judge(
 ) -> (Option<bool>, String) {
     let wrong = match (embedded, differs) {
         (Embedded::Absent(why), _) => return (None, why.to_owned()),
-        (Embedded::Unreadable(why), _) => vec![why],
+        (Embedded::Unreadable(why), _) => {
+            report.unreadable = true;
+            vec![why]
+        }
         // What lies beyond a damaged place cannot be compared.
         (Embedded::At(seq, _), None) if !whole => return (None, format!("it is at record {seq}, beyond the damage")),
         (Embedded::At(0, held), None) if *held == State::default() => Vec::new(),

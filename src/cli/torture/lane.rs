@@ -22,7 +22,7 @@ use super::{
     totals::Totals,
 };
 use crate::{
-    settings,
+    settings::{self, sections::StoreSettings},
     store::{oracle::Ack, twice, verify},
 };
 
@@ -190,7 +190,13 @@ impl Lane {
             return if self.acks.is_empty() { Ok(()) } else { Err("the journal is gone".to_owned()) };
         }
         let report = verify::check_with(&store, &self.acks);
-        if !report.is_sound() {
+        if report.is_rebuilt_by_a_start() {
+            // The embedded store's own files did not survive the kill. What counts is that a start notices, and that the
+            // journal alone gives everything back.
+            let settings = self.settings()?;
+            twice::recover_twice(&store, &settings).map_err(|why| format!("making the embedded store anew: {why}"))?;
+            facts.rebuilt = 1;
+        } else if !report.is_sound() {
             return Err(report.defects.join("\n  "));
         }
         let figures = report.figures;
@@ -207,15 +213,18 @@ impl Lane {
         Ok(())
     }
 
+    fn settings(&self) -> Result<StoreSettings, String> {
+        let sources =
+            settings::Sources { file: Some(self.shared.config.clone()), env: Vec::new(), overrides: Vec::new() };
+        settings::load(&sources).map(|loaded| loaded.settings.store).map_err(|problems| problems.to_string())
+    }
+
     /// Recovers the store twice, forgets it and begins another.
     fn renew(&mut self) -> Result<(), String> {
         let path = self.path();
-        let sources =
-            settings::Sources { file: Some(self.shared.config.clone()), env: Vec::new(), overrides: Vec::new() };
-        let loaded = settings::load(&sources).map_err(|problems| problems.to_string())?;
         let mut facts = Totals { stores: 1, ..std::mem::take(&mut self.newest) };
         if path.join("identity.json").exists() {
-            twice::recover_twice(&path, &loaded.settings.store).map_err(|why| format!("recovering twice: {why}"))?;
+            twice::recover_twice(&path, &self.settings()?).map_err(|why| format!("recovering twice: {why}"))?;
             facts.twice = 1;
         }
         self.shared.add(&facts);

@@ -37,6 +37,8 @@ pub(super) struct Totals {
     pub(super) closed: u64,
     /// Torn tails met by a check.
     pub(super) torn: u64,
+    /// Checks that found the embedded store unreadable; each was made anew from the journal and compared.
+    pub(super) rebuilt: u64,
     /// Stores recovered twice and compared.
     pub(super) twice: u64,
 }
@@ -59,6 +61,7 @@ impl Totals {
             (&mut self.plans, other.plans),
             (&mut self.closed, other.closed),
             (&mut self.torn, other.torn),
+            (&mut self.rebuilt, other.rebuilt),
             (&mut self.twice, other.twice),
         ];
         for (sum, more) in pairs {
@@ -96,6 +99,7 @@ impl Totals {
             ("plans", self.plans),
             ("positions closed", self.closed),
             ("torn tails", self.torn),
+            ("embedded stores unreadable, made anew", self.rebuilt),
             ("stores recovered twice", self.twice),
             ("ports taken, tried again", self.ports),
             ("seed", seed),
