@@ -139,13 +139,17 @@ impl Plan {
         let mut pick = |values: &[&str]| values.choose(&mut rng).map_or_else(String::new, |value| (*value).to_owned());
         let analysis = pick(&["60", "300", "900"]);
         let regime = pick(&["300", "900"]);
+        let primary = pick(&["5m", "15m", "15m", "1h"]);
+        let lookback = format!("market.lookback.{primary}");
         let set: Vec<(&str, String)> = vec![
             ("seed", self.seed.max(1).to_string()),
             ("runtime.speed", "1".into()),
             ("symbols", pick(&["BTC/USDT", "BTC/USDT,XRP/USDT"])),
-            ("market.simulated.step_seconds", pick(&["20", "30", "60"])),
+            ("market.simulated.step_seconds", pick(&["20", "60", "60", "60"])),
             ("market.price_max_age_seconds", pick(&["60", "120"])),
             ("market.silence_seconds", "70".into()),
+            ("market.primary_timeframe", primary.clone()),
+            (&lookback, "250".into()),
             ("bus.ttl_seconds.ta_signals", "4000".into()),
             ("bus.ttl_seconds.regime_updates", "8000".into()),
             ("tasks.technical_analysis.interval_seconds", analysis.clone()),
@@ -178,8 +182,13 @@ impl Plan {
         let sources = Sources { file: None, env: Vec::new(), overrides };
         let mut loaded = load(&sources).map_err(|problems| Failure::new(Exit::Internal, problems.to_string()))?;
         // Below what a person may ask for: every start takes the history in, and only the primary frame is looked at.
-        for (frame, candles) in &mut loaded.settings.market.lookback {
-            *candles = (*candles).min(if frame.ms() > HOUR_MS { 3 } else { 250 });
+        let market = &mut loaded.settings.market;
+        for (frame, candles) in &mut market.lookback {
+            *candles = if *frame == market.primary_timeframe {
+                250
+            } else {
+                (*candles).min(if frame.ms() > HOUR_MS { 1 } else { 60 })
+            };
         }
         loaded.settings.store.aux_flush_ms *= self.seldom();
         Ok(loaded)
@@ -187,7 +196,7 @@ impl Plan {
 
     /// How many times less often than live what happens every second happens.
     pub fn seldom(&self) -> u32 {
-        if self.seed.is_multiple_of(4) { 1 } else { 15 }
+        if self.seed.is_multiple_of(16) { 1 } else { 15 }
     }
 }
 
