@@ -334,7 +334,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     };
 
     let (scheduler, effects, recovered) =
-        restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
+        restore(&settings, &config_hash, &view, &store, &opened, aux.scheduler, &clock).await?;
     // The recovered account is judged before the first decision: a loss of the downtime trips its breaker now, and the
     // coordinator's first look starts the emergency.
     links.risk.send(Mark { tick: None }).await?;

@@ -194,8 +194,7 @@ fn a_crash_between_a_replayed_fill_and_the_stop_of_its_candle_loses_no_stop() {
     let lives = |killed: bool| {
         let (_, _, settings, mut candles) = down(RestartFillPolicy::Replay);
         let mut book = Book { execution: settings.execution.clone(), ..Book::usdt(dec!(10_000)) };
-        let order =
-            intent::EntryOrder { stop: Some(dec!(38_900)), ..book.entry_order(btc(), dec!(390), dec!(39_000)) };
+        let order = intent::EntryOrder { stop: Some(dec!(38_900)), ..book.entry_order(btc(), dec!(390), dec!(39_000)) };
         let resting = book.submit(&order);
         book.now = book.now.plus_ms(100);
         book.venue(resting, &tick(btc(), dec!(40_000), book.now));

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     model::{
-        CoordinatorState, DegradationLevel, Event, OrderType, PlanState, PriceDone, PriceTick, State, Symbol, SymbolRules,
-         Trade, TradeKey, TradeKind, TradeState, Ts,
+        CoordinatorState, DegradationLevel, Event, OrderType, PlanState, PriceDone, PriceTick, State, Symbol,
+        SymbolRules, Trade, TradeKey, TradeKind, TradeState, Ts,
     },
     risk::{RiskRules, board::Board},
     settings::Settings,

@@ -143,7 +143,9 @@ fn a_stop_moved_by_a_candle_is_not_judged_by_that_candle() {
         let reader = prices.reader();
         let board = reader.read();
         let mut venue = venue(&book.execution);
-        while let Next::Commit(work) = next(&book.state, &mut ticks, &mut venue, &desk(&book, &settings, &board)).unwrap() {
+        while let Next::Commit(work) =
+            next(&book.state, &mut ticks, &mut venue, &desk(&book, &settings, &board)).unwrap()
+        {
             seen.push((tick.at, work.events[0].kind()));
             book.commit(work.events);
             assert!(seen.len() < 10, "{seen:?}");
