@@ -37,7 +37,7 @@ use crate::{
     },
     model::{Clock, PriceTick, Recovered, TaskName},
     risk::{
-        AccountMode, RiskRules, RulesInput,
+        RiskRules,
         actor::{Mark, Parts as RiskParts, RiskActor},
         board::{PriceBoard, Prices},
     },
@@ -198,16 +198,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let board = PriceBoard::new(settings.account_currency);
     let prices = board.reader();
     let policy = Policy::from_settings(&settings.supervisor);
-    let rules = RiskRules::new(RulesInput {
-        risk: &settings.risk,
-        regimes: &settings.regimes,
-        strictness: &settings.strictness,
-        emergency: &settings.emergency,
-        symbols: &settings.market.symbol,
-        taker_fee_pct: settings.execution.paper.taker_fee_pct,
-        price_max_age_seconds: settings.market.price_max_age_seconds,
-        mode: AccountMode::Spot,
-    });
+    let rules = RiskRules::of(&settings);
     let rules = Rc::new(rules.map_err(|text| anyhow!(text))?);
     let risk_parts = RiskParts {
         rules: Rc::clone(&rules),
@@ -334,7 +325,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     };
 
     let (scheduler, effects, recovered) =
-        restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
+        restore(&settings, &config_hash, &view, &store, &opened, aux.scheduler, &clock).await?;
     // The recovered account is judged before the first decision: a loss of the downtime trips its breaker now, and the
     // coordinator's first look starts the emergency.
     links.risk.send(Mark { tick: None }).await?;

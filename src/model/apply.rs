@@ -115,6 +115,13 @@ impl State {
                 }
                 self.meta.nonces = *until;
             }
+            Event::GapReplayed { symbol, at, done } => {
+                let known = self.meta.replayed.entry(*symbol).or_default();
+                if *at < known.at {
+                    return Err(format!("the downtime of {symbol} is worked off until {} already", known.at));
+                }
+                *known = Replayed { at: *at, done: done.clone() };
+            }
             Event::TradeFill { .. } => self.fold_fill(&record.event)?,
             Event::PlanCreated { .. }
             | Event::LegsRespread { .. }

@@ -69,6 +69,9 @@ pub struct Meta {
     /// First request number of the venue account that is not reserved.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub nonces: u64,
+    /// How far the candles of a downtime are worked off; only with `restart_fill_policy = "replay"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replayed: BTreeMap<Symbol, Replayed>,
 }
 
 const fn is_zero(number: &u64) -> bool {

@@ -125,7 +125,7 @@ impl Generator {
         let plan = self.pick(state.plans.keys().copied()).unwrap_or_default();
         let decision = self.pick(state.decisions.keys().copied()).unwrap_or_default();
         let reason = String::from("why");
-        match self.rng.random_range(0..51) {
+        match self.rng.random_range(0..52) {
             0..6 => self.intent(state),
             6..9 => Event::TradeSubmitting {
                 trade_key,
@@ -145,6 +145,11 @@ impl Generator {
             48 => Event::TradeCancelRequested { trade_key, reason },
             49 => Event::TradeManual { trade_key, reason },
             50 => Event::NoncesReserved { until: state.meta.nonces + 10 },
+            51 => Event::GapReplayed {
+                symbol: symbol(),
+                at,
+                done: PriceDone { filled: vec![position], moved: Vec::new() },
+            },
             24 | 25 => self.plan(),
             26 => {
                 let legs = state.plans.get(&plan).map(|plan| plan.legs.iter().map(|leg| (leg.key, at)).collect());

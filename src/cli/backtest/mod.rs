@@ -149,8 +149,8 @@ struct Outcome {
     report: Report,
     curve: Vec<(Ts, f64)>,
     closed: Vec<ClosedPosition>,
-    /// Spans in which trading was halted.
-    halted: Vec<(Ts, Ts)>,
+    /// What the coordinator's state became, and when.
+    changes: Vec<(Ts, CoordinatorState)>,
     issues: FeedIssues,
 }
 
@@ -217,8 +217,7 @@ struct Seen {
     ended: bool,
     error: Option<String>,
     closed: Vec<ClosedPosition>,
-    /// Spans of HALTED; the last one may be open.
-    halted: Vec<(Ts, Option<Ts>)>,
+    changes: Vec<(Ts, CoordinatorState)>,
 }
 
 impl Actor for Owner {
@@ -241,14 +240,7 @@ impl Handler<CommittedBatch> for Owner {
         for record in records.iter() {
             match &record.event {
                 Event::PositionClosed { closed } => seen.closed.push((**closed).clone()),
-                // A further halt while halted goes on with the same stretch.
-                Event::StateChanged { to, .. } => match (*to == CoordinatorState::Halted, seen.halted.last_mut()) {
-                    (true, Some((_, None))) | (false, None) => {}
-                    (true, _) => seen.halted.push((record.ts, None)),
-                    (false, Some((_, end))) => {
-                        end.get_or_insert(record.ts);
-                    }
-                },
+                Event::StateChanged { to, .. } => seen.changes.push((record.ts, *to)),
                 _ => {}
             }
         }
@@ -401,8 +393,8 @@ impl Drive {
             per_voter: state.leaderboard.tallies.iter().map(|(name, tally)| VoterRow::new(name, tally)).collect(),
         };
         let closed = std::mem::take(&mut seen.borrow_mut().closed);
-        let halted = seen.borrow().halted.iter().map(|(from, to)| (*from, to.unwrap_or(end))).collect();
-        Ok(Outcome { report, curve, closed, halted, issues })
+        let changes = std::mem::take(&mut seen.borrow_mut().changes);
+        Ok(Outcome { report, curve, closed, changes, issues })
     }
 }
 
@@ -473,6 +465,11 @@ fn write_report(folder: &Path, outcome: &Outcome) -> Result<()> {
         .iter()
         .map(|c| picture::Mark { at: c.closed_at, net: c.net_usd.to_f64().unwrap_or_default() })
         .collect();
-    let title = format!("equity {:+.2} %, {} closed trades", outcome.report.return_pct, outcome.report.closed_trades);
-    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks, &outcome.halted)
+    let report = &outcome.report;
+    let trades = if report.closed_trades == 1 { "trade" } else { "trades" };
+    let title = format!(
+        "equity {} -> {} ({:+.2} %), max drawdown {:.2} %, {} closed {trades}",
+        report.start_equity, report.final_equity, report.return_pct, report.max_drawdown_pct, report.closed_trades
+    );
+    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks, &outcome.changes)
 }

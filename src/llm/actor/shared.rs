@@ -16,7 +16,7 @@ use crate::{
     llm::question::FailureKind,
     model::{Capability, Clock, DegradationLevel, Event, Ts, spending::ModelSpending},
     providers::{
-        breaker::{Breaker, BreakerLimits, BreakerState, Outcome, Ticket},
+        breaker::{Breaker, BreakerState, Outcome, Ticket},
         rate::{Bucket, RateLimits},
     },
     runtime::{clock::LogicalClock, post::post},
@@ -137,7 +137,6 @@ pub struct Shared {
     pub outcomes: RefCell<Option<Recipient<ModelOutcome>>>,
     store: Recipient<Commit>,
     aux: Recipient<AuxWrite>,
-    limits: BreakerLimits,
     draws: RefCell<ChaCha8Rng>,
 }
 
@@ -179,7 +178,6 @@ impl Shared {
         }
         let http = if parts.network && !parts.tape.replays() { Some(Http::new()?) } else { None };
         Ok(Rc::new(Shared {
-            limits: BreakerLimits::from(&parts.settings.breaker),
             settings: parts.settings,
             clock: parts.clock,
             view: parts.view,
@@ -233,7 +231,7 @@ impl Shared {
         if let (Some(outcome), Some(ticket)) = (outcome, admission.ticket.take()) {
             let jitter = self.draw() * 2.0 - 1.0;
             let now = self.clock.now();
-            let changed = endpoint.breaker.borrow_mut().record(ticket, outcome, &self.limits, jitter, now);
+            let changed = endpoint.breaker.borrow_mut().record(ticket, outcome, &self.settings.breaker, jitter, now);
             if let Some(change) = changed {
                 tracing::warn!(provider = endpoint.name, from = ?change.from, to = ?change.to, "the breaker changed");
             }
