@@ -16,6 +16,7 @@ use super::{
     trading_decision::{self, DecisionInputs, DecisionRules},
 };
 use crate::{
+    llm::actor::Models,
     model::{FailCause, FailClass, Plan, Position, RegimeOutput, SentimentOutput, Signal, Snapshot, TaOutput},
     runtime::supervisor::Worker,
     settings::Settings,
@@ -26,11 +27,12 @@ macro_rules! agent {
         $(#[$meta])*
         pub struct $actor {
             settings: Rc<Settings>,
+            models: Models,
         }
         impl $actor {
-            /// A fresh agent; it has no state but its settings.
-            pub fn new(settings: Rc<Settings>) -> Self {
-                Self { settings }
+            /// A fresh agent; it has no state but its settings and the models it may ask.
+            pub fn new(settings: Rc<Settings>, models: Models) -> Self {
+                Self { settings, models }
             }
         }
         impl Actor for $actor {
@@ -49,15 +51,10 @@ agent!(
     /// The regime detector.
     RegimeDetection
 );
-/// The sentiment reader; without a provider it abstains.
-pub struct SentimentAnalysis;
-
-impl Actor for SentimentAnalysis {
-    type Context = Context<Self>;
-}
-impl Supervised for SentimentAnalysis {}
-impl Worker for SentimentAnalysis {}
-
+agent!(
+    /// The sentiment reader; without a provider it abstains.
+    SentimentAnalysis
+);
 agent!(
     /// The voters and their vote.
     TradingDecision

@@ -8,16 +8,39 @@ pub mod tape;
 
 use std::collections::BTreeMap;
 
-use actix::Message;
+use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
 
-use super::question::{Answered, Question, Unanswered};
+use super::question::{Answered, FailureKind, Question, Unanswered};
 use crate::model::Money;
 
 /// Asks the models of a chain, one after another, until one gives an answer that passes the question's own check.
 #[derive(Message, Clone)]
 #[rtype(result = "Result<Answered, Unanswered>")]
 pub struct AskModel(pub Question);
+
+/// Whoever answers questions to models; nobody, when no chain is configured.
+#[derive(Clone, Default)]
+pub struct Models(Option<Recipient<AskModel>>);
+
+impl Models {
+    /// Asks through `router`.
+    pub const fn through(router: Recipient<AskModel>) -> Models {
+        Models(Some(router))
+    }
+
+    /// Asks a chain. Without a router, or with one that ended before it answered, nobody was available.
+    ///
+    /// # Errors
+    /// No model of the chain gave a usable answer in time.
+    pub async fn ask(&self, question: Question) -> Result<Answered, Unanswered> {
+        let nobody = || Err(Unanswered { attempts: Vec::new(), cost_usd: Money::ZERO, kind: FailureKind::Unavailable });
+        match &self.0 {
+            Some(router) => router.send(AskModel(question)).await.unwrap_or_else(|_| nobody()),
+            None => nobody(),
+        }
+    }
+}
 
 /// What came of one logical call, for the degradation level of the capability `llm`.
 #[derive(Message, Clone, PartialEq, Eq, Debug)]

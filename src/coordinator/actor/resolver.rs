@@ -14,6 +14,7 @@ use super::{
     resolution::{self, ResolverAnswer},
 };
 use crate::{
+    llm::actor::Models,
     model::{Clock, Conflict, DecisionId, Price, Resolution, Score, Side, Symbol},
     runtime::{clock::LogicalClock, supervisor::Worker},
     settings::{ConflictSettings, Settings},
@@ -72,12 +73,13 @@ pub enum ResolverReply {
 /// The resolver of this release: no model, the configured fallback.
 pub struct ConflictResolver {
     settings: Rc<Settings>,
+    models: Models,
 }
 
 impl ConflictResolver {
-    /// It has no state but its settings.
-    pub fn new(settings: Rc<Settings>) -> ConflictResolver {
-        ConflictResolver { settings }
+    /// It has no state but its settings and the models it may ask.
+    pub fn new(settings: Rc<Settings>, models: Models) -> ConflictResolver {
+        ConflictResolver { settings, models }
     }
 }
 
