@@ -16,7 +16,7 @@ use crate::{
         Ballot, FailClass, NamedBallot, Position, PositionSide, Regime, RegimeOutput, SentimentOutput, Signal,
         Snapshot, SymbolRules, TaOutput, TaskName, VoteClass,
     },
-    settings::{RegimeSettings, StopSettings, TradingDecisionSettings, VoterSettings},
+    settings::{RegimeSettings, StopSettings, Strategy, TradingDecisionSettings, VoterKind},
 };
 
 /// What every voter is shown: accepted, fresh outputs of the same symbol, and the own position in it.
@@ -79,7 +79,8 @@ fn signal(
         let message = format!("there are no parameters for the regime {regime}; set regimes.{regime}");
         return Err(Refusal::failed(FailClass::Configuration, message));
     };
-    let enabled: Vec<&VoterSettings> = rules.decision.voters.iter().filter(|voter| voter.enabled).collect();
+    let enabled = rules.decision.voters.iter().filter(|voter| voter.enabled && voter.kind == VoterKind::Rules);
+    let enabled: Vec<(&str, Strategy)> = enabled.filter_map(|v| Some((v.name.as_str(), v.strategy?))).collect();
     if enabled.is_empty() && models.is_empty() {
         let message = "no voter is enabled; set agents.trading_decision.voters";
         return Err(Refusal::failed(FailClass::Configuration, message));
@@ -95,11 +96,11 @@ fn signal(
         settings: &rules.decision.rules,
     };
     let timeout_ms = i64::from(rules.decision.poll_timeout_seconds) * 1_000;
-    let names = enabled.iter().map(|voter| Arc::from(voter.name.as_str()));
+    let names = enabled.iter().map(|(name, _)| Arc::from(*name));
     let names = names.chain(models.iter().map(|reply| Arc::clone(&reply.voter)));
     let mut poll = Poll::open(names, ctx.started_at, timeout_ms);
-    for voter in &enabled {
-        poll.record(&voter.name, voters::ask(voter.strategy, &shown), ctx.now);
+    for (name, strategy) in &enabled {
+        poll.record(name, voters::ask(*strategy, &shown), ctx.started_at);
     }
     for reply in models {
         if let Some((ballot, at)) = &reply.ballot {

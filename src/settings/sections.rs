@@ -205,7 +205,12 @@ section!(
         pub technical_analysis: TaSettings,
         pub regime_detection: RegimeDetectionSettings,
         pub trading_decision: TradingDecisionSettings,
+        pub grounding: GroundingSettings,
     }
+);
+section!(
+    /// `[agents.grounding]`
+    GroundingSettings { pub price_pct: Decimal, pub indicator_pct: f64 }
 );
 section!(
     /// `[agents.technical_analysis]`
@@ -242,8 +247,35 @@ section!(
 );
 section!(
     /// One entry of `agents.trading_decision.voters`.
-    VoterSettings { pub name: String, pub strategy: Strategy, pub enabled: bool }
+    VoterSettings {
+        pub name: String,
+        #[serde(default, skip_serializing_if = "VoterKind::is_rules")]
+        pub kind: VoterKind,
+        /// Of a voter by rules.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub strategy: Option<Strategy>,
+        /// Of a voter that is a model: its name in `[chains]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chain: Option<String>,
+        pub enabled: bool,
+    }
 );
+/// Who gives a vote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VoterKind {
+    /// A fixed strategy.
+    #[default]
+    Rules,
+    /// A chain of models.
+    Model,
+}
+
+impl VoterKind {
+    fn is_rules(&self) -> bool {
+        *self == VoterKind::Rules
+    }
+}
 /// Strategies of rules voters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

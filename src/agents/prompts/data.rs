@@ -15,6 +15,12 @@ pub const UNTRUSTED_MAX: usize = 500;
 /// Last closed candles of frames, oldest first.
 pub type Candles = BTreeMap<Timeframe, Vec<Candle>>;
 
+/// What a snapshot carries of every frame's history.
+pub fn history(snapshot: &Snapshot) -> Candles {
+    let told = snapshot.frames.iter().flatten().filter(|view| !view.tail.is_empty());
+    told.map(|view| (view.frame, view.tail.clone())).collect()
+}
+
 /// The market: price, indicators by name of the primary frame, and at most `most` candles a frame. A frame without a
 /// history shows its last closed candle.
 pub fn market(snapshot: &Snapshot, candles: &Candles, most: usize) -> Value {

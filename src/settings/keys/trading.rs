@@ -71,10 +71,18 @@ pub(super) const KEYS: &[Key] = &[
     num("agents.trading_decision.boost.split", "–", to(0.0, 0.5), "added below 2/3"),
     text("agents.trading_decision.voters[].name", "–", Form::Filled, "name of a voter").note("unique, 1..32 voters"),
     one_of(
+        "agents.trading_decision.voters[].kind",
+        &["rules", "model"],
+        "who votes: a strategy or a chain of models; absent = rules",
+    ),
+    one_of(
         "agents.trading_decision.voters[].strategy",
         &["ema_cross", "macd_momentum", "supertrend", "donchian_breakout", "bollinger_reversion", "rsi_trend"],
-        "what the voter looks at",
-    ),
+        "what a voter by rules looks at",
+    )
+    .note("needed with kind rules"),
+    text("agents.trading_decision.voters[].chain", "chain", Form::Filled, "models asked for this vote")
+        .note("needed with kind model; one of [chains]"),
     flag("agents.trading_decision.voters[].enabled", "whether the voter is asked"),
     num("agents.trading_decision.rules.size_pct", "%", gt_to(0.0, 100.0), "size of a rules vote at full strength"),
     num("agents.trading_decision.rules.adx_trend", "–", to(0.0, 100.0), "ADX14 from here on favours trend voters"),
@@ -82,6 +90,8 @@ pub(super) const KEYS: &[Key] = &[
         .note("≤ adx_trend"),
     int("agents.trading_decision.leaderboard.mark_after_hours", "h", to(1.0, 720.0), "when a vote is marked"),
     num("agents.trading_decision.leaderboard.hold_band_pct", "%", gt(0.0), "a smaller change makes HOLD correct"),
+    num("agents.grounding.price_pct", "%", gt_to(0.0, 100.0), "a price in a model's answer may be so far off"),
+    num("agents.grounding.indicator_pct", "%", gt_to(0.0, 100.0), "an indicator it quotes may be so far off"),
     num("regimes.<regime>.size", "×", to(0.0, 1.5), "size factor"),
     num("regimes.<regime>.stop", "×", to(0.5, 2.0), "stop distance factor"),
     num("regimes.<regime>.target", "R", to(0.5, 3.0), "target as a multiple of the stop distance"),

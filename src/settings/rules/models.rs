@@ -67,6 +67,22 @@ fn speed(judge: &mut Judge<'_>) {
     }
 }
 
+/// `key` names a chain of `[chains]`.
+pub(super) fn known_chain(judge: &mut Judge<'_>, key: &str, name: &str) {
+    let chains = &judge.settings.chains;
+    if chains.contains_key(name) {
+        return;
+    }
+    let hint = match keys::nearest(name, chains.keys().map(String::as_str)) {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None if chains.is_empty() => {
+            ": no chain is configured; add `NAME = [\"provider/model\"]` to [chains]".to_owned()
+        }
+        None => format!("; known: {}", chains.keys().cloned().collect::<Vec<_>>().join(", ")),
+    };
+    judge.fail(&[key], format!("unknown chain `{name}`{hint}"));
+}
+
 /// Every entry names a configured model.
 fn chains(judge: &mut Judge<'_>) {
     let s = judge.settings;
