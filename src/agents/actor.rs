@@ -5,11 +5,14 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
-use actix::{Actor, Context, Handler, Message, MessageResult, Supervised};
+use actix::{Actor, ActorResponse, Context, Handler, Message, MessageResult, Supervised, WrapFuture};
+use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::{
+    answers::ground::{Ground, Tolerance},
     contract::{Answer, RunContext},
+    model_voter::{self, Reply},
     portfolio_rebalance::{self, PortfolioInputs, PortfolioOutput},
     portfolio_view::PortfolioView,
     regime_detection, sentiment_analysis, technical_analysis,
@@ -135,28 +138,63 @@ pub struct RunTrading {
     pub sentiment: Option<Arc<SentimentOutput>>,
     /// Own position in the symbol.
     pub position: Option<Position>,
+    /// Whether the degradation level lets voters ask their models.
+    pub ask_models: bool,
 }
 
-impl Handler<RunTrading> for TradingDecision {
-    type Result = MessageResult<RunTrading>;
-    fn handle(&mut self, run: RunTrading, _: &mut Context<Self>) -> Self::Result {
-        let Some(symbol) = self.settings.market.symbol.get(&run.ctx.symbol) else {
-            return MessageResult(unknown_symbol(&run.ctx));
-        };
-        let inputs = DecisionInputs {
-            snapshot: &run.snapshot,
-            ta: run.ta.as_deref(),
-            regime: run.regime.as_deref(),
-            sentiment: run.sentiment.as_deref(),
-            position: run.position.as_ref(),
+impl RunTrading {
+    fn inputs(&self) -> DecisionInputs<'_> {
+        DecisionInputs {
+            snapshot: &self.snapshot,
+            ta: self.ta.as_deref(),
+            regime: self.regime.as_deref(),
+            sentiment: self.sentiment.as_deref(),
+            position: self.position.as_ref(),
+        }
+    }
+
+    fn decided(&self, ctx: &RunContext, settings: &Settings, models: &[Reply]) -> Answer<Signal> {
+        let Some(symbol) = settings.market.symbol.get(&ctx.symbol) else {
+            return unknown_symbol(ctx);
         };
         let rules = DecisionRules {
-            decision: &self.settings.agents.trading_decision,
-            regimes: &self.settings.regimes,
-            stop: &self.settings.risk.stop,
+            decision: &settings.agents.trading_decision,
+            regimes: &settings.regimes,
+            stop: &settings.risk.stop,
             symbol,
         };
-        MessageResult(trading_decision::decide(&run.ctx, &inputs, &rules))
+        trading_decision::decide_with(ctx, &self.inputs(), &rules, models)
+    }
+}
+
+/// Rules answer at once; while models think, the actor goes on with other symbols, and its end ends the thinking.
+impl Handler<RunTrading> for TradingDecision {
+    type Result = ActorResponse<Self, Answer<Signal>>;
+    fn handle(&mut self, run: RunTrading, _: &mut Context<Self>) -> Self::Result {
+        let (settings, inputs) = (&self.settings, run.inputs());
+        let mut voters = model_voter::voters(&settings.agents.trading_decision).peekable();
+        let tolerance = Tolerance::from(&settings.agents.grounding);
+        let ground = Ground::of(&run.snapshot, &settings.symbols, tolerance);
+        let (Some(_), Some(ground), true) = (voters.peek(), ground, trading_decision::is_ready(&run.ctx, &inputs))
+        else {
+            return ActorResponse::reply(run.decided(&run.ctx, settings, &[]));
+        };
+        if !run.ask_models {
+            let unasked: Vec<Reply> = voters.map(|(name, _)| model_voter::forbidden(name, run.ctx.now)).collect();
+            return ActorResponse::reply(run.decided(&run.ctx, settings, &unasked));
+        }
+        let asked = model_voter::questions(&run.ctx, &inputs, &settings.agents, &ground);
+        let (models, settings) = (self.models.clone(), Rc::clone(settings));
+        let thinking = async move {
+            let replies = join_all(asked.iter().map(async |asked| {
+                let answer = models.ask(asked.question.clone()).await;
+                model_voter::reply(asked, &answer, &ground, models.now_or(run.ctx.now))
+            }));
+            let replies = replies.await;
+            let ctx = RunContext { now: models.now_or(run.ctx.now), ..run.ctx.clone() };
+            run.decided(&ctx, &settings, &replies)
+        };
+        ActorResponse::r#async(thinking.into_actor(self))
     }
 }
 

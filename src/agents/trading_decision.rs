@@ -66,6 +66,11 @@ pub fn decide_with(
     signal(ctx, inputs, rules, models).into()
 }
 
+/// Whether the inputs are fit to be voted on; if not, [`decide`] says why, and no model needs to be asked.
+pub fn is_ready(ctx: &RunContext, inputs: &DecisionInputs) -> bool {
+    usable(ctx, inputs.snapshot).is_ok() && same_symbol(ctx, inputs).is_ok()
+}
+
 fn signal(
     ctx: &RunContext,
     inputs: &DecisionInputs,
@@ -107,7 +112,12 @@ fn signal(
             poll.record(&reply.voter, ballot.clone(), *at);
         }
     }
-    let ballots = poll.close();
+    let mut ballots = poll.close();
+    for reply in models {
+        if let Some(named) = ballots.iter_mut().find(|named| named.voter == reply.voter) {
+            named.model.clone_from(&reply.call);
+        }
+    }
     let Some(outcome) = vote::decide(&ballots, rules.decision.quorum, &rules.decision.boost) else {
         return Err(Refusal::Abstain(no_votes(&ballots).into()));
     };

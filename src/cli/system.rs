@@ -264,7 +264,9 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let models = models::start(around, |incident| report(incident, |_| ()))?;
 
     let agent_settings = Rc::clone(&settings);
-    let asked = models.as_ref().map_or_else(Models::default, |(router, _)| Models::through(router.clone().recipient()));
+    let asked = models
+        .as_ref()
+        .map_or_else(Models::default, |(router, _)| Models::through(router.clone().recipient(), clock.clone()));
     let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];

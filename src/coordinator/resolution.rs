@@ -10,6 +10,9 @@ use crate::{
     settings::ConflictSettings,
 };
 
+/// Who settled a conflict that no model settled.
+pub const FALLBACK: &str = "fallback";
+
 /// The fallback actions of all conflicts; the most cautious wins (abort > wait > modify > proceed).
 ///
 /// A kind without a configured action waits, and so does `modify`, which has no changes to make without a resolver.
@@ -19,7 +22,7 @@ pub fn fallback(conflicts: &[Conflict], settings: &ConflictSettings, errors: Vec
         Some(action) => *action,
     };
     let action = conflicts.iter().map(of).max().unwrap_or(ResolutionAction::Proceed);
-    Resolution { action, by: "fallback".to_owned(), errors, confidence: None, modifications: None }
+    Resolution { action, by: FALLBACK.to_owned(), errors, confidence: None, modifications: None }
 }
 
 /// A resolver's parsed answer.

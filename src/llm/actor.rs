@@ -12,33 +12,49 @@ use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
 
 use super::question::{Answered, FailureKind, Question, Unanswered};
-use crate::model::Money;
+use crate::{
+    model::{Clock, Money, Ts},
+    runtime::clock::LogicalClock,
+};
 
 /// Asks the models of a chain, one after another, until one gives an answer that passes the question's own check.
 #[derive(Message, Clone)]
 #[rtype(result = "Result<Answered, Unanswered>")]
 pub struct AskModel(pub Question);
 
+/// How long after its deadline a question is given up, milliseconds: the router ends it in time and says what happened,
+/// unless it hangs itself.
+pub const PATIENCE_MS: i64 = 250;
+
 /// Whoever answers questions to models; nobody, when no chain is configured.
 #[derive(Clone, Default)]
-pub struct Models(Option<Recipient<AskModel>>);
+pub struct Models(Option<(Recipient<AskModel>, LogicalClock)>);
 
 impl Models {
-    /// Asks through `router`.
-    pub const fn through(router: Recipient<AskModel>) -> Models {
-        Models(Some(router))
+    /// Asks through `router`, whose deadlines are of this clock.
+    pub const fn through(router: Recipient<AskModel>, clock: LogicalClock) -> Models {
+        Models(Some((router, clock)))
     }
 
-    /// Asks a chain. Without a router, or with one that ended before it answered, nobody was available.
+    /// Asks a chain. Without a router, or with one that ended before it answered, nobody was available; nobody waits
+    /// longer than [`PATIENCE_MS`] after the question's deadline, whatever the router does.
     ///
     /// # Errors
     /// No model of the chain gave a usable answer in time.
     pub async fn ask(&self, question: Question) -> Result<Answered, Unanswered> {
-        let nobody = || Err(Unanswered { attempts: Vec::new(), cost_usd: Money::ZERO, kind: FailureKind::Unavailable });
-        match &self.0 {
-            Some(router) => router.send(AskModel(question)).await.unwrap_or_else(|_| nobody()),
-            None => nobody(),
+        let nobody = |kind| Err(Unanswered { attempts: Vec::new(), cost_usd: Money::ZERO, kind });
+        let Some((router, clock)) = &self.0 else { return nobody(FailureKind::Unavailable) };
+        let until = question.deadline.plus_ms(PATIENCE_MS);
+        tokio::select! {
+            biased;
+            reply = router.send(AskModel(question)) => reply.unwrap_or_else(|_| nobody(FailureKind::Unavailable)),
+            () = clock.sleep_until(until) => nobody(FailureKind::Timeout),
         }
+    }
+
+    /// The logical time, after an answer was waited for; `known` where nobody can be asked, because then no time passed.
+    pub fn now_or(&self, known: Ts) -> Ts {
+        self.0.as_ref().map_or(known, |(_, clock)| clock.now())
     }
 }
 

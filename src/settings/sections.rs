@@ -476,6 +476,7 @@ section!(
         pub limit_order_expiry_hours: u32,
         pub spot: SpotSettings,
         pub max_attempts_definite: u32,
+        pub max_price_drift_pct: Decimal,
         pub retry_waits_seconds: Vec<u32>,
         pub max_holding_hours: u32,
         pub trailing: TrailingSettings,

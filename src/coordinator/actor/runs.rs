@@ -17,10 +17,11 @@ use crate::{
         portfolio_rebalance::PortfolioOutput,
         portfolio_view::PortfolioView,
     },
+    coordinator::degradation,
     market::actor::ReadSnapshot,
     model::{
-        Clock, FailCause, FailClass, RegimeOutput, RunOutcome, SentimentOutput, Signal, Snapshot, TaOutput, TaskName,
-        Ts,
+        Clock, DegradationLevel, FailCause, FailClass, RegimeOutput, RunOutcome, SentimentOutput, Signal, Snapshot,
+        TaOutput, TaskName, Ts,
     },
     risk::board::Prices,
     runtime::{clock::LogicalClock, failpoint, post::post},
@@ -62,6 +63,8 @@ pub struct Supply {
     pub view: StateView,
     /// Newest prices.
     pub prices: Prices,
+    /// Degradation level when the run starts.
+    pub level: DegradationLevel,
     /// Accepted opinion of the run's symbol.
     pub ta: Option<Arc<TaOutput>>,
     /// Accepted opinion of the run's symbol.
@@ -157,6 +160,8 @@ async fn ask(
         TaskName::TradingDecision => {
             let snapshot = snapshot.ok_or_else(stale)?;
             let position = supply.view.read().positions.values().find(|held| held.symbol == ctx.symbol).cloned();
+            let level = supply.level;
+            let ask_models = degradation::allows_model_voters(level, position.is_some());
             let run = RunTrading {
                 ctx,
                 snapshot: Arc::clone(&snapshot),
@@ -164,6 +169,7 @@ async fn ask(
                 regime: supply.regime.clone(),
                 sentiment: supply.sentiment.clone(),
                 position,
+                ask_models,
             };
             let signal = output(links.trading.send(run).await)?;
             Ok((Reply::Signal(signal, snapshot), as_of, false))

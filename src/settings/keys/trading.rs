@@ -210,6 +210,12 @@ pub(super) const KEYS: &[Key] = &[
     one_of("execution.entry_order_type", &["limit", "market"], "how entries are ordered"),
     one_of("execution.time_in_force", &["GTC", "IOC"], "of limit orders"),
     int("execution.limit_order_expiry_hours", "h", to(1.0, 720.0), "a resting order ends"),
+    num(
+        "execution.max_price_drift_pct",
+        "%",
+        to(0.0, 5.0),
+        "an entry a model thought about expires when the price moved further since its signal",
+    ),
     int("execution.max_attempts_definite", "attempts", to(1.0, 10.0), "submissions after definite failures"),
     key(
         "execution.retry_waits_seconds",
