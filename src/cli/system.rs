@@ -30,7 +30,7 @@ use crate::{
         restart::Gap,
         venue::Venue,
     },
-    llm::actor::{Models, router::Router},
+    llm::actor::{AskModel, Models, router::Router},
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -90,6 +90,8 @@ pub struct Seams {
     pub remote: Option<Rc<dyn RemoteVenue>>,
     /// Changes whom the coordinator talks to.
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
+    /// Who answers questions to models instead of the router.
+    pub models: Option<Recipient<AskModel>>,
 }
 
 /// The running actors.
@@ -264,9 +266,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let models = models::start(around, |incident| report(incident, |_| ()))?;
 
     let agent_settings = Rc::clone(&settings);
-    let asked = models
-        .as_ref()
-        .map_or_else(Models::default, |(router, _)| Models::through(router.clone().recipient(), clock.clone()));
+    let router = seams.models.or_else(|| models.as_ref().map(|(router, _)| router.clone().recipient()));
+    let asked = router.map_or_else(Models::default, |router| Models::through(router, clock.clone()));
     let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];

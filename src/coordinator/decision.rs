@@ -160,7 +160,8 @@ pub fn ended(decision: DecisionId, end: DecisionEnd) -> Event {
 /// refuses then.
 pub fn moved(decision: DecisionId, at_signal: Price, newest: Option<Price>, limit_pct: Decimal) -> Option<Event> {
     let newest = newest.filter(|_| at_signal > Price::ZERO)?;
-    let moved_pct = (newest - at_signal).checked_div(at_signal)?.checked_mul(Decimal::ONE_HUNDRED)?.round_dp(4);
+    let moved_pct =
+        (newest - at_signal).checked_div(at_signal)?.checked_mul(Decimal::ONE_HUNDRED)?.round_dp(4).normalize();
     let reason = format!("price_moved: {at_signal} -> {newest} is {moved_pct} %, limit {limit_pct} %");
     (moved_pct.abs() > limit_pct).then(|| Event::DecisionEnded {
         decision,
