@@ -191,8 +191,7 @@ impl Handler<RunTrading> for TradingDecision {
                 model_voter::reply(asked, &answer, &ground, models.now_or(run.ctx.now))
             }));
             let replies = replies.await;
-            let ctx = RunContext { now: models.now_or(run.ctx.now), ..run.ctx.clone() };
-            run.decided(&ctx, &settings, &replies)
+            run.decided(&run.ctx, &settings, &replies)
         };
         ActorResponse::r#async(thinking.into_actor(self))
     }

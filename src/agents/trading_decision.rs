@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{
         Ballot, FailClass, NamedBallot, Position, PositionSide, Regime, RegimeOutput, SentimentOutput, Signal,
-        Snapshot, SymbolRules, TaOutput, TaskName, VoteClass,
+        Snapshot, SymbolRules, TaOutput, TaskName, Ts, VoteClass,
     },
     settings::{RegimeSettings, StopSettings, Strategy, TradingDecisionSettings, VoterKind},
 };
@@ -63,7 +63,9 @@ pub fn decide_with(
     rules: &DecisionRules,
     models: &[Reply],
 ) -> Answer<Signal> {
-    signal(ctx, inputs, rules, models).into()
+    let answered = models.iter().filter_map(|reply| Some(reply.ballot.as_ref()?.1));
+    let now = answered.fold(ctx.now, Ts::max);
+    signal(ctx, now, inputs, rules, models).into()
 }
 
 /// Whether the inputs are fit to be voted on; if not, [`decide`] says why, and no model needs to be asked.
@@ -71,8 +73,10 @@ pub fn is_ready(ctx: &RunContext, inputs: &DecisionInputs) -> bool {
     usable(ctx, inputs.snapshot).is_ok() && same_symbol(ctx, inputs).is_ok()
 }
 
+/// `ctx.now` is when the rules voters answered, `now` when the last of all did.
 fn signal(
     ctx: &RunContext,
+    now: Ts,
     inputs: &DecisionInputs,
     rules: &DecisionRules,
     models: &[Reply],
@@ -105,7 +109,7 @@ fn signal(
     let names = names.chain(models.iter().map(|reply| Arc::clone(&reply.voter)));
     let mut poll = Poll::open(names, ctx.started_at, timeout_ms);
     for (name, strategy) in &enabled {
-        poll.record(name, voters::ask(*strategy, &shown), ctx.started_at);
+        poll.record(name, voters::ask(*strategy, &shown), ctx.now);
     }
     for reply in models {
         if let Some((ballot, at)) = &reply.ballot {
@@ -122,7 +126,11 @@ fn signal(
         return Err(Refusal::Abstain(no_votes(&ballots).into()));
     };
     Ok(Signal {
-        head: ctx.head(TaskName::TradingDecision, outcome.confidence, reasoning(&outcome, &ballots, inputs.position)),
+        head: RunContext { now, ..ctx.clone() }.head(
+            TaskName::TradingDecision,
+            outcome.confidence,
+            reasoning(&outcome, &ballots, inputs.position),
+        ),
         action: outcome.action,
         levels: outcome.levels,
         position_size_pct: outcome.position_size_pct,
