@@ -13,7 +13,7 @@ use super::{
 use crate::{
     llm::{
         actor::PATIENCE_MS,
-        question::{Answered, AttemptFailure, FailureKind, Payer, Question, Unanswered},
+        question::{Answered, FailureKind, Payer, Question, Unanswered},
     },
     model::{Ballot, DecisionId, ModelCall, RunKey, TaskName, Ts},
     settings::{AgentsSettings, TradingDecisionSettings, VoterKind},
@@ -69,22 +69,7 @@ pub fn questions(ctx: &RunContext, inputs: &DecisionInputs, settings: &AgentsSet
 
 /// What became of a question at `at`.
 pub fn reply(asked: &Asked, answer: &Result<Answered, Unanswered>, ground: &Ground, at: Ts) -> Reply {
-    let (attempts, cost_usd, by) = match answer {
-        Ok(answered) => (&answered.before, answered.cost_usd, Some((&answered.provider, &answered.model))),
-        Err(unanswered) => {
-            let last = unanswered.attempts.last().map(|last| (&last.provider, &last.model));
-            (&unanswered.attempts, unanswered.cost_usd, last)
-        }
-    };
-    let failure = |one: &AttemptFailure| format!("{}/{}: {}", one.provider, one.model, one.kind.name());
-    let call = ModelCall {
-        model: by.map(|(provider, model)| format!("{provider}/{model}")),
-        template: asked.question.prompt.template.clone(),
-        prompt_sha256: asked.question.prompt.sha256(),
-        cost_usd,
-        latency_ms: at.since_ms(asked.asked_at),
-        failures: attempts.iter().map(failure).collect(),
-    };
+    let call = asked.question.call(answer, at.since_ms(asked.asked_at));
     Reply { voter: Arc::clone(&asked.voter), ballot: Some((ballot(answer, ground), at)), call: Some(Box::new(call)) }
 }
 

@@ -335,7 +335,14 @@ fn risk_override_is_judged_on_a_dry_run() {
 }
 
 fn resolved(action: ResolutionAction, modifications: Option<Modifications>) -> Resolution {
-    Resolution { action, by: "double".into(), errors: vec![], confidence: Some(score("0.9")), modifications }
+    Resolution {
+        action,
+        by: "double".into(),
+        errors: vec![],
+        confidence: Some(score("0.9")),
+        modifications,
+        model: None,
+    }
 }
 
 #[test]

@@ -354,6 +354,8 @@ pub enum NeutralVote {
 section!(
     /// `[conflicts]`
     ConflictSettings {
+        /// Who is asked, a name in `[chains]`; empty = nobody, the fallback actions settle conflicts.
+        pub chain: String,
         pub max_confidence_gap: Score,
         pub detect: BTreeMap<ConflictKind, bool>,
         pub risk_override_reduction_pct: Decimal,

@@ -48,6 +48,12 @@ impl Ground {
         })
     }
 
+    /// The ground of a question about an entry rather than a market: a symbol and its price, no indicators.
+    pub fn about(symbol: Symbol, price: Price, traded: &[Symbol], tolerance: Tolerance) -> Ground {
+        let others = traded.iter().copied().filter(|other| *other != symbol).collect();
+        Ground { symbol, others, price, indicators: BTreeMap::new(), tolerance }
+    }
+
     /// A stated price as a decimal.
     ///
     /// # Errors

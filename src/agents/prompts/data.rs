@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     agents::answers::{ground::numbers, plain},
-    model::{Candle, Position, RegimeOutput, SentimentOutput, Snapshot, TaOutput, Timeframe, Ts},
+    model::{
+        Candle, Conflict, Position, Price, RegimeOutput, Score, SentimentOutput, Side, Snapshot, Symbol, TaOutput,
+        Timeframe, Ts,
+    },
 };
 
 /// Longest text from outside, characters.
@@ -81,6 +84,29 @@ pub fn sentiment(output: &SentimentOutput, news: &[String]) -> Value {
         "social_score": output.social_score,
         "news_score": output.news_score,
         "news": news.iter().take(5).map(|text| untrusted(text)).collect::<Vec<_>>(),
+    })
+}
+
+/// An entry that conflicts stopped. The facts of a conflict may hold words of a model and stay quoted.
+pub fn dispute(
+    symbol: Symbol,
+    side: Side,
+    confidence: Score,
+    levels: (Price, Option<Price>, Option<Price>),
+    leverage: u32,
+    conflicts: &[Conflict],
+) -> Value {
+    let (entry, stop, target) = levels;
+    let told = |conflict: &Conflict| json!({ "kind": conflict.kind, "facts": untrusted(&conflict.facts) });
+    json!({
+        "symbol": symbol.to_string(),
+        "action": side,
+        "confidence": confidence,
+        "entry": entry.to_string(),
+        "stop": stop.map(|price| price.to_string()),
+        "target": target.map(|price| price.to_string()),
+        "leverage": leverage,
+        "conflicts": conflicts.iter().map(told).collect::<Vec<_>>(),
     })
 }
 

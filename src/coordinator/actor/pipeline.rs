@@ -17,6 +17,7 @@ use super::{
     schedule::RunTags,
 };
 use crate::{
+    coordinator::degradation,
     execution::{
         actor::{CancelEntries, Exit, Place, Placed, Purpose},
         intent,
@@ -261,9 +262,11 @@ impl Carrier {
 
     /// Waits for the resolver, at most its time; only this decision waits.
     async fn resolve(mut self, disputed: Disputed) {
-        let question = Resolve::new(self.decision, &disputed);
-        let (leverage, settings) = (disputed.request.leverage, &self.settings.conflicts);
-        let settled = resolver::settle(&self.links.resolver, question, leverage, &self.clock, settings).await;
+        let settings = &self.settings.conflicts;
+        let until = self.clock.now().plus_ms(i64::from(settings.max_resolution_ms));
+        let ask_models = degradation::allows_model_voters(self.level.get(), false);
+        let question = Resolve::new(self.decision, &disputed, until, ask_models);
+        let settled = resolver::settle(&self.links.resolver, question, &self.clock, settings).await;
         self.thought |= settled.by != resolution::FALLBACK || !settled.errors.is_empty();
         let progress = disputed::after_resolution(self.decision, disputed, settled, &self.rules);
         defer_legs(&self.links, &self.view, &self.settings, &progress.defer_legs, self.clock.now());

@@ -117,6 +117,8 @@ pub(super) const KEYS: &[Key] = &[
         .note("≥ dependency max age"),
     int("consensus.max_age_seconds.sentiment_analysis", "s", ge(1.0), "an older opinion does not vote")
         .note("≥ dependency max age"),
+    text("conflicts.chain", "chain", Form::Any, "models that settle conflicts; empty = the fallback actions")
+        .note("one of [chains]"),
     num("conflicts.max_confidence_gap", "ratio", to(0.0, 1.0), "TA against sentiment is a conflict below this gap"),
     num("conflicts.risk_override_reduction_pct", "%", to(0.0, 100.0), "a larger cut by risk is a conflict"),
     int("conflicts.rebalance_window_seconds", "s", to(0.0, 86400.0), "an opposite leg due within it is a conflict"),

@@ -14,6 +14,9 @@ pub(super) fn judge(judge: &mut Judge<'_>) {
         }
     }
     chains(judge);
+    if !s.conflicts.chain.is_empty() {
+        known_chain(judge, "conflicts.chain", &s.conflicts.chain);
+    }
     speed(judge);
     let (b, money) = (&s.breaker, &s.budget);
     judge.ordered(false, ("breaker.min_calls", b.min_calls), ("breaker.window", b.window));
