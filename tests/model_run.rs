@@ -128,7 +128,7 @@ fn next_decision(program: &Program) -> (Vec<Value>, Value) {
         let now = signals(&program.store);
         if now.len() == asked {
             // Refused while one is under way: then that one is waited for.
-            asked = usize::from(program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success()) + asked;
+            asked += usize::from(program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success());
         }
         now.get(before).cloned()
     });

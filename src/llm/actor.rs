@@ -92,6 +92,17 @@ impl Misses {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
+
+    /// What is missing and what to do, for people; none when nothing is.
+    pub fn words(&self) -> Option<String> {
+        let Miss { key, template, model, file } = self.first.first()?;
+        Some(format!(
+            "{} questions to models are not in the recording, so this is not what the models would have done; the first: \
+             {template} of {key} to {model}, file {file}; record them, or replay the recording of these candles and \
+             settings",
+            self.count
+        ))
+    }
 }
 
 /// How many unrecorded questions are kept for the report.

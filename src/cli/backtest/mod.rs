@@ -25,7 +25,7 @@ use super::{
 use crate::{
     coordinator::messages::{GetStats, Operate},
     execution::ledger,
-    llm::actor::{Miss, Misses, ReadMisses},
+    llm::actor::{Misses, ReadMisses},
     market::{
         Feed, FeedIssues, Market,
         actor::{FeedEnded, ReadIssues},
@@ -129,13 +129,7 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
     if !outcome.report.invariant_violations.is_empty() {
         return Ok(Exit::Internal);
     }
-    if let Some(first) = outcome.report.not_recorded.first.first() {
-        let Miss { key, template, model, file } = first;
-        let text = format!(
-            "{} questions to models are not in the recording, so this is not what the models would have done; the first: \
-             {template} of {key} to {model}, file {file}; record them, or replay the recording of these candles and settings",
-            outcome.report.not_recorded.count
-        );
+    if let Some(text) = outcome.report.not_recorded.words() {
         return Err(Failure::new(Exit::Failed, text).into());
     }
     Ok(Exit::Done)
