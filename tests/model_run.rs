@@ -123,12 +123,12 @@ fn signals(store: &Path) -> Vec<Value> {
 /// Forces decisions until there is one that was asked for after now; its ballots by rules and the model's.
 fn next_decision(program: &Program) -> (Vec<Value>, Value) {
     let before = signals(&program.store).len();
-    let mut asked = before;
+    let mut accepted = false;
     let signal = until("the next decision", || {
         let now = signals(&program.store);
-        if now.len() == asked {
+        if !accepted && now.len() == before {
             // Refused while one is under way: then that one is waited for.
-            asked += usize::from(program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success());
+            accepted = program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success();
         }
         now.get(before).cloned()
     });
