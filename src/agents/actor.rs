@@ -230,3 +230,7 @@ fn unknown_symbol<T>(ctx: &RunContext) -> Answer<T> {
     let message = format!("{} has no rounding rules; add market.symbol.\"{}\"", ctx.symbol, ctx.symbol);
     Answer::Failed(FailCause { class: FailClass::Configuration, message })
 }
+
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

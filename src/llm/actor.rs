@@ -73,6 +73,54 @@ pub struct ModelOutcome {
 #[rtype(result = "Vec<ProviderStatus>")]
 pub struct ReadModels;
 
+/// Asks which questions a replay could not answer.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Misses")]
+pub struct ReadMisses;
+
+/// Questions no model of whose chain was recorded.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Misses {
+    /// All of them.
+    pub count: u64,
+    /// The first ones, at most [`MISSES_KEPT`].
+    pub first: Vec<Miss>,
+}
+
+impl Misses {
+    /// Everything was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What is missing and what to do, for people; none when nothing is.
+    pub fn words(&self) -> Option<String> {
+        let Miss { key, template, model, file } = self.first.first()?;
+        Some(format!(
+            "{} questions to models are not in the recording, so this is not what the models would have done; the first: \
+             {template} of {key} to {model}, file {file}; record them, or replay the recording of these candles and \
+             settings",
+            self.count
+        ))
+    }
+}
+
+/// How many unrecorded questions are kept for the report.
+pub const MISSES_KEPT: usize = 1_000;
+
+/// One question that was not recorded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Miss {
+    /// Who asked, over which symbol.
+    pub key: String,
+    /// Template of the prompt, `name@version`.
+    pub template: String,
+    /// The first model of its chain, `provider/model`.
+    pub model: String,
+    /// The file that would hold its reply.
+    pub file: String,
+}
+
 /// One provider, for `status`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ProviderStatus {

@@ -176,7 +176,9 @@ fn a_view_carries_its_last_candles_only_where_a_model_may_be_asked() {
     let tails = |tail: usize| {
         let mut market = market();
         market.limits.tail = tail;
-        (0..23).for_each(|m| drop(market.on_candle(btc(), minute(m))));
+        for m in 0..23 {
+            assert!(market.on_candle(btc(), minute(m)).rejected.is_none());
+        }
         let snapshot = market.snapshot(btc(), at(23)).unwrap();
         let tail = |frame| snapshot.view(frame).map(|view| view.tail.clone());
         assert!(

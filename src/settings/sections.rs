@@ -208,6 +208,13 @@ section!(
         pub grounding: GroundingSettings,
     }
 );
+impl AgentsSettings {
+    /// Whether somebody asks a model.
+    pub fn ask_models(&self) -> bool {
+        self.trading_decision.voters.iter().any(|voter| voter.enabled && voter.kind == VoterKind::Model)
+    }
+}
+
 section!(
     /// `[agents.grounding]`
     GroundingSettings { pub price_pct: Decimal, pub indicator_pct: f64 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     agents::leaderboard::ModelCosts,
+    llm::actor::Misses,
     model::{Score, Ts, state::VoterTally, time::DAY_MS},
 };
 
@@ -60,6 +61,9 @@ pub struct Report {
     pub journal_records: u64,
     /// Violated invariants in words; empty when all held.
     pub invariant_violations: Vec<String>,
+    /// Questions to models the recording does not know; none without models.
+    #[serde(skip_serializing_if = "Misses::is_empty")]
+    pub not_recorded: Misses,
     /// Rows of the input that were not used, by reason.
     pub data_issues: BTreeMap<String, u64>,
     /// Coordinator state at the end.
