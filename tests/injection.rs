@@ -142,6 +142,7 @@ fn prompt(news: &[String]) -> Prompt {
         path: "model".into(),
         degraded: false,
         warnings: Vec::new(),
+        models: Vec::new(),
     };
     let mood = SentimentOutput {
         head,

@@ -98,11 +98,12 @@ pub(crate) fn snapshot(symbol: Symbol, indicators: Indicators) -> Snapshot {
 }
 
 pub(crate) fn ta_settings() -> TaSettings {
-    TaSettings { fallback_confidence: Score(2500), rsi_long: 60.0, rsi_short: 40.0 }
+    TaSettings { chain: String::new(), fallback_confidence: Score(2500), rsi_long: 60.0, rsi_short: 40.0 }
 }
 
 pub(crate) fn regime_detection_settings() -> RegimeDetectionSettings {
     RegimeDetectionSettings {
+        chain: String::new(),
         fallback_confidence: Score(4000),
         change_confidence: Score(7000),
         change_count: 2,

@@ -204,6 +204,8 @@ section!(
     AgentsSettings {
         pub technical_analysis: TaSettings,
         pub regime_detection: RegimeDetectionSettings,
+        pub sentiment_analysis: SentimentSettings,
+        pub portfolio_rebalance: AllocatorSettings,
         pub trading_decision: TradingDecisionSettings,
         pub grounding: GroundingSettings,
     }
@@ -211,21 +213,56 @@ section!(
 impl AgentsSettings {
     /// Whether somebody asks a model.
     pub fn ask_models(&self) -> bool {
-        self.trading_decision.voters.iter().any(|voter| voter.enabled && voter.kind == VoterKind::Model)
+        self.chains().any(|(_, chain)| !chain.is_empty())
+            || self.trading_decision.voters.iter().any(|voter| voter.enabled && voter.kind == VoterKind::Model)
     }
 }
 
+impl AgentsSettings {
+    /// Chains of the agents with one voice, by key; empty = nobody is asked.
+    pub fn chains(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let chains = [
+            ("agents.technical_analysis.chain", &self.technical_analysis.chain),
+            ("agents.regime_detection.chain", &self.regime_detection.chain),
+            ("agents.sentiment_analysis.social", &self.sentiment_analysis.social),
+            ("agents.sentiment_analysis.news", &self.sentiment_analysis.news),
+            ("agents.portfolio_rebalance.chain", &self.portfolio_rebalance.chain),
+        ];
+        chains.into_iter().map(|(key, chain)| (key, chain.as_str()))
+    }
+}
+section!(
+    /// `[agents.sentiment_analysis]`
+    SentimentSettings {
+        pub social: String,
+        pub news: String,
+        pub weight_social: f64,
+        pub weight_news: f64,
+        pub min_confidence: Score,
+    }
+);
+impl SentimentSettings {
+    /// Whether there is somebody to ask.
+    pub fn has_provider(&self) -> bool {
+        !self.social.is_empty() || !self.news.is_empty()
+    }
+}
+section!(
+    /// `[agents.portfolio_rebalance]`
+    AllocatorSettings { pub chain: String }
+);
 section!(
     /// `[agents.grounding]`
     GroundingSettings { pub price_pct: Decimal, pub indicator_pct: f64 }
 );
 section!(
     /// `[agents.technical_analysis]`
-    TaSettings { pub fallback_confidence: Score, pub rsi_long: f64, pub rsi_short: f64 }
+    TaSettings { pub chain: String, pub fallback_confidence: Score, pub rsi_long: f64, pub rsi_short: f64 }
 );
 section!(
     /// `[agents.regime_detection]`
     RegimeDetectionSettings {
+        pub chain: String,
         pub fallback_confidence: Score,
         pub change_confidence: Score,
         pub change_count: u32,

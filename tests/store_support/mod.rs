@@ -340,6 +340,7 @@ impl Generator {
             path: "rules".into(),
             degraded: false,
             warnings: Vec::new(),
+            models: Vec::new(),
         };
         let vote = Vote {
             action: Action::Buy,

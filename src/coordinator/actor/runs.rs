@@ -141,20 +141,22 @@ async fn ask(
     supply: &Supply,
 ) -> Result<(Reply, Ts, bool), RunOutcome> {
     let as_of = ctx.as_of;
+    let ask_models = degradation::allows_model_opinions(supply.level);
     let stale = || RunOutcome::Abstained("data_stale".into());
     match request.key.task {
         TaskName::TechnicalAnalysis => {
-            let run = RunTechnical { ctx, snapshot: snapshot.ok_or_else(stale)? };
+            let run = RunTechnical { ctx, snapshot: snapshot.ok_or_else(stale)?, ask_models };
             let output = output(links.technical.send(run).await)?;
             Ok((Reply::Technical(Arc::from(output)), as_of, false))
         }
         TaskName::RegimeDetection => {
-            let run = RunRegime { ctx, snapshot: snapshot.ok_or_else(stale)?, previous: supply.regime.clone() };
+            let (previous, ta) = (supply.regime.clone(), supply.ta.clone());
+            let run = RunRegime { ctx, snapshot: snapshot.ok_or_else(stale)?, previous, ta, ask_models };
             let output = output(links.regime.send(run).await)?;
             Ok((Reply::Regime(Arc::from(output)), as_of, false))
         }
         TaskName::SentimentAnalysis => {
-            let output = output(links.sentiment.send(RunSentiment).await)?;
+            let output = output(links.sentiment.send(RunSentiment { ctx, ask_models }).await)?;
             Ok((Reply::Sentiment(Arc::from(output)), as_of, false))
         }
         TaskName::TradingDecision => {
@@ -181,7 +183,9 @@ async fn ask(
                 let newest = prices.ticks.values().copied();
                 let currency = supply.settings.account_currency;
                 let view = PortfolioView::of(&state.account, &state.positions, newest, currency);
-                RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone() }
+                // A model for the pace is off where no plan may be made: from LIMITED on (resilience §2).
+                let ask_models = degradation::allows_model_voters(supply.level, false);
+                RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone(), ask_models }
             };
             let planned = output(links.portfolio.send(run).await)?;
             Ok((Reply::Portfolio(planned), as_of, false))

@@ -48,10 +48,14 @@ pub(super) const KEYS: &[Key] = &[
     num("market.symbol.<symbol>.min_quantity", "base", ge(0.0), "smallest order"),
     int("market.symbol.<symbol>.price_decimals", "digits", to(0.0, 12.0), "price rounding"),
     int("market.symbol.<symbol>.quantity_decimals", "digits", to(0.0, 12.0), "quantity rounding"),
+    text("agents.technical_analysis.chain", "chain", Form::Any, "models that give the opinion; empty = rules")
+        .note("one of [chains]"),
     num("agents.technical_analysis.fallback_confidence", "ratio", to(0.0, 0.5), "confidence of a degraded output"),
     num("agents.technical_analysis.rsi_long", "–", to(50.0, 90.0), "RSI14 above it allows the bias long"),
     num("agents.technical_analysis.rsi_short", "–", to(10.0, 50.0), "RSI14 below it allows the bias short")
         .note("< rsi_long"),
+    text("agents.regime_detection.chain", "chain", Form::Any, "models that name the regime; empty = rules")
+        .note("one of [chains]"),
     num("agents.regime_detection.fallback_confidence", "ratio", to(0.0, 0.5), "confidence of a degraded output"),
     num("agents.regime_detection.change_confidence", "ratio", to(0.0, 1.0), "a new regime must be this sure to count"),
     int("agents.regime_detection.change_count", "detections", to(1.0, 10.0), "counted detections in a row that switch"),
@@ -60,6 +64,15 @@ pub(super) const KEYS: &[Key] = &[
     int("agents.regime_detection.squeeze_candles", "candles", ge(1.0), "squeeze so long is breakout_potential"),
     num("agents.regime_detection.atr_extreme_pct", "%", gt(0.0), "ATR14 of the price from here on is volatile"),
     num("agents.regime_detection.atr_ratio", "×", gt(0.0), "ATR14 above this multiple of its mean is volatile"),
+    text("agents.sentiment_analysis.social", "chain", Form::Any, "models asked for the mood of social media")
+        .note("one of [chains]; empty = not asked"),
+    text("agents.sentiment_analysis.news", "chain", Form::Any, "models asked for the mood of the news")
+        .note("one of [chains]; empty = not asked"),
+    num("agents.sentiment_analysis.weight_social", "–", to(0.0, 1.0), "weight of social media"),
+    num("agents.sentiment_analysis.weight_news", "–", to(0.0, 1.0), "weight of the news"),
+    num("agents.sentiment_analysis.min_confidence", "ratio", to(0.0, 1.0), "floor of the confidence"),
+    text("agents.portfolio_rebalance.chain", "chain", Form::Any, "models that choose the pace of a plan")
+        .note("one of [chains]; empty = as portfolio.dca says"),
     int("agents.trading_decision.poll_timeout_seconds", "s", ge(1.0), "poll of the voters")
         .note("< tasks.trading_decision.timeout_seconds"),
     int("agents.trading_decision.quorum", "votes", to(0.0, 32.0), "valid votes needed; 0 = ⌈2n/3⌉")

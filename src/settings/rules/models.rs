@@ -14,8 +14,10 @@ pub(super) fn judge(judge: &mut Judge<'_>) {
         }
     }
     chains(judge);
-    if !s.conflicts.chain.is_empty() {
-        known_chain(judge, "conflicts.chain", &s.conflicts.chain);
+    for (key, chain) in s.agents.chains().chain([("conflicts.chain", s.conflicts.chain.as_str())]) {
+        if !chain.is_empty() {
+            known_chain(judge, key, chain);
+        }
     }
     speed(judge);
     let (b, money) = (&s.breaker, &s.budget);

@@ -281,6 +281,7 @@ fn head(agent: TaskName, ctx: &RunContext, confidence: f64) -> OutputHead {
         path: "rules".into(),
         degraded: false,
         warnings: Vec::new(),
+        models: Vec::new(),
     }
 }
 
