@@ -30,7 +30,7 @@ use crate::{
         restart::Gap,
         venue::Venue,
     },
-    llm::actor::router::Router,
+    llm::actor::{AskModel, Models, router::Router},
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -90,6 +90,8 @@ pub struct Seams {
     pub remote: Option<Rc<dyn RemoteVenue>>,
     /// Changes whom the coordinator talks to.
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
+    /// Who answers questions to models instead of the router.
+    pub models: Option<Recipient<AskModel>>,
 }
 
 /// The running actors.
@@ -255,6 +257,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let models = models::start(around, |incident| report(incident, |_| ()))?;
 
     let agent_settings = Rc::clone(&settings);
+    let router = seams.models.or_else(|| models.as_ref().map(|(router, _)| router.clone().recipient()));
+    let asked = router.map_or_else(Models::default, |router| Models::through(router, clock.clone()));
     let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
@@ -266,10 +270,11 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
             let gone = gone.clone();
+            let asked = asked.clone();
             let agent = supervise(
                 $name,
                 policy,
-                move || $type::new(Rc::clone(&settings)),
+                move || $type::new(Rc::clone(&settings), asked.clone()),
                 move |incident: &Incident| {
                     report(incident, |_| ());
                     if let (Next::GaveUp, Some(task)) = (incident.next, TaskName::parse(incident.actor)) {
@@ -290,23 +295,10 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         move |incident: &Incident| report(incident, on_fatal),
     );
     pulses.push(pulse!("command_desk", desk));
-    let told_gone = gone.clone();
-    let sentiment = supervise(
-        "sentiment_analysis",
-        policy,
-        || SentimentAnalysis,
-        move |incident: &Incident| {
-            report(incident, |_| ());
-            if incident.next == Next::GaveUp {
-                let _ = told_gone.send(AgentGone { task: TaskName::SentimentAnalysis });
-            }
-        },
-    );
-    pulses.push(pulse!("sentiment_analysis", sentiment));
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
         regime: agent!(RegimeDetection, "regime_detection"),
-        sentiment: sentiment.recipient(),
+        sentiment: agent!(SentimentAnalysis, "sentiment_analysis"),
         trading: agent!(TradingDecision, "trading_decision"),
         portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
         resolver: agent!(ConflictResolver, "conflict_resolver"),

@@ -45,6 +45,7 @@ pub(crate) fn execution() -> ExecutionSettings {
         time_in_force: TimeInForce::Gtc,
         limit_order_expiry_hours: 24,
         spot: SpotSettings { sell_closes: SellCloses::Full },
+        max_price_drift_pct: dec!(0.5),
         max_attempts_definite: 4,
         retry_waits_seconds: vec![5, 10, 20],
         max_holding_hours: 48,

@@ -271,6 +271,9 @@ pub enum Event {
         decision: DecisionId,
         /// How.
         end: DecisionEnd,
+        /// Why, where the end itself does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Votes came of age and were marked.
     VotesMarked {

@@ -179,7 +179,7 @@ impl Generator {
                 notional_usd: dec(500),
                 notes: Vec::new(),
             },
-            39 => Event::DecisionEnded { decision, end: DecisionEnd::Hold },
+            39 => Event::DecisionEnded { decision, end: DecisionEnd::Hold, reason: None },
             40 => {
                 let pending = self.pick(state.leaderboard.pending.keys().copied()).unwrap_or_default();
                 let confidence = Score(5_000);
@@ -345,6 +345,7 @@ impl Generator {
             path: "rules".into(),
             degraded: false,
             warnings: Vec::new(),
+            models: Vec::new(),
         };
         let vote = Vote {
             action: Action::Buy,
@@ -355,8 +356,8 @@ impl Generator {
         };
         let voter = Arc::from(format!("v{}", self.rng.random_range(1..4)));
         let ballots = vec![
-            NamedBallot { voter, ballot: Ballot::Vote(vote) },
-            NamedBallot { voter: Arc::from("v9"), ballot: Ballot::Abstain("no data".into()) },
+            NamedBallot { voter, ballot: Ballot::Vote(vote), model: None },
+            NamedBallot { voter: Arc::from("v9"), ballot: Ballot::Abstain("no data".into()), model: None },
         ];
         let signal = Signal {
             head,

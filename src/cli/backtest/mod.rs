@@ -25,6 +25,7 @@ use super::{
 use crate::{
     coordinator::messages::{GetStats, Operate},
     execution::ledger,
+    llm::actor::{Misses, ReadMisses},
     market::{
         Feed, FeedIssues, Market,
         actor::{FeedEnded, ReadIssues},
@@ -39,7 +40,7 @@ use crate::{
         failure::{Exit, Failure},
         placement::{Place, run_virtual},
     },
-    settings::Loaded,
+    settings::{CassetteMode, Loaded},
     store::{Close, CommittedBatch, Detach, JournalHead, Observe, OpenInfo, Store},
 };
 use report::{Report, VoterRow};
@@ -101,6 +102,11 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         ("runtime.speed", "1".to_owned()),
     ];
     let loaded = load(global, &more)?;
+    if loaded.settings.agents.ask_models() && loaded.settings.cassette.mode != CassetteMode::Replay {
+        let text =
+            "a backtest asks no provider: set cassette.mode = \"replay\" and cassette.dir, or let no agent ask a model";
+        return Err(Failure::new(Exit::Usage, text.to_owned()).into());
+    }
     if let Some(folder) = &args.report {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the report folder {}", folder.display()))?;
@@ -120,7 +126,13 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
             println!("report in {}", folder.display());
         }
     }
-    Ok(if outcome.report.invariant_violations.is_empty() { Exit::Done } else { Exit::Internal })
+    if !outcome.report.invariant_violations.is_empty() {
+        return Ok(Exit::Internal);
+    }
+    if let Some(text) = outcome.report.not_recorded.words() {
+        return Err(Failure::new(Exit::Failed, text).into());
+    }
+    Ok(Exit::Done)
 }
 
 /// The symbols asked for, or every configured one that has a file in the folder.
@@ -329,6 +341,10 @@ impl Drive {
         let (issues, candles) = system.links.market.send(ReadIssues).await?;
         let curve = system.links.risk.send(EquityCurve).await?;
         let head = system.links.store.send(JournalHead).await?;
+        let not_recorded = match &system.models {
+            Some(models) => models.send(ReadMisses).await?,
+            None => Misses::default(),
+        };
         system.links.store.send(Detach).await?;
         let journal_sha256 = system.links.store.send(Close).await?.unwrap_or_default();
         let elapsed = self.began.elapsed().as_secs_f64();
@@ -387,6 +403,7 @@ impl Drive {
             journal_sha256,
             journal_records: head.seq,
             invariant_violations: violations,
+            not_recorded,
             data_issues: data_issues.iter().filter_map(|(name, count)| counted(name, *count)).collect(),
             state: state.coordinator.state.name().to_owned(),
             latched_breakers: state.risk.latched.keys().map(|kind| kind.name().to_owned()).collect(),

@@ -379,6 +379,7 @@ impl Coordinator {
             clock: self.clock.clone(),
             view: self.view.clone(),
             prices: self.prices.clone(),
+            level: self.level(),
             ta: self.opinions.ta.get(&symbol).cloned(),
             regime: self.opinions.regime.get(&symbol).cloned(),
             sentiment: self.opinions.sentiment.get(&symbol).cloned(),

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 
-use super::{ModelOutcome, ProviderStatus, http::Http, keys::Key, tape::Tape};
+use super::{Misses, ModelOutcome, ProviderStatus, http::Http, keys::Key, tape::Tape};
 use crate::{
     llm::question::FailureKind,
     model::{Capability, Clock, DegradationLevel, Event, Ts, spending::ModelSpending},
@@ -135,6 +135,8 @@ pub struct Shared {
     pub ledger: Mutex<()>,
     /// Told of every logical call; set once the coordinator runs.
     pub outcomes: RefCell<Option<Recipient<ModelOutcome>>>,
+    /// Questions a replay could not answer.
+    pub misses: RefCell<Misses>,
     store: Recipient<Commit>,
     aux: Recipient<AuxWrite>,
     draws: RefCell<ChaCha8Rng>,
@@ -186,6 +188,7 @@ impl Shared {
             http,
             ledger: Mutex::new(()),
             outcomes: RefCell::new(None),
+            misses: RefCell::default(),
             store: parts.store,
             aux: parts.aux,
             draws: RefCell::new(ChaCha8Rng::seed_from_u64(parts.seed)),

@@ -190,6 +190,7 @@ impl Setup {
             let settings = Rc::new(self.settings);
             let seen = Log { starts: Rc::default(), start };
             let wishes = self.doubles.wishes.clone();
+            let models = self.doubles.models.clone();
             let doubles = (self.doubles, seen.clone());
             let feed: Box<dyn Feed> = if self.simulated {
                 let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
@@ -205,6 +206,7 @@ impl Setup {
                 venue: Some(Box::new(venue)),
                 remote: None,
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
+                models: models.map(doubles::thinker),
             };
             let records = Rc::new(RefCell::new(Vec::new()));
             let owner = Owner(Rc::clone(&records)).start();
