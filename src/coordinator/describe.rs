@@ -155,6 +155,9 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::TradeManual { trade_key, reason } => {
             (Error, format!("order {} is left to the operator: {reason}", trade_key.short()))
         }
+        Event::TradeResolved { trade_key, resolution } => {
+            (Warning, format!("order {} resolved by the operator: {resolution}", trade_key.short()))
+        }
         Event::PlanCreated { plan } => {
             let batches = plan.legs.iter().map(|leg| leg.batch).max().map_or(0, |last| last + 1);
             let shape = format!("{} legs in {batches} batches", plan.legs.len());

@@ -392,12 +392,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// What became of it could not be found out; only an operator leaves it.
+    /// What became of it could not be found out, or is more than the account can book; only an operator leaves it.
     TradeManual {
         /// Which.
         trade_key: TradeKey,
         /// Why.
         reason: String,
+    },
+    /// An operator said what became of a trade in MANUAL; execution books it and ends the trade.
+    TradeResolved {
+        /// Which.
+        trade_key: TradeKey,
+        /// What the operator found out.
+        resolution: ManualResolution,
     },
     /// Request numbers of the venue account below `until` are this process's; none of them is used by a later one.
     NoncesReserved {
@@ -648,6 +655,7 @@ impl Event {
             Event::TradeCancelled { .. } => "TradeCancelled",
             Event::TradeCancelRequested { .. } => "TradeCancelRequested",
             Event::TradeManual { .. } => "TradeManual",
+            Event::TradeResolved { .. } => "TradeResolved",
             Event::NoncesReserved { .. } => "NoncesReserved",
             Event::PlanCreated { .. } => "PlanCreated",
             Event::LegsRespread { .. } => "LegsRespread",

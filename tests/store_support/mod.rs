@@ -125,7 +125,7 @@ impl Generator {
         let plan = self.pick(state.plans.keys().copied()).unwrap_or_default();
         let decision = self.pick(state.decisions.keys().copied()).unwrap_or_default();
         let reason = String::from("why");
-        match self.rng.random_range(0..51) {
+        match self.rng.random_range(0..52) {
             0..6 => self.intent(state),
             6..9 => Event::TradeSubmitting {
                 trade_key,
@@ -144,6 +144,10 @@ impl Generator {
             23 => Event::TradeCancelled { trade_key, reason },
             48 => Event::TradeCancelRequested { trade_key, reason },
             49 => Event::TradeManual { trade_key, reason },
+            51 => {
+                let resolution = ManualResolution { fill: None, evidence: reason, source: "test".into() };
+                Event::TradeResolved { trade_key, resolution }
+            }
             50 => Event::NoncesReserved { until: state.meta.nonces + 10 },
             24 | 25 => self.plan(),
             26 => {
@@ -227,6 +231,7 @@ impl Generator {
                 fees: Decimal::ZERO,
                 fills: 0,
                 remote: None,
+                resolution: None,
             }),
         }
     }
