@@ -261,7 +261,10 @@ fn c2_a_fill_the_account_cannot_book_is_left_to_the_operator_and_no_start_ends_b
             world.crash();
             world.run(world.now.plus_ms(30_000));
         }
-        assert_eq!((world.ended(key), world.count("TradeManual"), world.count("TradeFill")), (TradeState::Manual, 1, 0));
+        assert_eq!(
+            (world.ended(key), world.count("TradeManual"), world.count("TradeFill")),
+            (TradeState::Manual, 1, 0)
+        );
         let told = world.journal.iter().any(|record| match &record.event {
             Event::TradeManual { reason, .. } => reason.contains(word),
             _ => false,

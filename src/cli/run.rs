@@ -300,7 +300,7 @@ async fn live(
                 token,
                 allowed_hosts: settings.api.allowed_hosts.clone(),
             };
-            let handle = api::serve(listener, surface)?;
+            let handle = api::serve(listener, surface, fatal)?;
             tracing::info!("listening on http://{}, token in {}", settings.api.bind, settings.api.token_file);
             Some(handle)
         }

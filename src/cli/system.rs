@@ -5,6 +5,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use actix::{Addr, Recipient};
 use anyhow::{Result, anyhow};
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::{
     models,
@@ -35,7 +36,7 @@ use crate::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
-    model::{Clock, PriceTick, Recovered, TaskName},
+    model::{Clock, PriceTick, Recovered},
     risk::{
         AccountMode, RiskRules, RulesInput,
         actor::{Mark, Parts as RiskParts, RiskActor},
@@ -47,6 +48,7 @@ use crate::{
         post::post,
         pulse::{Pulse, answers_pings},
         supervisor::{Incident, Next, Policy, run_fatal, supervise},
+        task,
     },
     settings::Settings,
     store::{
@@ -209,6 +211,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         mode: AccountMode::Spot,
     });
     let rules = Rc::new(rules.map_err(|text| anyhow!(text))?);
+    let (ready, risk_ready) = watch::channel(true);
+    let ready = Rc::new(ready);
     let risk_parts = RiskParts {
         rules: Rc::clone(&rules),
         clock: clock.clone(),
@@ -216,8 +220,13 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         prices: prices.clone(),
         store: store.clone(),
         keep_curve: volatile,
+        ready: Rc::clone(&ready),
     };
-    let escalate = move |incident: &Incident| report(incident, on_fatal);
+    let escalate = move |incident: &Incident| {
+        // Whoever asks meanwhile is told that there is no account state.
+        ready.send_replace(false);
+        report(incident, on_fatal);
+    };
     let risk = supervise("risk", policy, move || RiskActor::new(risk_parts.clone()), escalate);
 
     let level = Rc::new(Cell::new(Default::default()));
@@ -261,10 +270,21 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         stored: endpoints,
         is_virtual,
     };
-    let models = models::start(around, |incident| report(incident, |_| ()))?;
+    let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
+    // Everything with a fallback: the program goes on without it, and says so.
+    let dispensable = |gone: &UnboundedSender<AgentGone>| {
+        let gone = gone.clone();
+        move |incident: &Incident| {
+            report(incident, |_| ());
+            if incident.next == Next::GaveUp {
+                // The receiver outlives every agent; without it there is nobody left to tell.
+                let _ = gone.send(AgentGone { actor: incident.actor });
+            }
+        }
+    };
+    let models = models::start(around, dispensable(&gone))?;
 
     let agent_settings = Rc::clone(&settings);
-    let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
     pulses.push(pulse!("market", market));
@@ -274,19 +294,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     macro_rules! agent {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
-            let gone = gone.clone();
-            let agent = supervise(
-                $name,
-                policy,
-                move || $type::new(Rc::clone(&settings)),
-                move |incident: &Incident| {
-                    report(incident, |_| ());
-                    if let (Next::GaveUp, Some(task)) = (incident.next, TaskName::parse(incident.actor)) {
-                        // The receiver outlives every agent; without it there is nobody left to tell.
-                        let _ = gone.send(AgentGone { task });
-                    }
-                },
-            );
+            let agent = supervise($name, policy, move || $type::new(Rc::clone(&settings)), dispensable(&gone));
             pulses.push(pulse!($name, agent));
             agent.recipient()
         }};
@@ -299,18 +307,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         move |incident: &Incident| report(incident, on_fatal),
     );
     pulses.push(pulse!("command_desk", desk));
-    let told_gone = gone.clone();
-    let sentiment = supervise(
-        "sentiment_analysis",
-        policy,
-        || SentimentAnalysis,
-        move |incident: &Incident| {
-            report(incident, |_| ());
-            if incident.next == Next::GaveUp {
-                let _ = told_gone.send(AgentGone { task: TaskName::SentimentAnalysis });
-            }
-        },
-    );
+    let sentiment = supervise("sentiment_analysis", policy, || SentimentAnalysis, dispensable(&gone));
     pulses.push(pulse!("sentiment_analysis", sentiment));
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
@@ -327,6 +324,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         risk,
         execution,
         bus: bus.clone(),
+        risk_ready,
+        on_fatal,
     };
     let links = match seams.links {
         Some(change) => change(links),
@@ -363,7 +362,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     }
     store.send(Observe(coordinator.clone().recipient())).await?;
     let told = coordinator.clone();
-    actix_rt::spawn(async move {
+    task::guarded("given up", on_fatal, async move {
         while let Some(agent) = gone_agents.recv().await {
             post("coordinator", &told, agent);
         }

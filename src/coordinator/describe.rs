@@ -2,6 +2,9 @@
 
 use crate::model::{CoordinatorState, DecisionEnd, Event, Record, Route};
 
+/// Note of an actor that panicked too often and is not restarted any more.
+pub const GIVEN_UP: &str = "actor_given_up";
+
 /// How loud a line is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Loudness {
@@ -24,12 +27,19 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),
         Event::Noted { what, facts } => {
             let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            let loudness =
-                if matches!(what.as_str(), "circuit_breaker" | "order_error" | crate::execution::legs::ASKS_OPERATOR) {
-                    Error
-                } else {
-                    Warning
-                };
+            let loudness = if matches!(
+                what.as_str(),
+                "circuit_breaker"
+                    | "order_error"
+                    | "order_unknown"
+                    | "order_lost"
+                    | GIVEN_UP
+                    | crate::execution::legs::ASKS_OPERATOR
+            ) {
+                Error
+            } else {
+                Warning
+            };
             (loudness, format!("{what}: {}", facts.join(", ")))
         }
         Event::StateChanged { from, to, reason, halt } => {

@@ -44,7 +44,8 @@ pub fn booked(
     let mut events = settle::filled(state, trade, stated(trade, resolution, fill)?, desk)?;
     if fill.quantity < trade.remaining() {
         let open = trade.remaining() - fill.quantity;
-        events.push(Event::TradeExpired { trade_key, reason: format!("the operator: {resolution}; {open} are dropped") });
+        events
+            .push(Event::TradeExpired { trade_key, reason: format!("the operator: {resolution}; {open} are dropped") });
     }
     Ok(events)
 }

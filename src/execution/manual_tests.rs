@@ -105,7 +105,10 @@ fn what_stopped_fitting_between_the_command_and_the_booking_waits_again() {
     let resolution = stated(Some((dec!(0.1), dec!(400_000))));
     book.commit(vec![Event::TradeResolved { trade_key: key, resolution }]);
     let events = carry_out(&book.state, &book.state.trades[&key], &book.desk());
-    assert!(matches!(&events[..], [Event::TradeManual { reason, .. }] if reason.contains("does not fit")), "{events:?}");
+    assert!(
+        matches!(&events[..], [Event::TradeManual { reason, .. }] if reason.contains("does not fit")),
+        "{events:?}"
+    );
     book.commit(events);
     let trade = &book.state.trades[&key];
     assert_eq!((trade.state, &trade.resolution), (TradeState::Manual, &None), "another word is waited for");

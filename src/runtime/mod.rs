@@ -12,3 +12,4 @@ pub mod pulse;
 pub mod service;
 pub mod shutdown;
 pub mod supervisor;
+pub mod task;

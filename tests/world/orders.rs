@@ -205,10 +205,7 @@ fn c2_f12_an_impossible_fill_waits_for_the_operator_over_restarts_until_it_is_re
         assert_eq!(world.refusal("b", resolve(&named, ManualOutcome::Expired, None, " ")).await, "no_evidence");
         assert_eq!(world.refusal("c", filled(None)).await, "incomplete");
         assert_eq!(world.refusal("d", filled(Some("5"))).await, "does_not_fit");
-        assert_eq!(
-            world.refusal("e", resolve(&named, ManualOutcome::Expired, Some("1"), "x")).await,
-            "contradiction"
-        );
+        assert_eq!(world.refusal("e", resolve(&named, ManualOutcome::Expired, Some("1"), "x")).await, "contradiction");
         world.order("f", resolve(&named[..8], ManualOutcome::Filled, Some("0.001"), "the statement")).await;
         assert_eq!(world.refusal("g", filled(Some("0.001"))).await, "not_manual");
         let state = world.state();

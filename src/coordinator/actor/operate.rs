@@ -27,8 +27,8 @@ use crate::{
     },
     execution::{legs, manual, settle},
     model::{
-        Clock, Command, CommandAnswer, Event, Leg, ManualFill, ManualOutcome, ManualResolution, Plan, PlanState, RunKey,
-        State, TaskName, Trade, TradeKey, TradeState,
+        Clock, Command, CommandAnswer, Event, Leg, ManualFill, ManualOutcome, ManualResolution, Plan, PlanState,
+        RunKey, State, TaskName, Trade, TradeKey, TradeState,
     },
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
@@ -120,10 +120,16 @@ impl Coordinator {
                         Some(ManualFill { quantity: *quantity, price: *price, fee: fee.unwrap_or_default() })
                     }
                     (ManualOutcome::Filled, ..) => {
-                        return refused("incomplete", "`filled` needs quantity and price, and the fee when there was one");
+                        return refused(
+                            "incomplete",
+                            "`filled` needs quantity and price, and the fee when there was one",
+                        );
                     }
                     (ManualOutcome::Expired, ..) => {
-                        return refused("contradiction", "`expired` means that nothing was executed: no quantity, price or fee");
+                        return refused(
+                            "contradiction",
+                            "`expired` means that nothing was executed: no quantity, price or fee",
+                        );
                     }
                 };
                 let resolution = ManualResolution { fill, evidence: evidence.clone(), source: operate.key.clone() };
@@ -255,7 +261,8 @@ impl Coordinator {
         let (Some(trade), None) = (found.next(), found.next()) else {
             let all = state.trades.values().filter(|trade| trade.state == TradeState::Manual);
             let all: Vec<String> = all.map(|trade| trade.key.to_string()).collect();
-            let known = if all.is_empty() { "no trade is".to_owned() } else { format!("these are: {}", all.join(", ")) };
+            let known =
+                if all.is_empty() { "no trade is".to_owned() } else { format!("these are: {}", all.join(", ")) };
             return refused("not_manual", format!("`{named}` names no trade that is left to the operator; {known}"));
         };
         if resolution.evidence.trim().is_empty() {
@@ -416,7 +423,7 @@ impl Handler<Deliver> for Coordinator {
             Box::pin(async { Operated::Unavailable("the command expired on its way; nothing happened".to_owned()) })
         };
         let (desk, correlation, request) = (self.links.answers.clone(), envelope.correlation().clone(), envelope.id());
-        actix_rt::spawn(async move {
+        self.links.spawn("coordinator: command", async move {
             let operated = answer.await;
             post("command_desk", &desk, CommandAnswered { correlation, request, operated });
         });

@@ -75,9 +75,7 @@ impl Stage {
 
     /// Why a trade may not go from `self` to `to`; nothing when it may.
     fn forbids(self, to: Stage) -> Option<&'static str> {
-        use Stage::{
-            Expired, Filled, Intent, Manual, NotExecuted, Partial, Planned, Settled, Submitting, Unknown,
-        };
+        use Stage::{Expired, Filled, Intent, Manual, NotExecuted, Partial, Planned, Settled, Submitting, Unknown};
         let retried = (self, to) == (NotExecuted, Submitting);
         let level = matches!(
             (self, to),
