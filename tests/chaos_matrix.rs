@@ -140,7 +140,7 @@ fn r4_a_panic_in_a_future_of_the_coordinator_ends_the_process() {
     let _alone = alone();
     for what in ["run", "decision", "record", "reduce", "command", "plan"] {
         let setup = if what == "plan" { program() } else { Setup::new() };
-        let what = format!("coordinator: {what}");
+        let what = format!("coordinator.{what}");
         arm_start(&what, 1);
         setup.play(async |world| {
             world.wishes.set(btc(), Wish::buy());

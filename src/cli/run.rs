@@ -49,7 +49,7 @@ use crate::{
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
         AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT,
-        lock::StoreLock, verify,
+        lock::StoreLock, starts, verify,
     },
 };
 
@@ -82,7 +82,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         listener => listener,
     };
     let (mut store, mut opened) = open_store(&data, &loaded)?;
-    note_boot(&mut store, &mut opened, &loaded.settings.supervisor.crash_loop)
+    note_boot(&mut store, &mut opened, &data, &loaded.settings.supervisor.crash_loop)
         .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listener = match listener? {
         Some(listener) => Some((listener, auth::load_or_create(&token_file(&loaded.settings)).map_err(wrong_usage)?)),
@@ -122,17 +122,20 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
 
 /// Notes a start that follows a crash before anything else can crash, and begins PAUSED when there were too many: a
 /// program that fails by what it does must not do it again and again by itself.
-fn note_boot(store: &mut Store, opened: &mut Opened, limits: &CrashLoopSettings) -> Result<()> {
-    let clean = opened.created || opened.recovered.clean;
+fn note_boot(store: &mut Store, opened: &mut Opened, data: &Path, limits: &CrashLoopSettings) -> Result<()> {
+    // A drain that was cut short is recovered from like a crash; it is none.
+    let clean = opened.created || opened.recovered.clean || starts::was_stopping(data);
     let rows = store.aux_rows(META)?;
     // A row that cannot be read is as good as none: only the count of a loop begins anew.
     let earlier: Option<Vec<Ts>> =
         rows.iter().find(|(key, _)| key == CRASHES).and_then(|(_, row)| serde_json::from_slice(row).ok());
     let window_ms = i64::from(limits.minutes) * MINUTE_MS;
-    let boots = boots::judge(&earlier.unwrap_or_default(), clean, wall_now(), limits.starts, window_ms);
+    let boots =
+        boots::judge(&earlier.unwrap_or_default(), &opened.aborted, clean, wall_now(), limits.starts, window_ms);
     let value = Some(serde_json::to_vec(&boots.crashes)?);
     store.aux_write(vec![AuxChange { tree: META, key: CRASHES.to_owned(), value }])?;
     store.aux_flush()?;
+    starts::counted(data);
     if boots.looping {
         let reason = states::boot_reason("crash_loop");
         opened.warnings.push(format!(
@@ -317,6 +320,7 @@ async fn live(
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
     end_by_force_if_needed(within)?;
     let stopped = stop_on_signal(signals, within, |signal| async move {
+        starts::stopping(Path::new(&settings.data_dir));
         tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
         if let Some(service) = service {
             service.stopping();

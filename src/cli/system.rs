@@ -1,7 +1,7 @@
 //! Puts the actors together: the same ones for the long-running process and for a backtest. Only clock, feed and the
 //! store's backend differ.
 
-use std::{cell::Cell, collections::BTreeMap, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use actix::{Addr, Recipient};
 use anyhow::{Result, anyhow};
@@ -19,7 +19,7 @@ use crate::{
     },
     coordinator::{
         actor::{self, Coordinator, Links},
-        announce::Announcer,
+        announce::{Announcer, Progress},
         command_desk::CommandDesk,
         resolver::ConflictResolver,
         timekeeper::Outside,
@@ -56,6 +56,9 @@ use crate::{
         view::{CommitLog, StateView},
     },
 };
+
+/// How far announcing has got is noted this often: so much is said again after a crash.
+const ANNOUNCED_NOTE: Duration = Duration::from_secs(1);
 
 /// What a system is made of.
 pub struct Ingredients {
@@ -239,7 +242,9 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         }
     })?;
     // What is done about the downtime is told like everything else.
-    let announcer = Announcer::start_with(bus.clone(), !volatile);
+    let every = ANNOUNCED_NOTE * outside.seldom.max(1);
+    let progress = (!volatile).then(|| Progress { store: store.clone(), every });
+    let announcer = Announcer::start_with(bus.clone(), progress, &opened.unannounced);
     store.send(Observe(announcer.recipient())).await?;
     let execution = ExecutionActor::new(ExecutionParts {
         settings: Rc::clone(&settings),

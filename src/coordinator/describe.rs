@@ -23,6 +23,9 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::StoreCreated { store, data_kind, .. } => (Info, format!("new store {store} for {data_kind} data")),
         Event::StoreAdopted { store } => (Warning, format!("store {store} adopted: it is the original from now on")),
         Event::Booted { epoch, version, .. } => (Info, format!("boot {epoch}, version {version}")),
+        Event::RecoveryDone { recovered } if !recovered.orphans.is_empty() => {
+            (Warning, format!("open without a symbol or task in the settings: {}", recovered.orphans.join("; ")))
+        }
         Event::CleanStop {} => (Info, "stopped cleanly".to_owned()),
         Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),
         Event::Noted { what, facts } => {

@@ -781,6 +781,16 @@ pub struct Recovered {
     pub planned_legs: u32,
     /// The last stop was clean.
     pub clean: bool,
+    /// Records that were durable and perhaps never told, and are announced again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub announced_again: u32,
+    /// What is open of symbols or tasks that the settings no longer have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<String>,
+}
+
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One vote marked against the price after the configured hours.

@@ -79,6 +79,8 @@ pub const SITES: &[Site] = &[
     durable("token.sync", &["K41", "K42"]),
     durable("token.rename", &["K41", "K42"]),
     durable("token.dir_sync", &["K41", "K42"]),
+    passed("starts.note", &["K41"]),
+    passed("starts.forget", &["K41"]),
     passed("boot.epoch", &["K38"]),
     // Commits on their way to the store.
     passed("commit.boot", &["K41"]),

@@ -108,7 +108,7 @@ impl Coordinator {
         failpoint::effect("commit.plan", "");
         let request = self.links.store.send(Commit(self.batch("coordinator", run_id.to_string(), events)));
         let execution = self.links.execution.clone();
-        self.links.spawn("coordinator: plan", async move {
+        self.links.spawn("coordinator.plan", async move {
             if matches!(request.await, Ok(Ok(_))) && planned {
                 post("execution", &execution, LookAgain);
             }
@@ -127,7 +127,7 @@ impl Coordinator {
         }
         failpoint::effect("commit.record", "");
         let request = self.links.store.send(Commit(self.batch("coordinator", corr.to_owned(), events)));
-        self.links.spawn("coordinator: record", async move { drop(request.await) });
+        self.links.spawn("coordinator.record", async move { drop(request.await) });
     }
 
     /// Hands the notes beside the truth to the store.

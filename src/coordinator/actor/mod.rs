@@ -347,7 +347,7 @@ impl Coordinator {
         let run_id = request.run_id;
         let supply = self.supply(request.key.symbol);
         let work = runs::perform(request, claim, Rc::clone(&self.links), supply, ctx.address());
-        self.running.insert(run_id, self.links.spawn("coordinator: run", work).abort_handle());
+        self.running.insert(run_id, self.links.spawn("coordinator.run", work).abort_handle());
     }
 
     /// Nobody waits for a cancelled run any more, but what it says within a while is counted as late (B7). Agents have

@@ -104,7 +104,7 @@ impl Coordinator {
             Command::RunTask { task, symbol } => self.prepare_run(&operate.key, task, symbol, ctx),
             Command::CloseAll { .. } => {
                 let state = self.view.read();
-                let events = emergency::start_close_all(&state, &operate.key, now);
+                let events = emergency::start_close_all(&state, &self.settings.market.symbol, &operate.key, now);
                 done(events, json!({"positions_to_close": state.positions.len()}))
             }
             Command::EnableTask { task } => self.prepare_switch(task, true),
@@ -423,7 +423,7 @@ impl Handler<Deliver> for Coordinator {
             Box::pin(async { Operated::Unavailable("the command expired on its way; nothing happened".to_owned()) })
         };
         let (desk, correlation, request) = (self.links.answers.clone(), envelope.correlation().clone(), envelope.id());
-        self.links.spawn("coordinator: command", async move {
+        self.links.spawn("coordinator.command", async move {
             let operated = answer.await;
             post("command_desk", &desk, CommandAnswered { correlation, request, operated });
         });

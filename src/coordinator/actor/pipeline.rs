@@ -84,7 +84,7 @@ impl Coordinator {
         let batch = self.batch("coordinator", id.to_string(), events);
         failpoint::effect("commit.decide", "");
         let request = self.links.store.send(Commit(batch));
-        self.links.spawn("coordinator: decision", async move {
+        self.links.spawn("coordinator.decision", async move {
             if !matches!(request.await, Ok(Ok(_))) {
                 return;
             }
@@ -159,7 +159,7 @@ fn defer_legs(links: &Links, view: &StateView, settings: &Settings, legs: &[Trad
     failpoint::effect("commit.defer", "");
     let request = links.store.send(Commit(batch.expecting(Expectation::All(planned))));
     // A refusal is an answer: the leg was faster.
-    links.spawn("coordinator: defer legs", async move { drop(request.await) });
+    links.spawn("coordinator.defer", async move { drop(request.await) });
 }
 
 /// Legs that give way to an entry are due again after the conflict window (the signal wins, the leg is deferred).

@@ -103,7 +103,8 @@ impl Coordinator {
     fn start_emergency(&mut self, latch: Latch, action: EmergencyAction, ctx: &mut Context<Self>) {
         let make = move |actor: &mut Coordinator| {
             let state = actor.view.read();
-            emergency::start(&state, &latch, action, &actor.settings.emergency, actor.clock.now())
+            let symbols = &actor.settings.market.symbol;
+            emergency::start(&state, &latch, action, symbols, &actor.settings.emergency, actor.clock.now())
         };
         self.change_state("emergency".to_owned(), make, ctx);
     }
@@ -159,7 +160,7 @@ impl Coordinator {
         };
         let request = self.links.execution.send(exit);
         let me = ctx.address();
-        self.links.spawn("coordinator: reduce", async move {
+        self.links.spawn("coordinator.reduce", async move {
             let answer = request.await.unwrap_or_else(|_| Err("execution does not answer".to_owned()));
             post("coordinator", &me, Ordered { position: order.position, answer });
         });
