@@ -286,8 +286,14 @@ pub fn k46_another_day(days: i64) -> Outcome {
     Ok(())
 }
 
-/// Decisions so often that slots are met on both sides of a jump within seconds at speed 1.
-const OFTEN: Settings = &[("TRIPLEGAIN__TASKS__TRADING_DECISION__INTERVAL_SECONDS", "5")];
+/// The rebalance check so often that slots are met on both sides of a jump within seconds at speed 1.
+const OFTEN: Settings = &[
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__INTERVAL_SECONDS", "5"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__TIMEOUT_SECONDS", "4"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__SNAPSHOT_TIMEOUT_SECONDS", "1"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__CATCH_UP_SECONDS", "5"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__START_DEADLINE_SECONDS", "5"),
+];
 
 /// K48: a symbol is gone and a task is off: what is open is still there and accounted for, and is listed.
 pub fn k48_another_configuration() -> Outcome {
