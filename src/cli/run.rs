@@ -40,6 +40,7 @@ use crate::{
     runtime::{
         boots,
         clock::wall_now,
+        dead_man::{self, DeadMan},
         failpoint,
         failure::{Exit, Failure},
         placement::{Place, run_live},
@@ -75,6 +76,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         auth::check(&token_file(&loaded.settings)).map_err(wrong_usage)?;
     }
     models::read_keys(&loaded.settings).map_err(wrong_usage)?;
+    let dead_man = dead_man(&loaded.settings).map_err(wrong_usage)?;
     // The port before the store, so that a refused start leaves no boot in the journal; but a store that is in use is
     // the better answer when both are taken by the same process.
     let listener = match enabled.then(|| api::listen(&loaded.settings.api.bind)).transpose() {
@@ -90,7 +92,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
     };
     let start = logical_start(&opened, &loaded.settings)?;
     say_what_was_found(&opened, &data, start, loaded.settings.runtime.speed);
-    run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener))?
+    run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener, dead_man))?
 }
 
 /// Only a person can help; the service manager does not try again.
@@ -271,6 +273,7 @@ async fn live(
     store: Store,
     opened: Opened,
     listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
+    dead_man: Option<DeadMan>,
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
     let outside = outside(&settings, &store, &opened);
@@ -314,9 +317,7 @@ async fn live(
     // Before anybody is told that it is ready: a manager may stop it at once.
     let signals = signals()?;
     let service = Service::from_environment();
-    if let Some(service) = &service {
-        report_to(service, &system).await?;
-    }
+    report_to(service.clone(), dead_man, &system).await?;
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
     end_by_force_if_needed(within)?;
     let stopped = stop_on_signal(signals, within, |signal| async move {
@@ -337,15 +338,37 @@ async fn live(
 /// Everybody is asked at least so often, and must answer within twice that, real time (resilience §6).
 const BEAT: Duration = Duration::from_secs(5);
 
-/// Ready now, alive with every beat of the coordinator that finds everybody answering.
-async fn report_to(service: &Service, system: &System) -> Result<()> {
+/// The switch outside of this machine, when one is configured.
+fn dead_man(settings: &Settings) -> Result<Option<DeadMan>> {
+    let (file, seconds) = (&settings.notify.dead_man_url_file, settings.notify.dead_man_seconds);
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let url = dead_man::read_url(Path::new(file)).map_err(anyhow::Error::msg)?;
+    DeadMan::new(url, Duration::from_secs(u64::from(seconds))).map(Some).map_err(anyhow::Error::msg)
+}
+
+/// Ready now, alive with every beat of the coordinator that finds everybody answering; without anyone to tell, no beat.
+async fn report_to(service: Option<Service>, mut dead_man: Option<DeadMan>, system: &System) -> Result<()> {
+    if service.is_none() && dead_man.is_none() {
+        return Ok(());
+    }
     // A manager with less patience is told more often.
-    let every = service.watchdog.map_or(BEAT, |limit| BEAT.min(limit / 6));
-    service.ready("recovered, every actor runs");
-    let manager = service.clone();
-    let on_beat = Box::new(move |beat: &Beat| match beat.silent.as_slice() {
-        [] => manager.alive(&beat.status),
-        _ => manager.status(&beat.status),
+    let watchdog = service.as_ref().and_then(|service| service.watchdog);
+    let every = watchdog.map_or(BEAT, |limit| BEAT.min(limit / 6));
+    if let Some(service) = &service {
+        service.ready("recovered, every actor runs");
+    }
+    let on_beat = Box::new(move |beat: &Beat| {
+        let alive = beat.silent.is_empty();
+        match &service {
+            Some(manager) if alive => manager.alive(&beat.status),
+            Some(manager) => manager.status(&beat.status),
+            None => {}
+        }
+        if let Some(dead_man) = dead_man.as_mut().filter(|_| alive) {
+            dead_man.alive();
+        }
     });
     let watch = Watch { pulses: system.pulses.clone(), horizon: every * 2, every, on_beat };
     system.coordinator.send(watch).await.context("the coordinator does not answer")

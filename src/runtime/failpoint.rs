@@ -102,6 +102,7 @@ pub const SITES: &[Site] = &[
     passed("venue.answer", &["K21", "K23"]),
     passed("announce", &["K25"]),
     passed("bus.publish", &["K06"]),
+    passed("dead_man.call", &["K40"]),
     passed("api.answer", &["K08", "K32"]),
 ];
 

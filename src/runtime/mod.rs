@@ -4,6 +4,7 @@ pub mod alarm;
 pub mod boots;
 pub mod chaos;
 pub mod clock;
+pub mod dead_man;
 pub mod failpoint;
 pub mod failure;
 pub mod placement;
