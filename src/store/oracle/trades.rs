@@ -156,11 +156,11 @@ impl Trades {
             E::TradeExpired { trade_key, .. } => _ = self.go(record, trade_key, Stage::Expired, found),
             E::TradeCancelled { trade_key, .. } => _ = self.go(record, trade_key, Stage::Cancelled, found),
             E::TradeManual { trade_key, .. } => _ = self.go(record, trade_key, Stage::Manual, found),
-            E::TradeResolved { trade_key, .. } => {
-                if self.seen.get(trade_key).is_none_or(|seen| seen.stage != Stage::Manual) {
-                    let what = format!("trade {} is resolved, but is not left to the operator", trade_key.short());
-                    found.add(Check::Ranks, what);
-                }
+            E::TradeResolved { trade_key, .. }
+                if self.seen.get(trade_key).is_none_or(|seen| seen.stage != Stage::Manual) =>
+            {
+                let what = format!("trade {} is resolved, but is not left to the operator", trade_key.short());
+                found.add(Check::Ranks, what);
             }
             E::TradeUnknown { trade_key, .. } => _ = self.go(record, trade_key, Stage::Unknown, found),
             E::TradeNotExecuted { trade_key, retry_at, .. } => {
