@@ -6,6 +6,7 @@ use actix::Addr;
 use anyhow::{Result, anyhow, bail};
 
 use crate::{
+    coordinator::watch::MODELS,
     llm::actor::{
         keys::{self, Key},
         router::Router,
@@ -66,7 +67,7 @@ pub(super) fn read_keys(settings: &Settings) -> Result<BTreeMap<String, Option<K
 ///
 /// # Errors
 /// Keys that are missing or readable by others, all at once; a recording that cannot be read; no TLS.
-pub(super) fn start(around: Around, on_incident: fn(&Incident)) -> Result<Option<Running>> {
+pub(super) fn start(around: Around, on_incident: impl FnMut(&Incident) + 'static) -> Result<Option<Running>> {
     let settings = around.settings;
     if settings.chains.is_empty() {
         return Ok(None);
@@ -90,7 +91,7 @@ pub(super) fn start(around: Around, on_incident: fn(&Incident)) -> Result<Option
     };
     let shared = Shared::new(parts).map_err(|text| anyhow!(text))?;
     let lives = Rc::clone(&shared);
-    let router = supervise("models", policy, move || Router::new(Rc::clone(&lives)), on_incident);
+    let router = supervise(MODELS, policy, move || Router::new(Rc::clone(&lives)), on_incident);
     Ok(Some((router, shared)))
 }
 

@@ -147,6 +147,14 @@ pub(super) const KEYS: &[Key] = &[
         "values of the Host header that are answered",
     )
     .note("follows api.bind unless set"),
+    text(
+        "notify.dead_man_url_file",
+        "path",
+        Form::Any,
+        "file with the address called while all is alive; empty = none",
+    )
+    .note("mode 0600; https or http"),
+    int("notify.dead_man_seconds", "s", to(10.0, 3600.0), "between two calls of it"),
     one_of("log.level", &["error", "warn", "info", "debug", "trace"], "how much is logged"),
     one_of("log.format", &["text", "json"], "how log lines look"),
     text("log.dir", "path", Form::Any, "folder of log files; empty = standard error only"),

@@ -36,7 +36,7 @@ use crate::{
         },
     },
     model::{Candle, Clock, Symbol, Timeframe, Ts},
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, post::post, task},
 };
 
 /// Largest frame taken, bytes; a snapshot of candles is about 150 kB.
@@ -79,9 +79,9 @@ pub struct Parts {
 
 /// Starts the link on this thread. It never ends by itself: after a panic it begins again.
 pub fn start(parts: Parts) -> JoinHandle<()> {
-    actix_rt::spawn(async move {
+    task::owned(async move {
         loop {
-            let ended = actix_rt::spawn(Link::new(parts.clone()).run()).await;
+            let ended = task::owned(Link::new(parts.clone()).run()).await;
             parts.view.change(|view| view.connected = false);
             tracing::error!("the link to the venue ended ({ended:?}); it is begun again");
             tokio::time::sleep(AFTER_PANIC).await;
@@ -113,6 +113,8 @@ enum Heard {
     Lost(String),
     Nothing,
     Answer(Answer),
+    /// Who fetches missing candles panicked.
+    NoFetcher,
 }
 
 impl Link {
@@ -135,7 +137,7 @@ impl Link {
         if let Err(error) = &client {
             tracing::error!("no REST client: {error}; missing candles are not fetched");
         }
-        let fetcher = client.ok().map(|client| actix_rt::spawn(fetch::serve(client, parts.frame, questions, sender)));
+        let fetcher = client.ok().map(|client| task::owned(fetch::serve(client, parts.frame, questions, sender)));
         Link {
             session,
             backfill: Backfill::new(parts.frame),
@@ -167,6 +169,8 @@ impl Link {
                     self.session.lost(why, now, chance)
                 }
                 Heard::Nothing => Vec::new(),
+                // Everything begins again, the fetcher too.
+                Heard::NoFetcher => return,
                 Heard::Answer(answer) => {
                     self.answered(answer, now);
                     Vec::new()
@@ -195,7 +199,9 @@ impl Link {
         };
         let answer = async {
             match self.answers.recv().await {
-                Some(answer) => answer,
+                Some(answer) => Heard::Answer(answer),
+                // The fetcher never ends by itself.
+                None if self.fetcher.is_some() => Heard::NoFetcher,
                 None => pending().await,
             }
         };
@@ -215,7 +221,7 @@ impl Link {
                     Err(error) => Heard::Lost(format!("connecting failed: {error}")),
                 }
             }
-            answer = answer => Heard::Answer(answer),
+            answer = answer => answer,
         }
     }
 
@@ -237,7 +243,7 @@ impl Link {
             match action {
                 Action::Connect => {
                     let url = self.parts.ws_url.clone();
-                    self.connecting = Some(actix_rt::spawn(connect(url)));
+                    self.connecting = Some(task::owned(connect(url)));
                 }
                 Action::Send(text) => {
                     let Some(socket) = &mut self.socket else { continue };
