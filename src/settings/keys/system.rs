@@ -18,7 +18,7 @@ pub(super) const KEYS: &[Key] = &[
     int("scheduler.retry.cap_seconds", "s", to(1.0, 3600.0), "longest retry delay (B4)"),
     int("scheduler.wait.max_seconds", "s", to(0.0, 3600.0), "longest wait for a dependency (B5)"),
     num("scheduler.wait.interval_ratio", "ratio", to(0.0, 1.0), "the same as a part of the interval (B5)"),
-    flag("tasks.<task>.enabled", "whether the task runs").note("sentiment_analysis: false, no provider exists"),
+    flag("tasks.<task>.enabled", "whether the task runs").note("sentiment_analysis needs agents.sentiment_analysis"),
     key(
         "tasks.<task>.symbols",
         "–",
