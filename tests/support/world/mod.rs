@@ -195,6 +195,7 @@ impl Setup {
                 venue: Some(Box::new(venue)),
                 remote: None,
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
+                market: None,
             };
             let records = Rc::new(RefCell::new(Vec::new()));
             let owner = Owner(Rc::clone(&records)).start();
