@@ -285,8 +285,8 @@ impl Life<'_> {
             seldom: self.plan.seldom(),
         };
         let state = store.state();
-        let known = (state, &opened);
-        let (market, feed) = self.history.borrow_mut().begin(self.plan, &settings, known, place.clock.now())?;
+        let (of, now) = ((state.meta.seed, state.meta.created_at), place.clock.now());
+        let (market, feed) = self.history.borrow_mut().begin(self.plan, &settings, of, opened.gap_from, now)?;
         let feed: Box<dyn Feed> = if self.plan.faults.has(Fault::Feed) {
             Box::new(FaultyFeed::new(feed, self.plan.stream("feed", self.number)))
         } else {
