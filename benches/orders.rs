@@ -14,7 +14,7 @@ use triplegain::{
         work::{self, Desk, Next, Ticks},
     },
     model::*,
-    risk::{AccountMode, RiskRules, RulesInput, board::PriceBoard},
+    risk::{RiskRules, board::PriceBoard},
     settings::{EntryOrderType, Settings},
     store::{
         Batch, OpenInfo, Store,
@@ -45,22 +45,8 @@ impl Desktop {
     fn new() -> Desktop {
         let mut settings = Settings::defaults();
         settings.execution.entry_order_type = EntryOrderType::Market;
-        let rules = RiskRules::new(RulesInput {
-            risk: &settings.risk,
-            regimes: &settings.regimes,
-            strictness: &settings.strictness,
-            emergency: &settings.emergency,
-            symbols: &settings.market.symbol,
-            taker_fee_pct: settings.execution.paper.taker_fee_pct,
-            price_max_age_seconds: settings.market.price_max_age_seconds,
-            mode: AccountMode::Spot,
-        });
-        let venue = PaperVenue {
-            execution: settings.execution.clone(),
-            rules: settings.market.symbol.clone(),
-            feed: "bench".into(),
-            price_max_age_ms: i64::from(settings.market.price_max_age_seconds) * 1_000,
-        };
+        let rules = RiskRules::of(&settings);
+        let venue = PaperVenue::new(&settings, "bench".into());
         let now = Ts::from_secs(1_600_000_000);
         let info = OpenInfo {
             seed: 7,

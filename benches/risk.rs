@@ -6,7 +6,7 @@ use std::{hint::black_box, time::Instant};
 
 use triplegain::{
     model::*,
-    risk::{AccountMode, PriceBook, RiskRequest, RiskRules, RiskView, RulesInput, check, view::Held},
+    risk::{PriceBook, RiskRequest, RiskRules, RiskView, check, view::Held},
     settings::Settings,
 };
 
@@ -15,17 +15,7 @@ const SAMPLES: usize = 100_000;
 const EACH: u32 = 10;
 
 fn rules(settings: &Settings) -> RiskRules {
-    RiskRules::new(RulesInput {
-        risk: &settings.risk,
-        regimes: &settings.regimes,
-        strictness: &settings.strictness,
-        emergency: &settings.emergency,
-        symbols: &settings.market.symbol,
-        taker_fee_pct: settings.execution.paper.taker_fee_pct,
-        price_max_age_seconds: settings.market.price_max_age_seconds,
-        mode: AccountMode::Spot,
-    })
-    .unwrap()
+    RiskRules::of(settings).unwrap()
 }
 
 fn request(symbol: Symbol, now: Ts) -> RiskRequest {

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use triplegain::{
     coordinator::degradation::Tracker,
     model::{DegradationLevel, Ts},
-    providers::breaker::{Breaker, BreakerLimits, BreakerState, Outcome},
+    providers::breaker::{Breaker, BreakerState, Outcome},
     settings::{DegradationSettings, Settings},
 };
 
@@ -301,7 +301,7 @@ const SECONDS: i64 = 86_400;
 
 /// Share of calls let through in a day at one call per second.
 fn let_through(percent: u32, seed: u64) -> f64 {
-    let (mut breaker, limits) = (Breaker::default(), BreakerLimits::default());
+    let (mut breaker, limits) = (Breaker::default(), Settings::defaults().breaker);
     let mut draws = ChaCha8Rng::seed_from_u64(seed);
     let mut passed = 0;
     for second in 0..SECONDS {

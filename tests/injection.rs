@@ -78,7 +78,7 @@ fn snapshot() -> Snapshot {
     let last = Candle { open_time, open: 100.0, high: 100.0, low: 100.0, close: 100.0, volume: 1.0 };
     let indicators = Indicators { rsi14: Some(50.0), ..Indicators::default() };
     let mut frames: [Option<Arc<FrameView>>; 6] = Default::default();
-    let view = FrameView { frame: Timeframe::H1, last, closed_candles: 300, indicators };
+    let view = FrameView { frame: Timeframe::H1, last, closed_candles: 300, indicators, tail: Vec::new() };
     frames[Timeframe::H1.index()] = Some(Arc::new(view));
     Snapshot::new(SnapshotParts {
         symbol: symbol("BTC/USDT"),
@@ -142,6 +142,7 @@ fn prompt(news: &[String]) -> Prompt {
         path: "model".into(),
         degraded: false,
         warnings: Vec::new(),
+        models: Vec::new(),
     };
     let mood = SentimentOutput {
         head,

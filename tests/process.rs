@@ -4,7 +4,7 @@
 
 mod process_support;
 
-use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
+use std::{collections::BTreeSet, net::TcpListener, path::Path};
 
 use process_support::*;
 use serde_json::Value;
@@ -26,18 +26,6 @@ fn instant(value: &Value) -> Ts {
 
 fn fills(store: &Path) -> usize {
     of_kind(&records(store), "TradeFill").len()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            drop(fs::copy(entry.path(), target))
-        }
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod process_support;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
 use process_support::*;
 use serde_json::Value;
@@ -17,18 +17,6 @@ const SLOW: [&str; 2] = ["--speed", "1"];
 
 fn instant(value: &Value) -> Ts {
     Ts::parse(value.as_str().unwrap()).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            drop(fs::copy(entry.path(), target))
-        }
-    }
 }
 
 #[test]

@@ -88,3 +88,32 @@ fn providers_chains_and_budget_that_cannot_work_are_refused_with_what_to_do() {
         assert!(wanted.iter().all(|part| problems.contains(part)), "{wanted:?} in\n{problems}\nfor\n{text}");
     }
 }
+
+/// One voter beside the six by rules.
+fn with_voter(voter: &str) -> String {
+    let voters = format!("[[agents.trading_decision.voters]]\nname = \"v\"\n{voter}\nenabled = true\n");
+    format!("{}{voters}", with_provider("key_env = \"K\""))
+}
+
+#[test]
+fn a_voter_is_a_strategy_or_a_chain_that_exists() {
+    let voters = |voter: &str| good(&with_voter(voter)).settings.agents.trading_decision.voters;
+    let model = &voters("kind = \"model\"\nchain = \"main\"")[0];
+    assert_eq!((model.chain.as_deref(), model.strategy), (Some("main"), None));
+    assert!(voters("strategy = \"supertrend\"")[0].strategy.is_some(), "rules without a word");
+    let rows: [(&str, &[&str]); 6] = [
+        ("kind = \"model\"\nchain = \"mian\"", &["voters[0].chain", "unknown chain `mian`", "did you mean `main`?"]),
+        ("kind = \"model\"", &["needs `agents.trading_decision.voters[0].chain`"]),
+        ("kind = \"model\"\nchain = \"main\"\nstrategy = \"supertrend\"", &["voters[0].strategy", "has no strategy"]),
+        ("chain = \"main\"\nstrategy = \"supertrend\"", &["voters[0].chain", "kind = \"model\""]),
+        ("kind = \"rules\"", &["needs `agents.trading_decision.voters[0].strategy`"]),
+        ("kind = \"modle\"\nchain = \"main\"", &["voters[0].kind", "did you mean `model`?"]),
+    ];
+    for (voter, wanted) in rows {
+        let problems = bad(&with_voter(voter)).to_string();
+        assert!(wanted.iter().all(|part| problems.contains(part)), "{wanted:?} in\n{problems}\nfor\n{voter}");
+    }
+    let none =
+        bad("[[agents.trading_decision.voters]]\nname = \"v\"\nkind = \"model\"\nchain = \"x\"\nenabled = true\n");
+    assert!(none.to_string().contains("no chain is configured"), "{none}");
+}

@@ -285,3 +285,20 @@ fn a_damaged_place_in_a_checkpoint_is_no_damage_of_the_journal() {
     assert_eq!(opened.halt, None);
     assert!(opened.warnings.iter().any(|warning| warning.contains("is skipped")), "{:?}", opened.warnings);
 }
+
+#[test]
+fn an_unreadable_embedded_store_is_told_apart_from_a_wrong_journal() {
+    let data = tempfile::tempdir().unwrap();
+    drop(open(data.path()).unwrap());
+    assert!(triplegain::store::verify::check(data.path()).is_sound());
+    fs::remove_dir_all(data.path().join("state")).unwrap();
+    fs::write(data.path().join("state"), b"a file").unwrap();
+    let report = triplegain::store::verify::check(data.path());
+    assert!(!report.is_sound() && report.is_rebuilt_by_a_start(), "{}", report.text());
+    let last = data.path().join("journal/00000000000000000001.jsonl");
+    let mut bytes = fs::read(&last).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&last, bytes).unwrap();
+    let report = triplegain::store::verify::check(data.path());
+    assert!(!report.is_rebuilt_by_a_start(), "{}", report.text());
+}

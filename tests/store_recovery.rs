@@ -284,23 +284,6 @@ fn a141_a_damaged_embedded_store_is_rebuilt_to_the_same_state() {
 }
 
 #[test]
-fn an_unreadable_embedded_store_is_told_apart_from_a_wrong_journal() {
-    let data = tempfile::tempdir().unwrap();
-    drop(open(data.path()).unwrap());
-    assert!(verify::check(data.path()).is_sound());
-    fs::remove_dir_all(data.path().join("state")).unwrap();
-    fs::write(data.path().join("state"), b"a file").unwrap();
-    let report = verify::check(data.path());
-    assert!(!report.is_sound() && report.is_rebuilt_by_a_start(), "{}", report.text());
-    let last = segments(data.path()).pop().unwrap();
-    let mut bytes = fs::read(&last).unwrap();
-    bytes[40] ^= 1;
-    fs::write(&last, bytes).unwrap();
-    let report = verify::check(data.path());
-    assert!(!report.is_rebuilt_by_a_start(), "{}", report.text());
-}
-
-#[test]
 fn an_embedded_store_behind_the_journal_is_brought_up() {
     let data = tempfile::tempdir().unwrap();
     let (mut store, _) = open(data.path()).unwrap();

@@ -10,6 +10,8 @@ mod decisions;
 mod emergencies;
 #[path = "world/invariants.rs"]
 mod invariants;
+#[path = "world/models.rs"]
+mod models;
 #[path = "world/orders.rs"]
 mod orders;
 #[path = "world/plans.rs"]

@@ -74,6 +74,7 @@ impl RunContext {
             path: Cow::Borrowed("rules"),
             degraded: self.degraded,
             warnings: Vec::new(),
+            models: Vec::new(),
         }
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn quiet() -> Indicators {
 pub(crate) fn view(frame: Timeframe, close: f64, indicators: Indicators) -> Arc<FrameView> {
     let open_time = NOW.floor_to(frame.ms()).plus_ms(-frame.ms());
     let last = Candle { open_time, open: close, high: close, low: close, close, volume: 1.0 };
-    Arc::new(FrameView { frame, last, closed_candles: 300, indicators })
+    Arc::new(FrameView { frame, last, closed_candles: 300, indicators, tail: Vec::new() })
 }
 
 pub(crate) fn parts(symbol: Symbol, price: Price, close: f64, indicators: Indicators) -> SnapshotParts {
@@ -98,11 +98,12 @@ pub(crate) fn snapshot(symbol: Symbol, indicators: Indicators) -> Snapshot {
 }
 
 pub(crate) fn ta_settings() -> TaSettings {
-    TaSettings { fallback_confidence: Score(2500), rsi_long: 60.0, rsi_short: 40.0 }
+    TaSettings { chain: String::new(), fallback_confidence: Score(2500), rsi_long: 60.0, rsi_short: 40.0 }
 }
 
 pub(crate) fn regime_detection_settings() -> RegimeDetectionSettings {
     RegimeDetectionSettings {
+        chain: String::new(),
         fallback_confidence: Score(4000),
         change_confidence: Score(7000),
         change_count: 2,
@@ -142,7 +143,13 @@ pub(crate) fn boost() -> BoostSettings {
 
 pub(crate) fn decision_settings() -> TradingDecisionSettings {
     use Strategy::*;
-    let voter = |name: &str, strategy| VoterSettings { name: name.to_owned(), strategy, enabled: true };
+    let voter = |name: &str, strategy| VoterSettings {
+        name: name.to_owned(),
+        kind: VoterKind::Rules,
+        strategy: Some(strategy),
+        chain: None,
+        enabled: true,
+    };
     TradingDecisionSettings {
         poll_timeout_seconds: 30,
         quorum: 0,

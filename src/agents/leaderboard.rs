@@ -2,13 +2,16 @@
 //!
 //! Never changes a tally: marks are events, the state folds them.
 
+use std::collections::BTreeMap;
+
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
 use super::vote::half_even;
 use crate::{
     model::{
-        Action, DecisionId, Price, Score, Ts, VoteMark,
-        state::{Leaderboard, PendingVotes, VoterTally},
+        Action, DecisionId, Money, Price, Score, Ts, VoteMark,
+        state::{Leaderboard, ModelTally, PendingVotes, VoterTally},
         time,
     },
     settings::LeaderboardSettings,
@@ -74,8 +77,35 @@ fn relative_change(before: Price, price: Price) -> Option<Decimal> {
     (change.abs() < Decimal::from(i64::from(u32::MAX))).then_some(change)
 }
 
+/// What asking the models of a voter took and cost.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ModelCosts {
+    /// Questions asked, the failed ones included.
+    pub calls: u64,
+    /// All of them, USD.
+    pub cost_usd: Money,
+    /// Of all of them, milliseconds of logical time.
+    pub mean_latency_ms: i64,
+    /// Of the newest [`crate::model::state::LATENCIES_KEPT`], milliseconds of logical time.
+    pub p50_latency_ms: i64,
+}
+
+impl ModelCosts {
+    /// From a voter's tally; none before the first question.
+    pub fn of(tally: &ModelTally) -> Option<ModelCosts> {
+        let mut newest = tally.latencies_ms.clone();
+        newest.sort_unstable();
+        Some(ModelCosts {
+            calls: tally.calls,
+            cost_usd: tally.cost_usd,
+            mean_latency_ms: tally.latency_ms_sum.checked_div(i64::try_from(tally.calls).ok()?)?,
+            p50_latency_ms: *newest.get(newest.len().checked_sub(1)? / 2)?,
+        })
+    }
+}
+
 /// One line of the board.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct BoardRow {
     /// Whose.
     pub voter: String,
@@ -85,6 +115,12 @@ pub struct BoardRow {
     pub abstentions: u64,
     /// Failures, late and incoherent answers included.
     pub failures: u64,
+    /// Failures by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures_by_kind: BTreeMap<String, u64>,
+    /// Present for a voter that is a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<ModelCosts>,
     /// Marked votes.
     pub marked: u64,
     /// Marked and right.
@@ -102,7 +138,7 @@ pub struct BoardRow {
 }
 
 /// How often votes of one confidence decile were right.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CalibrationRow {
     /// Lower bound of the decile, 0.0..=0.9.
     pub from: Score,
@@ -134,6 +170,8 @@ fn row(voter: &str, tally: &VoterTally) -> BoardRow {
         votes: tally.votes,
         abstentions: tally.abstentions,
         failures: tally.failures,
+        failures_by_kind: tally.failures_by_kind.clone(),
+        models: tally.models.as_ref().and_then(ModelCosts::of),
         marked: tally.marked,
         correct: tally.correct,
         unmarked: tally.unmarked,
@@ -248,6 +286,25 @@ mod tests {
         let empty = &rows[3];
         assert_eq!((empty.share_correct, empty.mean_signed_return_bp, empty.mean_confidence), (None, None, None));
         assert!(empty.calibration.is_empty());
+    }
+
+    #[test]
+    fn the_board_shows_what_a_model_failed_at_took_and_cost() {
+        let mut tally = VoterTally::default();
+        let mut models = ModelTally::default();
+        for latency in [40, 10, 30, 20] {
+            models.calls += 1;
+            models.latency_ms_sum += latency;
+            models.latencies_ms.push(latency);
+        }
+        models.cost_usd = dec!(0.25);
+        tally.failures_by_kind.insert("timeout".to_owned(), 2);
+        tally.models = Some(models);
+        let row = row("m", &tally);
+        let costs = row.models.expect("it asked");
+        assert_eq!((costs.calls, costs.mean_latency_ms, costs.p50_latency_ms), (4, 25, 20));
+        assert_eq!((costs.cost_usd, row.failures_by_kind["timeout"]), (dec!(0.25), 2));
+        assert_eq!(ModelCosts::of(&ModelTally::default()), None);
     }
 
     #[test]

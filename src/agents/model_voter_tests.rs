@@ -70,9 +70,9 @@ fn a072_a_silent_and_a_late_model_are_late_and_the_others_decide() {
     ctx.now = ctx.started_at.plus_ms(30_000);
     let late = ctx.started_at.plus_ms(30_001);
     let models = [
-        Reply { voter: "hung".into(), ballot: None },
-        Reply { voter: "slow".into(), ballot: Some((ballot(&said(BUY), &ground()), late)) },
-        Reply { voter: "good".into(), ballot: Some((ballot(&said(BUY), &ground()), ctx.now)) },
+        Reply { voter: "hung".into(), ballot: None, call: None },
+        Reply { voter: "slow".into(), ballot: Some((ballot(&said(BUY), &ground()), late)), call: None },
+        Reply { voter: "good".into(), ballot: Some((ballot(&said(BUY), &ground()), ctx.now)), call: None },
     ];
     let signal = decided(&ctx, &models).output().unwrap();
     assert_eq!((signal.voters_asked, signal.voters_valid), (9, 7));
@@ -114,7 +114,7 @@ fn half_of_the_models_replies_fail_and_every_count_adds_up() {
                 healthy += 1;
                 said(BUY)
             };
-            Reply { voter: name.into(), ballot: Some((ballot(&reply, &ground()), NOW)) }
+            Reply { voter: name.into(), ballot: Some((ballot(&reply, &ground()), NOW)), call: None }
         });
         let signal = decided(&context(btc()), &models).output().unwrap();
         assert_eq!((signal.voters_asked, signal.voters_valid), (8, 6 + healthy), "seed {seed}");

@@ -64,6 +64,7 @@ impl Poll {
         let named = |(voter, ballot): (Arc<str>, Option<Ballot>)| NamedBallot {
             voter,
             ballot: ballot.unwrap_or_else(|| Ballot::Failed(LATE.to_owned())),
+            model: None,
         };
         self.ballots.into_iter().map(named).collect()
     }

@@ -24,6 +24,8 @@ use crate::{
 pub const PLAN_ACTIVE: &str = "plan_active";
 /// Reason of no plan: the last one was completed too recently.
 pub const MIN_INTERVAL: &str = "min_interval";
+/// Reason of no plan: a model advised to wait; the next slot asks again.
+pub const DEFERRED: &str = "deferred";
 /// Reason of no plan: close enough to the targets.
 pub const WITHIN_THRESHOLD: &str = "within_threshold";
 /// Reason of no plan: nothing is owned.

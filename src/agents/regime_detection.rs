@@ -3,8 +3,11 @@
 //! The memory is the previous accepted output, which carries it whole; a fresh agent therefore loses nothing (A084).
 //! Never sets sizes, stops or leverage: those follow from the regime through the settings.
 
+use std::borrow::Cow;
+
 use rust_decimal::prelude::ToPrimitive;
 
+use super::answers::regime::Detected;
 use super::contract::{Answer, Refusal, RunContext, known, usable};
 use crate::{
     model::{FailClass, Indicators, Regime, RegimeOutput, Score, Snapshot, TaskName, Ts, Volatility, VolumeProfile},
@@ -22,7 +25,28 @@ pub fn detect(
     previous: Option<&RegimeOutput>,
     settings: &RegimeDetectionSettings,
 ) -> Answer<RegimeOutput> {
-    output(ctx, snapshot, previous, settings).into()
+    output(ctx, snapshot, previous, settings, None).into()
+}
+
+/// As [`detect`], with what a model said in place of the rules' detection; `by` is its name. It goes through the same
+/// memory, and needs the same indicators.
+pub fn detect_as(
+    ctx: &RunContext,
+    snapshot: &Snapshot,
+    previous: Option<&RegimeOutput>,
+    settings: &RegimeDetectionSettings,
+    said: Detected,
+    by: String,
+) -> Answer<RegimeOutput> {
+    let Detected { regime, confidence, reasoning } = said;
+    let said = Detection { regime, confidence, why: reasoning.into() };
+    let found = output(ctx, snapshot, previous, settings, Some(said));
+    found
+        .map(|mut output| {
+            output.head.path = by.into();
+            output
+        })
+        .into()
 }
 
 fn output(
@@ -30,6 +54,7 @@ fn output(
     snapshot: &Snapshot,
     previous: Option<&RegimeOutput>,
     settings: &RegimeDetectionSettings,
+    said: Option<Detection>,
 ) -> Result<RegimeOutput, Refusal> {
     if let Some(other) = previous.map(|p| p.head.symbol).filter(|symbol| *symbol != ctx.symbol) {
         let message = format!("the regime memory of {other} was handed to {}", ctx.symbol);
@@ -39,7 +64,8 @@ fn output(
     let indicators = &view.indicators;
     let atr_pct = known(indicators.atr14)? / price.to_f64().unwrap_or(view.last.close) * 100.0;
     let adx = known(indicators.adx14)?;
-    let detection = classify(indicators, atr_pct, settings)?;
+    let rules = classify(indicators, atr_pct, settings)?;
+    let detection = said.unwrap_or(rules);
 
     let memory = Memory::of(previous);
     let (memory, confidence) = if ctx.degraded {
@@ -78,7 +104,7 @@ fn output(
 struct Detection {
     regime: Regime,
     confidence: Score,
-    why: &'static str,
+    why: Cow<'static, str>,
 }
 
 /// The table of domain §4.2; the first rule that matches wins.
@@ -88,7 +114,9 @@ fn classify(indicators: &Indicators, atr_pct: f64, settings: &RegimeDetectionSet
     let atr_ratio =
         indicators.atr14_mean50_before.filter(|mean| *mean > 0.0).map(|mean| atr / mean).filter(|r| r.is_finite());
     let ratio_fired = atr_ratio.filter(|ratio| *ratio > settings.atr_ratio);
-    let detection = |regime, confidence, why| Ok(Detection { regime, confidence: Score::from_f64(confidence), why });
+    let detection = |regime, confidence, why: &'static str| {
+        Ok(Detection { regime, confidence: Score::from_f64(confidence), why: why.into() })
+    };
 
     if ratio_fired.is_some() || atr_pct >= settings.atr_extreme_pct {
         let confidence = ratio_fired.map_or(0.75, |ratio| 0.70 + 0.25 * (ratio - settings.atr_ratio).min(1.0));

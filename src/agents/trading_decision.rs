@@ -14,9 +14,9 @@ use super::{
 use crate::{
     model::{
         Ballot, FailClass, NamedBallot, Position, PositionSide, Regime, RegimeOutput, SentimentOutput, Signal,
-        Snapshot, SymbolRules, TaOutput, TaskName, VoteClass,
+        Snapshot, SymbolRules, TaOutput, TaskName, Ts, VoteClass,
     },
-    settings::{RegimeSettings, StopSettings, TradingDecisionSettings, VoterSettings},
+    settings::{RegimeSettings, StopSettings, Strategy, TradingDecisionSettings, VoterKind},
 };
 
 /// What every voter is shown: accepted, fresh outputs of the same symbol, and the own position in it.
@@ -63,11 +63,20 @@ pub fn decide_with(
     rules: &DecisionRules,
     models: &[Reply],
 ) -> Answer<Signal> {
-    signal(ctx, inputs, rules, models).into()
+    let answered = models.iter().filter_map(|reply| Some(reply.ballot.as_ref()?.1));
+    let now = answered.fold(ctx.now, Ts::max);
+    signal(ctx, now, inputs, rules, models).into()
 }
 
+/// Whether the inputs are fit to be voted on; if not, [`decide`] says why, and no model needs to be asked.
+pub fn is_ready(ctx: &RunContext, inputs: &DecisionInputs) -> bool {
+    usable(ctx, inputs.snapshot).is_ok() && same_symbol(ctx, inputs).is_ok()
+}
+
+/// `ctx.now` is when the rules voters answered, `now` when the last of all did.
 fn signal(
     ctx: &RunContext,
+    now: Ts,
     inputs: &DecisionInputs,
     rules: &DecisionRules,
     models: &[Reply],
@@ -79,7 +88,8 @@ fn signal(
         let message = format!("there are no parameters for the regime {regime}; set regimes.{regime}");
         return Err(Refusal::failed(FailClass::Configuration, message));
     };
-    let enabled: Vec<&VoterSettings> = rules.decision.voters.iter().filter(|voter| voter.enabled).collect();
+    let enabled = rules.decision.voters.iter().filter(|voter| voter.enabled && voter.kind == VoterKind::Rules);
+    let enabled: Vec<(&str, Strategy)> = enabled.filter_map(|v| Some((v.name.as_str(), v.strategy?))).collect();
     if enabled.is_empty() && models.is_empty() {
         let message = "no voter is enabled; set agents.trading_decision.voters";
         return Err(Refusal::failed(FailClass::Configuration, message));
@@ -95,23 +105,32 @@ fn signal(
         settings: &rules.decision.rules,
     };
     let timeout_ms = i64::from(rules.decision.poll_timeout_seconds) * 1_000;
-    let names = enabled.iter().map(|voter| Arc::from(voter.name.as_str()));
+    let names = enabled.iter().map(|(name, _)| Arc::from(*name));
     let names = names.chain(models.iter().map(|reply| Arc::clone(&reply.voter)));
     let mut poll = Poll::open(names, ctx.started_at, timeout_ms);
-    for voter in &enabled {
-        poll.record(&voter.name, voters::ask(voter.strategy, &shown), ctx.now);
+    for (name, strategy) in &enabled {
+        poll.record(name, voters::ask(*strategy, &shown), ctx.now);
     }
     for reply in models {
         if let Some((ballot, at)) = &reply.ballot {
             poll.record(&reply.voter, ballot.clone(), *at);
         }
     }
-    let ballots = poll.close();
+    let mut ballots = poll.close();
+    for reply in models {
+        if let Some(named) = ballots.iter_mut().find(|named| named.voter == reply.voter) {
+            named.model.clone_from(&reply.call);
+        }
+    }
     let Some(outcome) = vote::decide(&ballots, rules.decision.quorum, &rules.decision.boost) else {
         return Err(Refusal::Abstain(no_votes(&ballots).into()));
     };
     Ok(Signal {
-        head: ctx.head(TaskName::TradingDecision, outcome.confidence, reasoning(&outcome, &ballots, inputs.position)),
+        head: RunContext { now, ..ctx.clone() }.head(
+            TaskName::TradingDecision,
+            outcome.confidence,
+            reasoning(&outcome, &ballots, inputs.position),
+        ),
         action: outcome.action,
         levels: outcome.levels,
         position_size_pct: outcome.position_size_pct,

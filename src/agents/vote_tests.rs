@@ -27,7 +27,11 @@ fn vote(action: Action, confidence: f64) -> Ballot {
 }
 
 fn named(ballots: Vec<Ballot>) -> Vec<NamedBallot> {
-    ballots.into_iter().enumerate().map(|(i, ballot)| NamedBallot { voter: format!("v{i}").into(), ballot }).collect()
+    ballots
+        .into_iter()
+        .enumerate()
+        .map(|(i, ballot)| NamedBallot { voter: format!("v{i}").into(), ballot, model: None })
+        .collect()
 }
 
 /// `B`uy, `S`ell, `H`old at 0.60, `A`bstain, `F`ailed.
@@ -122,7 +126,7 @@ fn a074_an_incoherent_vote_fails(#[case] action: Action, #[case] stop: Decimal, 
     let ballot = checked(Ballot::Vote(vote));
     assert_eq!(ballot, Ballot::Failed(INCOHERENT.to_owned()));
     let mut all = ballots("BBBBB");
-    all.push(NamedBallot { voter: "bad".into(), ballot });
+    all.push(NamedBallot { voter: "bad".into(), ballot, model: None });
     assert_eq!(decide(&all, 0, &boost()).unwrap().valid, 5, "not counted valid");
 }
 

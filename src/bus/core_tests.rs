@@ -35,6 +35,7 @@ fn head(agent: TaskName) -> OutputHead {
         path: "rules".into(),
         degraded: false,
         warnings: Vec::new(),
+        models: Vec::new(),
     }
 }
 

@@ -1,29 +1,39 @@
 //! `doctor`: one look at everything a run depends on. It changes nothing, says what is wrong and what to do, and exits 0
 //! or 1.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Result;
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Global, load};
 use crate::{
     coordinator::clock::MAX_OFFSET_MS,
+    llm::{
+        actor::{http::Http, keys},
+        doctor::{self, Listed, Seen, Severity},
+    },
     market::feed::kraken::{
         actor::{fetch::RestClient, link::connect},
         wire::{self, Frame},
     },
     model::Symbol,
     runtime::failure::Exit,
-    settings::{MarketSource, Settings},
+    settings::{CassetteMode, MarketSource, Settings},
     store::{files, identity, lock::StoreLock, verify},
 };
 
 /// The feed must answer within.
 const FEED_PATIENCE: Duration = Duration::from_secs(10);
+/// A provider of models must answer within.
+const MODELS_PATIENCE: Duration = Duration::from_secs(10);
 const MIB: u64 = 1 << 20;
 
 /// How a check ended.
@@ -73,7 +83,7 @@ pub type Check = fn(&Settings) -> Vec<Finding>;
 
 /// Every area, in the order they are shown. Another one is a line here.
 pub fn checks() -> Vec<Check> {
-    vec![folder, journal, feed]
+    vec![folder, journal, feed, models]
 }
 
 /// Looks at everything.
@@ -208,6 +218,51 @@ fn feed(settings: &Settings) -> Vec<Finding> {
             found
         }),
     }
+}
+
+/// The providers of models: their keys, and one request each for the list of models.
+fn models(settings: &Settings) -> Vec<Finding> {
+    let asked = settings.cassette.mode != CassetteMode::Replay;
+    let keys = settings.providers.iter().map(|(name, provider)| {
+        (name.clone(), provider, keys::read(name, provider, &|variable| std::env::var(variable).ok()))
+    });
+    let look = async {
+        let http = Http::new();
+        let mut seen = BTreeMap::new();
+        for (name, provider, key) in keys.filter(|_| asked) {
+            let (key, listed) = match (key, &http) {
+                (Err(why), _) => (Err(why), None),
+                (Ok(_), Err(why)) => (Ok(()), Some(Err(why.clone()))),
+                (Ok(key), Ok(http)) => {
+                    let url = format!("{}/models", provider.endpoint().trim_end_matches('/'));
+                    let reply = timeout(MODELS_PATIENCE, http.get(&url, provider.kind, key.as_ref())).await;
+                    let listed = match reply {
+                        Err(_) => Err("no answer within 10 s".to_owned()),
+                        Ok(Err(broken)) => Err(broken.why.detail),
+                        Ok(Ok(raw)) => Ok(Listed::read(raw.status, &raw.body)),
+                    };
+                    (Ok(()), Some(listed))
+                }
+            };
+            seen.insert(name, Seen { key, listed });
+        }
+        doctor::check(settings, &seen)
+    };
+    let found = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(look),
+        Err(error) => {
+            let advice = "look at the limits of this system";
+            return vec![Finding::bad("models", format!("no runtime: {error}"), advice)];
+        }
+    };
+    let told = found.into_iter().map(|one| match one.severity {
+        Severity::Fine => Finding::good("models", one.text),
+        Severity::Warning => Finding::note("models", one.text),
+        Severity::Problem => {
+            Finding::bad("models", one.text, "correct [providers] or its key; a chain goes on with its other models")
+        }
+    });
+    told.collect()
 }
 
 async fn clock(settings: &Settings) -> Vec<Finding> {

@@ -274,3 +274,64 @@ fn parse_instant(text: &str) -> Result<Ts, String> {
 
 #[cfg(test)]
 mod restart_tests;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn document(path: &str) -> String {
+        std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    }
+
+    /// `pause`, `journal verify`: everything that does something.
+    fn leaves(command: &clap::Command, before: &str, found: &mut BTreeSet<String>) {
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let name = format!("{before}{}", inner.get_name());
+            if inner.has_subcommands() {
+                leaves(inner, &format!("{name} "), found);
+            } else {
+                found.insert(name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_row_in_the_operations_document_and_every_row_its_command() {
+        let mut known = BTreeSet::new();
+        leaves(&Cli::command(), "", &mut known);
+        let text = document("docs/operations.md");
+        let table = text.split("\n## ").find(|section| section.starts_with("Commands\n")).unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        // Arguments are capitals.
+        let name =
+            |row: &str| row.split(' ').take_while(|word| *word != word.to_uppercase()).collect::<Vec<_>>().join(" ");
+        let told: BTreeSet<String> = rows.map(|(row, _)| name(row)).collect();
+        assert_eq!(told, known);
+    }
+
+    #[test]
+    fn every_command_line_of_the_readme_is_understood() {
+        let (mut fenced, mut seen) = (false, 0);
+        for line in document("README.md").lines() {
+            fenced ^= line.starts_with("```");
+            let line = line.strip_prefix("$ ").unwrap_or(line);
+            if !fenced || !line.starts_with("triplegain ") {
+                continue;
+            }
+            seen += 1;
+            // Quotes only ever hold one word with spaces.
+            let words = line.split('"').enumerate().flat_map(|(place, part)| match place % 2 {
+                0 => part.split_whitespace().collect::<Vec<_>>(),
+                _ => vec![part],
+            });
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("README.md: `{line}`: {error}");
+            }
+        }
+        assert!(seen > 5, "{seen} command lines");
+    }
+}

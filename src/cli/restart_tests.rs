@@ -121,12 +121,7 @@ fn trade(store: &mut Store, settings: &Settings) -> TradeKey {
         let submitting = settle::submitting(&trade, now);
         let intent::Insertion::New(made) = intent::insert(store.state(), trade) else { panic!("the key is used") };
         commit(store, now, vec![*made, submitting]);
-        let mut venue = PaperVenue {
-            execution: settings.execution.clone(),
-            rules: settings.market.symbol.clone(),
-            feed: "scripted".into(),
-            price_max_age_ms: 60_000,
-        };
+        let mut venue = PaperVenue::new(settings, "scripted".into());
         let now = now.plus_ms(100);
         let tick = PriceTick { symbol: btc(), price: dec!(40_000), at: now, price_id: 1, range: None };
         let answer = venue.execute(&store.state().trades[&key], Some(&tick), now);

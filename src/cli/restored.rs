@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     coordinator::{
-        notes::{self, KeptRow},
+        notes::{self, KeptPast, KeptRow},
         opinions::{Opinions, StoredOpinion},
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         states,
@@ -20,8 +20,14 @@ use crate::{
 /// What is kept beside the truth.
 pub(super) struct Aux {
     pub(super) opinions: Opinions,
-    pub(super) rows: Vec<KeptRow>,
-    pub(super) markers: Vec<InFlightMarker>,
+    pub(super) scheduler: SchedulerRows,
+}
+
+/// What is kept beside the truth for the scheduler.
+pub(super) struct SchedulerRows {
+    rows: Vec<KeptRow>,
+    markers: Vec<InFlightMarker>,
+    pasts: Vec<KeptPast>,
 }
 
 impl Aux {
@@ -40,7 +46,8 @@ impl Aux {
         rows.retain(|row| {
             row.last_success.is_none_or(|at| at <= now) && row.latest.is_none_or(|output| output.1 <= now)
         });
-        Ok(Aux { opinions, rows, markers: readable(store, notes::MARKERS)? })
+        let (markers, pasts) = (readable(store, notes::MARKERS)?, readable(store, notes::PASTS)?);
+        Ok(Aux { opinions, scheduler: SchedulerRows { rows, markers, pasts } })
     }
 }
 
@@ -49,15 +56,13 @@ fn readable<T: serde::de::DeserializeOwned>(store: &Store, tree: &str) -> Result
 }
 
 /// The scheduler as it was, with interrupted runs judged and recorded in one event.
-#[expect(clippy::too_many_arguments, reason = "one call, every argument a different thing")]
 pub(super) async fn restore(
     settings: &Settings,
     config_hash: &str,
     view: &StateView,
     store: &Addr<StoreActor>,
     opened: &Opened,
-    rows: Vec<KeptRow>,
-    markers: Vec<InFlightMarker>,
+    kept: SchedulerRows,
     clock: &impl Clock,
 ) -> Result<(Scheduler, Vec<Effect>, Recovered)> {
     let now = clock.now();
@@ -78,8 +83,9 @@ pub(super) async fn restore(
         let mut scheduler = Scheduler::new(&setup, now).context("the tasks do not fit together")?;
         let gates = Gates { state: state.coordinator.state, level: Default::default() };
         let mut restored = Restored::from_view(&state.coordinator, gates);
-        restored.keys.extend(rows.into_iter().map(Into::into));
-        restored.markers.extend(markers.into_iter().filter(|marker| marker.run_id.epoch < state.meta.epoch));
+        restored.keys.extend(kept.rows.into_iter().map(Into::into));
+        restored.pasts.extend(kept.pasts.into_iter().map(|row| (row.key, row.past)));
+        restored.markers.extend(kept.markers.into_iter().filter(|marker| marker.run_id.epoch < state.meta.epoch));
         let mut effects = Vec::new();
         let runs = scheduler.restore(now, restored, &mut effects);
         let recovered = found(&state, opened, runs.len() as u32);

@@ -30,14 +30,14 @@ use crate::{
         restart::Gap,
         venue::Venue,
     },
-    llm::actor::router::Router,
+    llm::actor::{AskModel, Models, router::Router},
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
     model::{Clock, PriceTick, Recovered, TaskName},
     risk::{
-        AccountMode, RiskRules, RulesInput,
+        RiskRules,
         actor::{Mark, Parts as RiskParts, RiskActor},
         board::{PriceBoard, Prices},
     },
@@ -92,6 +92,8 @@ pub struct Seams {
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
     /// A market of these settings that has taken the older part of the history already; the feed goes on after it.
     pub market: Option<Market>,
+    /// Who answers questions to models instead of the router.
+    pub models: Option<Recipient<AskModel>>,
 }
 
 /// The running actors.
@@ -200,16 +202,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let board = PriceBoard::new(settings.account_currency);
     let prices = board.reader();
     let policy = Policy::from_settings(&settings.supervisor);
-    let rules = RiskRules::new(RulesInput {
-        risk: &settings.risk,
-        regimes: &settings.regimes,
-        strictness: &settings.strictness,
-        emergency: &settings.emergency,
-        symbols: &settings.market.symbol,
-        taker_fee_pct: settings.execution.paper.taker_fee_pct,
-        price_max_age_seconds: settings.market.price_max_age_seconds,
-        mode: AccountMode::Spot,
-    });
+    let rules = RiskRules::of(&settings);
     let rules = Rc::new(rules.map_err(|text| anyhow!(text))?);
     let risk_parts = RiskParts {
         rules: Rc::clone(&rules),
@@ -266,6 +259,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let models = models::start(around, |incident| report(incident, |_| ()))?;
 
     let agent_settings = Rc::clone(&settings);
+    let router = seams.models.or_else(|| models.as_ref().map(|(router, _)| router.clone().recipient()));
+    let asked = router.map_or_else(Models::default, |router| Models::through(router, clock.clone()));
     let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
@@ -277,10 +272,11 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
             let gone = gone.clone();
+            let asked = asked.clone();
             let agent = supervise(
                 $name,
                 policy,
-                move || $type::new(Rc::clone(&settings)),
+                move || $type::new(Rc::clone(&settings), asked.clone()),
                 move |incident: &Incident| {
                     report(incident, |_| ());
                     if let (Next::GaveUp, Some(task)) = (incident.next, TaskName::parse(incident.actor)) {
@@ -301,23 +297,10 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         move |incident: &Incident| report(incident, on_fatal),
     );
     pulses.push(pulse!("command_desk", desk));
-    let told_gone = gone.clone();
-    let sentiment = supervise(
-        "sentiment_analysis",
-        policy,
-        || SentimentAnalysis,
-        move |incident: &Incident| {
-            report(incident, |_| ());
-            if incident.next == Next::GaveUp {
-                let _ = told_gone.send(AgentGone { task: TaskName::SentimentAnalysis });
-            }
-        },
-    );
-    pulses.push(pulse!("sentiment_analysis", sentiment));
     let links = Links {
         technical: agent!(TechnicalAnalysis, "technical_analysis"),
         regime: agent!(RegimeDetection, "regime_detection"),
-        sentiment: sentiment.recipient(),
+        sentiment: agent!(SentimentAnalysis, "sentiment_analysis"),
         trading: agent!(TradingDecision, "trading_decision"),
         portfolio: agent!(PortfolioRebalance, "portfolio_rebalance"),
         resolver: agent!(ConflictResolver, "conflict_resolver"),
@@ -336,7 +319,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     };
 
     let (scheduler, effects, recovered) =
-        restore(&settings, &config_hash, &view, &store, &opened, aux.rows, aux.markers, &clock).await?;
+        restore(&settings, &config_hash, &view, &store, &opened, aux.scheduler, &clock).await?;
     // The recovered account is judged before the first decision: a loss of the downtime trips its breaker now, and the
     // coordinator's first look starts the emergency.
     links.risk.send(Mark { tick: None }).await?;

@@ -152,7 +152,22 @@ pub struct EntryOrder {
 
 /// The event of an ended decision.
 pub fn ended(decision: DecisionId, end: DecisionEnd) -> Event {
-    Event::DecisionEnded { decision, end }
+    Event::DecisionEnded { decision, end, reason: None }
+}
+
+/// Ends an entry a model thought about while the market went on: further than `limit_pct` from the price the signal was
+/// made at, its entry, stop and target speak of another market. Without a price nothing is known to have moved; risk
+/// refuses then.
+pub fn moved(decision: DecisionId, at_signal: Price, newest: Option<Price>, limit_pct: Decimal) -> Option<Event> {
+    let newest = newest.filter(|_| at_signal > Price::ZERO)?;
+    let moved_pct =
+        (newest - at_signal).checked_div(at_signal)?.checked_mul(Decimal::ONE_HUNDRED)?.round_dp(4).normalize();
+    let reason = format!("price_moved: {at_signal} -> {newest} is {moved_pct} %, limit {limit_pct} %");
+    (moved_pct.abs() > limit_pct).then(|| Event::DecisionEnded {
+        decision,
+        end: DecisionEnd::Expired,
+        reason: Some(reason),
+    })
 }
 
 pub(super) fn stop_here(decision: DecisionId, mut events: Vec<Event>, end: DecisionEnd) -> Progress {

@@ -254,6 +254,21 @@ fn a_signal_older_than_its_limit_expires_at_the_intent() {
 }
 
 #[test]
+fn an_entry_whose_price_moved_further_than_its_limit_ends_with_the_numbers() {
+    let judged = |newest: Option<&str>| moved(DecisionId::default(), dec("100"), newest.map(dec), dec("0.5"));
+    for still in [None, Some("100"), Some("100.5"), Some("99.5")] {
+        assert_eq!(judged(still), None, "{still:?}");
+    }
+    for (newest, part) in [("100.51", "0.51 %"), ("99.49", "-0.51 %")] {
+        let Some(Event::DecisionEnded { end: DecisionEnd::Expired, reason: Some(reason), .. }) = judged(Some(newest))
+        else {
+            panic!("{newest} is too far")
+        };
+        assert!(reason.starts_with("price_moved: 100 -> ") && reason.contains(part), "{reason}");
+    }
+}
+
+#[test]
 fn a102_nothing_moves_without_a_fresh_price() {
     let mut desk = desk(Action::CloseLong, "0.70", Regime::TrendingBull);
     desk.positions = vec![position(1, "BTC/USDT", "0.5", "50")];
@@ -320,7 +335,14 @@ fn risk_override_is_judged_on_a_dry_run() {
 }
 
 fn resolved(action: ResolutionAction, modifications: Option<Modifications>) -> Resolution {
-    Resolution { action, by: "double".into(), errors: vec![], confidence: Some(score("0.9")), modifications }
+    Resolution {
+        action,
+        by: "double".into(),
+        errors: vec![],
+        confidence: Some(score("0.9")),
+        modifications,
+        model: None,
+    }
 }
 
 #[test]

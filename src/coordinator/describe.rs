@@ -112,7 +112,7 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
             let notes: Vec<String> = notes.iter().map(|note| format!(", {} {}", note.code, note.detail)).collect();
             (Info, format!("{decision}: risk approves {:.2} USD{}", notional_usd, notes.concat()))
         }
-        Event::DecisionEnded { decision, end } => match end {
+        Event::DecisionEnded { decision, end, reason } => match end {
             DecisionEnd::Hold => return None,
             DecisionEnd::Traded(key) => (Info, format!("{decision}: trade {}", key.short())),
             DecisionEnd::Refused(refusal) => {
@@ -124,7 +124,8 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
             | DecisionEnd::Waited(why)
             | DecisionEnd::Aborted(why) => (Info, format!("{decision}: {} ({why})", end.name())),
             DecisionEnd::BelowMinimum | DecisionEnd::Expired | DecisionEnd::Interrupted => {
-                (Info, format!("{decision}: {}", end.name()))
+                let why = reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                (Info, format!("{decision}: {}{why}", end.name()))
             }
         },
         Event::TradeIntent { trade } => {

@@ -22,6 +22,7 @@ pub fn head(agent: TaskName, symbol: &str, confidence: &str, age_s: i64) -> Outp
         path: "rules".into(),
         degraded: false,
         warnings: vec![],
+        models: Vec::new(),
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! It never decides what a run is; the scheduler reports the end of slots and asks whether a run may begin.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     model::{Ts, state::QuarantineEntry, time::DAY_MS, time::MINUTE_MS},
     settings::sections::QuarantineSettings,
@@ -9,6 +11,7 @@ use crate::{
 
 /// Length of the outcome ring.
 const RING: u32 = 20;
+const RING_MASK: u32 = (1 << RING) - 1;
 /// Successes in a row that reset the time out to its base.
 const CALM_SUCCESSES: u8 = 2;
 
@@ -68,6 +71,14 @@ pub enum QuarantineChange {
 /// Everything remembered of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quarantine {
+    past: Past,
+    out: Option<Out>,
+}
+
+/// What went wrong with a key so far; kept beside the truth, so that a restart is no amnesty. Whether the key is out is
+/// the journal's to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
     /// Newest outcome in bit 0; a set bit is a failed slot.
     ring: u32,
     consecutive: u32,
@@ -75,7 +86,6 @@ pub struct Quarantine {
     calm: u8,
     /// Length of the newest time out; 0 = base.
     length_ms: i64,
-    out: Option<Out>,
     /// Starts within the last 24 h, oldest first.
     starts: Vec<Ts>,
 }
@@ -87,10 +97,18 @@ struct Out {
 }
 
 impl Quarantine {
-    /// A key restored from the state. The doubling is not part of the state: it begins again at the base.
-    pub fn restored(entry: &QuarantineEntry, now: Ts) -> Self {
-        let starts = vec![now; entry.count as usize];
-        Quarantine { out: Some(Out { until: entry.until, count: entry.count }), starts, ..Quarantine::default() }
+    /// A key as it was: `entry` is what the journal says, `past` what was kept beside it, which may be a second older.
+    pub fn restored(entry: Option<&QuarantineEntry>, mut past: Past, now: Ts) -> Self {
+        past.starts.retain(|start| (0..DAY_MS).contains(&now.since_ms(*start)));
+        let out = entry.map(|entry| Out { until: entry.until, count: entry.count });
+        let missing = out.map_or(0, |out| (out.count as usize).saturating_sub(past.starts.len()));
+        past.starts.extend(std::iter::repeat_n(now, missing));
+        Quarantine { past, out }
+    }
+
+    /// What is kept over a restart.
+    pub fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Whether a run may begin at `now`.
@@ -109,38 +127,38 @@ impl Quarantine {
 
     /// Failed slots in a row.
     pub fn consecutive_failures(&self) -> u32 {
-        self.consecutive
+        self.past.consecutive
     }
 
     /// A slot ended well (success or abstention).
     pub fn succeeded(&mut self) -> Option<QuarantineChange> {
-        self.ring <<= 1;
-        self.consecutive = 0;
-        if self.length_ms != 0 {
-            self.calm = self.calm.saturating_add(1);
-            if self.calm >= CALM_SUCCESSES {
-                self.length_ms = 0;
+        self.past.ring = (self.past.ring << 1) & RING_MASK;
+        self.past.consecutive = 0;
+        if self.past.length_ms != 0 {
+            self.past.calm = self.past.calm.saturating_add(1);
+            if self.past.calm >= CALM_SUCCESSES {
+                self.past.length_ms = 0;
             }
         }
         self.out.take().map(|_| {
             // Old failures have been paid for: without this the ring would send the key out again at once.
-            self.ring = 0;
+            self.past.ring = 0;
             QuarantineChange::Ended
         })
     }
 
     /// A slot failed for good (after its retries).
     pub fn failed(&mut self, now: Ts, rules: &QuarantineRules) -> Option<QuarantineChange> {
-        self.ring = (self.ring << 1) | 1;
-        self.consecutive = self.consecutive.saturating_add(1);
-        self.calm = 0;
+        self.past.ring = ((self.past.ring << 1) | 1) & RING_MASK;
+        self.past.consecutive = self.past.consecutive.saturating_add(1);
+        self.past.calm = 0;
         if let Some(out) = self.out {
             // A failed probe prolongs the same quarantine; it is no new one of the day.
             return Some(self.prolong(now, out, rules));
         }
-        let failures = (self.ring & ((1 << RING) - 1)).count_ones();
-        if self.consecutive >= rules.consecutive {
-            return Some(self.begin(now, rules, format!("{} slots failed in a row", self.consecutive)));
+        let failures = self.past.ring.count_ones();
+        if self.past.consecutive >= rules.consecutive {
+            return Some(self.begin(now, rules, format!("{} slots failed in a row", self.past.consecutive)));
         }
         (failures >= rules.of_ring)
             .then(|| self.begin(now, rules, format!("{failures} of the last {RING} slots failed")))
@@ -164,11 +182,11 @@ impl Quarantine {
     }
 
     fn begin(&mut self, now: Ts, rules: &QuarantineRules, reason: String) -> QuarantineChange {
-        self.starts.retain(|start| now.since_ms(*start) < DAY_MS);
-        self.starts.push(now);
-        let count = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
-        self.length_ms = self.next_length(rules);
-        let until = (count < rules.sticky_after).then(|| now.plus_ms(self.length_ms));
+        self.past.starts.retain(|start| now.since_ms(*start) < DAY_MS);
+        self.past.starts.push(now);
+        let count = u32::try_from(self.past.starts.len()).unwrap_or(u32::MAX);
+        self.past.length_ms = self.next_length(rules);
+        let until = (count < rules.sticky_after).then(|| now.plus_ms(self.past.length_ms));
         self.out = Some(Out { until, count });
         QuarantineChange::Out { until, reason, count }
     }
@@ -177,15 +195,19 @@ impl Quarantine {
         if out.until.is_none() {
             return QuarantineChange::Out { until: None, reason: "failed while out".into(), count: out.count };
         }
-        self.length_ms = if self.length_ms == 0 { rules.base_ms } else { self.length_ms };
-        self.length_ms = self.next_length(rules);
-        let until = Some(now.plus_ms(self.length_ms));
+        self.past.length_ms = if self.past.length_ms == 0 { rules.base_ms } else { self.past.length_ms };
+        self.past.length_ms = self.next_length(rules);
+        let until = Some(now.plus_ms(self.past.length_ms));
         self.out = Some(Out { until, ..out });
         QuarantineChange::Out { until, reason: "the probe run failed".into(), count: out.count }
     }
 
     fn next_length(&self, rules: &QuarantineRules) -> i64 {
-        if self.length_ms == 0 { rules.base_ms } else { (self.length_ms * 2).min(rules.max_ms.max(rules.base_ms)) }
+        if self.past.length_ms == 0 {
+            rules.base_ms
+        } else {
+            (self.past.length_ms * 2).min(rules.max_ms.max(rules.base_ms))
+        }
     }
 }
 
@@ -266,5 +288,39 @@ mod tests {
         assert_eq!(q.release(), Some(QuarantineChange::Ended));
         assert_eq!(q.release(), None);
         assert_eq!(q.admission(Ts(0)), Admission::Free);
+    }
+
+    /// Two keys with the same history, one of them restarted after every slot.
+    #[test]
+    fn a_restart_is_no_amnesty() {
+        let mut whole = Quarantine::default();
+        let mut restarted = Quarantine::default();
+        let slots = "FFFFF.f.f.fSSFFFF.FsFFFFFSFFFFF..";
+        for (minute, slot) in (0_i64..).zip(slots.chars()) {
+            for q in [&mut whole, &mut restarted] {
+                match slot {
+                    'F' | 'f' => drop(q.failed(Ts(minute * 3 * MINUTE_MS), &rules())),
+                    'S' | 's' => drop(q.succeeded()),
+                    _ => {}
+                }
+            }
+            let now = Ts(minute * 3 * MINUTE_MS);
+            let entry =
+                restarted.out.map(|out| QuarantineEntry { until: out.until, reason: String::new(), count: out.count });
+            let kept = serde_json::to_string(restarted.past()).unwrap();
+            restarted = Quarantine::restored(entry.as_ref(), serde_json::from_str(&kept).unwrap(), now);
+            assert_eq!(restarted, whole, "after slot {minute} of {slots}");
+        }
+        assert!(whole.is_out());
+    }
+
+    #[test]
+    fn without_what_was_kept_the_journal_alone_counts() {
+        let entry = QuarantineEntry { until: Some(Ts(9 * MINUTE_MS)), reason: String::new(), count: 2 };
+        let mut q = Quarantine::restored(Some(&entry), Past::default(), Ts(8 * MINUTE_MS));
+        assert_eq!(q.admission(Ts(8 * MINUTE_MS)), Admission::Out);
+        assert_eq!(fail(&mut q, 9), Some((Some(19), 2)), "a failed probe doubles the base");
+        let of_the_future = Past { starts: vec![Ts(90 * MINUTE_MS)], ..Past::default() };
+        assert_eq!(Quarantine::restored(None, of_the_future, Ts(0)), Quarantine::default());
     }
 }

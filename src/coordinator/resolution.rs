@@ -1,14 +1,17 @@
 //! What to do about conflicts: the configured fallback, and the bounds of what a resolver may change (domain §10).
 //!
-//! This release has no resolver model; its answer is a value here, so that its bounds hold before one exists. A
-//! resolution can only lower risk: a bolder answer is cut back, an unclear one becomes a more cautious action.
+//! A resolution can only lower risk: a bolder answer is cut back, an unclear one becomes a more cautious action.
 
 use crate::{
     model::{
-        Conflict, Decimal, Levels, Modifications, Money, Price, Resolution, ResolutionAction, Score, Side, SymbolRules,
+        Conflict, Decimal, Levels, ModelCall, Modifications, Money, Price, Resolution, ResolutionAction, Score, Side,
+        SymbolRules,
     },
     settings::ConflictSettings,
 };
+
+/// Who settled a conflict that no model settled.
+pub const FALLBACK: &str = "fallback";
 
 /// The fallback actions of all conflicts; the most cautious wins (abort > wait > modify > proceed).
 ///
@@ -19,7 +22,7 @@ pub fn fallback(conflicts: &[Conflict], settings: &ConflictSettings, errors: Vec
         Some(action) => *action,
     };
     let action = conflicts.iter().map(of).max().unwrap_or(ResolutionAction::Proceed);
-    Resolution { action, by: "fallback".to_owned(), errors, confidence: None, modifications: None }
+    Resolution { action, by: FALLBACK.to_owned(), errors, confidence: None, modifications: None, model: None }
 }
 
 /// A resolver's parsed answer.
@@ -33,6 +36,10 @@ pub struct ResolverAnswer {
     pub confidence: Score,
     /// Required for modify, forbidden otherwise.
     pub modifications: Option<Modifications>,
+    /// Errors of those asked before, in order.
+    pub errors: Vec<String>,
+    /// How the models were asked.
+    pub call: Option<Box<ModelCall>>,
 }
 
 /// Bounds an answer: below the minimum confidence → wait; a size reduction of 100 % → abort; leverage never above
@@ -70,7 +77,14 @@ pub fn bounded(answer: ResolverAnswer, leverage_cap: u32, settings: &ConflictSet
     if action != ResolutionAction::Modify {
         modifications = None;
     }
-    Ok(Resolution { action, by: answer.by, errors: Vec::new(), confidence: Some(answer.confidence), modifications })
+    Ok(Resolution {
+        action,
+        by: answer.by,
+        errors: answer.errors,
+        confidence: Some(answer.confidence),
+        modifications,
+        model: answer.call,
+    })
 }
 
 fn clamp_entry(move_pct: Score, settings: &ConflictSettings) -> Score {
@@ -147,7 +161,14 @@ mod tests {
     }
 
     fn answer(action: ResolutionAction, confidence: &str, modifications: Option<Modifications>) -> ResolverAnswer {
-        ResolverAnswer { by: "model".into(), action, confidence: score(confidence), modifications }
+        ResolverAnswer {
+            by: "model".into(),
+            action,
+            confidence: score(confidence),
+            modifications,
+            errors: vec![],
+            call: None,
+        }
     }
 
     fn levels() -> Levels {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agents::leaderboard::BoardRow;
 use crate::llm::actor::ProviderStatus;
 use crate::model::{Money, Price, Qty, Recovered, Symbol, TaskName, Ts};
 
@@ -60,6 +61,9 @@ pub struct Status {
     /// Every provider of models; absent when no chain is configured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ProviderStatus>,
+    /// The leaderboard of the voters, best first; empty before the first decision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voters: Vec<BoardRow>,
     /// Totals since the store was created.
     pub totals: BTreeMap<String, u64>,
 }

@@ -384,7 +384,7 @@ impl ExecutionActor {
                 Placed::Ended(other.clone())
             }
         };
-        events.push(Event::DecisionEnded { decision, end });
+        events.push(Event::DecisionEnded { decision, end, reason: None });
         Ok((Work { events, corr: decision.to_string(), cause: "decision".into() }, placed))
     }
 
@@ -414,7 +414,7 @@ impl ExecutionActor {
             intent::Insertion::Conflict(alert) => events.push(*alert),
         }
         if let Some(decision) = decision {
-            events.push(Event::DecisionEnded { decision, end: DecisionEnd::Traded(key) });
+            events.push(Event::DecisionEnded { decision, end: DecisionEnd::Traded(key), reason: None });
         }
         let corr = decision.map_or_else(|| exit.position.to_string(), |decision| decision.to_string());
         Ok((Work { events, corr, cause: exit.position.to_string() }, key))

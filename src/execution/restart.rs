@@ -2,7 +2,8 @@
 //! `restart_fill_policy` before anything else. It decides nothing about prices; [`super::gap`] does.
 //!
 //! Nothing is remembered here that a crash could lose: the instant the gap began at is kept by the store until all of
-//! it is worked off, and what was committed meanwhile is in the state.
+//! it is worked off, and what was committed meanwhile is in the state, with how far the replay has got
+//! ([`Event::GapReplayed`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,7 +15,7 @@ use super::{
     work::{self, Desk, Work},
 };
 use crate::{
-    model::{CoordinatorState, Event, PositionId, PriceTick, State, Symbol, TradeState, Ts},
+    model::{CoordinatorState, Event, PriceDone, PriceTick, State, Symbol, TradeState, Ts},
     settings::RestartFillPolicy,
 };
 
@@ -26,14 +27,12 @@ pub struct Gap {
     /// Prices of symbols that are not planned yet, oldest first.
     candles: BTreeMap<Symbol, Vec<PriceTick>>,
     steps: VecDeque<GapStep>,
-    /// Positions made by resting orders at the candle being replayed.
-    filled: Vec<PositionId>,
 }
 
 impl Gap {
     /// Nothing to do: a new store, or time that stood still.
     pub fn none() -> Gap {
-        Gap { from: Ts(i64::MAX), over: true, candles: BTreeMap::new(), steps: VecDeque::new(), filled: Vec::new() }
+        Gap { from: Ts(i64::MAX), over: true, candles: BTreeMap::new(), steps: VecDeque::new() }
     }
 
     /// A gap that began at `from`; only symbols with open positions or resting orders in `state` are of interest.
@@ -129,13 +128,23 @@ impl Gap {
                 Ok(Some(work))
             }
             GapStep::Replay { tick, evidence } => {
-                let then = Desk { now: tick.at, ..*desk };
-                let work = work::at_price(state, &tick, &mut self.filled, venue, &then)?;
-                if work.is_none() {
+                let (symbol, at) = (tick.symbol, tick.at);
+                let mut done = match state.meta.replayed.get(&symbol) {
+                    // A later candle changed something before the crash: what a stop moved to then proves nothing now.
+                    Some(replayed) if at < replayed.at => {
+                        self.steps.pop_front();
+                        return Ok(None);
+                    }
+                    Some(replayed) if at == replayed.at => replayed.done.clone(),
+                    _ => PriceDone::default(),
+                };
+                let then = Desk { now: at, ..*desk };
+                let Some(mut work) = work::at_price(state, &tick, &mut done, venue, &then)? else {
                     self.steps.pop_front();
-                    self.filled.clear();
-                }
-                Ok(work.map(|work| with_evidence(work, &evidence)))
+                    return Ok(None);
+                };
+                work.events.push(Event::GapReplayed { symbol, at, done });
+                Ok(Some(with_evidence(work, &evidence)))
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{super::testkit::*, *};
 use crate::{
-    model::{DegradationLevel, Trailing},
+    model::{DegradationLevel, ExitCause, PositionId, Trailing},
     risk::board::PriceBoard,
     settings::Settings,
 };
@@ -38,10 +38,21 @@ fn down(policy: RestartFillPolicy) -> (Book, crate::model::TradeKey, Settings, V
 
 /// Works the gap off as the actor does; the committed events, batch by batch.
 fn work_off(book: &mut Book, settings: &Settings, gap: &mut Gap, newest: Option<PriceTick>) -> Vec<Vec<Event>> {
+    work_off_until(book, settings, gap, newest, 10)
+}
+
+/// As [`work_off`], killed after `limit` batches.
+fn work_off_until(
+    book: &mut Book,
+    settings: &Settings,
+    gap: &mut Gap,
+    newest: Option<PriceTick>,
+    limit: usize,
+) -> Vec<Vec<Event>> {
     let board = PriceBoard::new("USDT".parse().unwrap());
     newest.into_iter().for_each(|tick| board.set(tick));
     let (prices, rules) = (board.reader(), risk_rules());
-    let mut batches = Vec::new();
+    let mut batches: Vec<Vec<Event>> = Vec::new();
     loop {
         let board = prices.read();
         let level = DegradationLevel::Normal;
@@ -49,7 +60,9 @@ fn work_off(book: &mut Book, settings: &Settings, gap: &mut Gap, newest: Option<
         let Some(work) = gap.next(&book.state, &mut venue(&settings.execution), &desk).unwrap() else { return batches };
         book.commit(work.events.clone());
         batches.push(work.events);
-        assert!(batches.len() < 10, "{batches:?}");
+        if batches.len() == limit {
+            return batches;
+        }
     }
 }
 
@@ -132,4 +145,74 @@ fn a190_no_candle_after_the_stored_instant_is_no_gap() {
         assert!(gap.is_over());
         assert_eq!(book.trade_state(resting), TradeState::Acked);
     }
+}
+
+/// Works `candles` off with a kill after every batch: each start replays the same gap from the store alone.
+fn killed_after_every_batch(book: &mut Book, settings: &Settings, candles: &[PriceTick]) -> Vec<Vec<Event>> {
+    let mut batches = Vec::new();
+    loop {
+        let mut gap = gap_of(book, candles);
+        let made = work_off_until(book, settings, &mut gap, candles.last().copied(), 1);
+        if made.is_empty() {
+            assert!(gap.is_over());
+            return batches;
+        }
+        batches.extend(made);
+        assert!(batches.len() < 10, "{batches:?}");
+    }
+}
+
+/// A long from 40 000 with a stop at 39 000 that trails 1.5 % behind from 40 400 on.
+fn trailing() -> (Book, Settings) {
+    let (mut book, resting, mut settings, _) = down(RestartFillPolicy::Replay);
+    book.commit(vec![Event::TradeCancelled { trade_key: resting, reason: "not of interest".into() }]);
+    settings.execution.trailing.enabled = true;
+    (book, settings)
+}
+
+#[test]
+fn a_crash_inside_a_replayed_gap_judges_no_early_candle_by_the_moved_stop() {
+    let candles = [
+        candle(btc(), [dec!(40_000), dec!(40_000), dec!(39_500), dec!(40_000)], minute(2)),
+        candle(btc(), [dec!(40_000), dec!(41_000), dec!(40_000), dec!(41_000)], minute(3)),
+        candle(btc(), [dec!(42_000), dec!(42_000), dec!(42_000), dec!(42_000)], minute(4)),
+        candle(btc(), [dec!(42_000), dec!(42_100), dec!(41_900), dec!(42_000)], minute(5)),
+    ];
+    let (mut whole, settings) = trailing();
+    let mut gap = gap_of(&whole, &candles);
+    work_off(&mut whole, &settings, &mut gap, candles.last().copied());
+    let (mut killed, _) = trailing();
+    let batches = killed_after_every_batch(&mut killed, &settings, &candles);
+    assert!(fills(&batches).is_empty(), "39 500 was before the stop moved to 41 370: {batches:?}");
+    assert_eq!(killed.state, whole.state);
+    let [held] = killed.state.positions.values().collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(held.stop, Some(dec!(41_370)));
+}
+
+#[test]
+fn a_crash_between_a_replayed_fill_and_the_stop_of_its_candle_loses_no_stop() {
+    let lives = |killed: bool| {
+        let (_, _, settings, mut candles) = down(RestartFillPolicy::Replay);
+        let mut book = Book { execution: settings.execution.clone(), ..Book::usdt(dec!(10_000)) };
+        let order = intent::EntryOrder { stop: Some(dec!(38_900)), ..book.entry_order(btc(), dec!(390), dec!(39_000)) };
+        let resting = book.submit(&order);
+        book.now = book.now.plus_ms(100);
+        book.venue(resting, &tick(btc(), dec!(40_000), book.now));
+        book.now = minute(5).plus_ms(10_000);
+        candles.truncate(3);
+        let batches = if killed {
+            killed_after_every_batch(&mut book, &settings, &candles)
+        } else {
+            let mut gap = gap_of(&book, &candles);
+            work_off(&mut book, &settings, &mut gap, candles.last().copied())
+        };
+        let closed = |event: &Event| match event {
+            Event::PositionClosed { closed } => Some((closed.exit, closed.cause)),
+            _ => None,
+        };
+        (batches.iter().flatten().filter_map(closed).collect::<Vec<_>>(), book.state)
+    };
+    let (stops, state) = lives(false);
+    assert_eq!(stops, [(dec!(38_900), ExitCause::Stop)], "filled at 39 000, stopped on the way to 38 500");
+    assert_eq!(lives(true), (stops, state));
 }

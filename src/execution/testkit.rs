@@ -12,7 +12,7 @@ use crate::{
         DecisionId, Event, Price, PriceRange, PriceTick, Record, RunId, Side, State, Symbol, SymbolRules, TimeInForce,
         Trade, TradeKey, TradeState, Ts,
     },
-    risk::{AccountMode, RiskRules, RulesInput},
+    risk::RiskRules,
     settings::*,
 };
 
@@ -45,6 +45,7 @@ pub(crate) fn execution() -> ExecutionSettings {
         time_in_force: TimeInForce::Gtc,
         limit_order_expiry_hours: 24,
         spot: SpotSettings { sell_closes: SellCloses::Full },
+        max_price_drift_pct: dec!(0.5),
         max_attempts_definite: 4,
         retry_waits_seconds: vec![5, 10, 20],
         max_holding_hours: 48,
@@ -66,18 +67,7 @@ pub(crate) fn leg_settings() -> LegSettings {
 }
 
 pub(crate) fn risk_rules() -> RiskRules {
-    let settings = crate::settings::Settings::defaults();
-    let input = RulesInput {
-        risk: &settings.risk,
-        regimes: &settings.regimes,
-        strictness: &settings.strictness,
-        emergency: &settings.emergency,
-        symbols: &settings.market.symbol,
-        taker_fee_pct: settings.execution.paper.taker_fee_pct,
-        price_max_age_seconds: settings.market.price_max_age_seconds,
-        mode: AccountMode::Spot,
-    };
-    RiskRules::new(input).unwrap()
+    RiskRules::of(&crate::settings::Settings::defaults()).unwrap()
 }
 
 pub(crate) fn venue(execution: &ExecutionSettings) -> PaperVenue {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{
-        CoordinatorState, DegradationLevel, Event, OrderType, PlanState, PositionId, PriceTick, State, Symbol,
+        CoordinatorState, DegradationLevel, Event, OrderType, PlanState, PriceDone, PriceTick, State, Symbol,
         SymbolRules, Trade, TradeKey, TradeKind, TradeState, Ts,
     },
     risk::{RiskRules, board::Board},
@@ -61,8 +61,8 @@ pub struct Desk<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Ticks {
     waiting: VecDeque<PriceTick>,
-    /// Positions opened or grown by resting orders that filled at the first price.
-    filled: Vec<PositionId>,
+    /// What the first price did so far.
+    done: PriceDone,
     /// The late leg the operator was told of; told once more after a restart.
     told: Option<TradeKey>,
 }
@@ -73,9 +73,9 @@ impl Ticks {
         self.waiting.push_back(tick);
     }
 
-    fn done(&mut self) {
+    fn next(&mut self) {
         self.waiting.pop_front();
-        self.filled.clear();
+        self.done = PriceDone::default();
     }
 }
 
@@ -94,10 +94,10 @@ pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk
         }
     }
     while let Some(tick) = ticks.waiting.front().copied() {
-        if let Some(work) = at_price(state, &tick, &mut ticks.filled, venue, desk)? {
+        if let Some(work) = at_price(state, &tick, &mut ticks.done, venue, desk)? {
             return Ok(Next::Commit(work));
         }
-        ticks.done();
+        ticks.next();
     }
     if let Some(work) = plan_work(state, &mut ticks.told, desk, &mut until)? {
         return Ok(Next::Commit(work));
@@ -263,17 +263,20 @@ pub(super) fn price_max_age_ms(desk: &Desk<'_>) -> i64 {
     i64::from(desk.settings.market.price_max_age_seconds) * 1_000
 }
 
-/// Supervision of open positions, then resting orders, then stops of what those fills made.
+/// Supervision of open positions, then resting orders, then stops of what those fills made. `done` is what earlier
+/// commits for this price did; a stop that moved with it is judged from the next price on.
 pub(super) fn at_price(
     state: &State,
     tick: &PriceTick,
-    filled: &mut Vec<PositionId>,
+    done: &mut PriceDone,
     venue: &mut dyn Venue,
     desk: &Desk<'_>,
 ) -> Result<Option<Work>, Violation> {
     let Some(settle) = settle_desk(desk, tick.symbol) else { return Ok(None) };
     for position in state.positions.values().filter(|position| position.symbol == tick.symbol) {
-        let verdict = if filled.contains(&position.id) {
+        let verdict = if done.moved.contains(&position.id) {
+            Verdict::Hold
+        } else if done.filled.contains(&position.id) {
             let stopped = supervise::same_candle_stop(position, tick, &desk.settings.execution);
             stopped.map_or(Verdict::Hold, Verdict::Exit)
         } else {
@@ -282,6 +285,7 @@ pub(super) fn at_price(
         match verdict {
             Verdict::Hold => {}
             Verdict::Move(event) => {
+                done.moved.push(position.id);
                 return Ok(Some(Work { events: vec![event], corr: position.id.to_string(), cause: "price".into() }));
             }
             Verdict::Exit(call) => return exit_now(state, &call, venue, desk, &settle).map(Some),
@@ -302,7 +306,7 @@ pub(super) fn at_price(
         }
         for event in &events {
             if let Event::PositionOpened { position } | Event::PositionChanged { position } = event {
-                filled.push(position.id);
+                done.filled.push(position.id);
             }
         }
         let Next::Commit(work) = commit(trade, events) else { continue };

@@ -3,7 +3,7 @@
 use super::{super::testkit::*, *};
 use crate::{
     execution::venue::VenueAnswer,
-    model::{Decimal, Halt, Trailing},
+    model::{Decimal, Halt, PositionId, Trailing},
     settings::{Sources, load},
 };
 
@@ -118,6 +118,41 @@ fn a_second_ambiguous_answer_records_nothing_and_is_asked_again_later() {
     let again = next(&book.state, &mut ticks, &mut mute, &desk).unwrap();
     assert!(matches!(again, Next::Idle(Some(at)) if at > book.now), "{again:?}");
     assert_eq!(mute.calls, 1);
+}
+
+/// A long from 40 000 that trails 1.5 % behind; its stop follows the close of a candle whose low came before.
+#[test]
+fn a_stop_moved_by_a_candle_is_not_judged_by_that_candle() {
+    let mut settings = load(&Sources::default()).unwrap().settings;
+    settings.execution.trailing.enabled = true;
+    let mut book = Book::usdt(dec!(10_000));
+    book.buy(btc(), dec!(1200), dec!(40_000));
+    let prices = crate::risk::board::PriceBoard::new("USDT".parse().unwrap());
+    let minute = |n: i64| T0.plus_ms(n * 60_000);
+    let candles = [
+        candle(btc(), [dec!(40_000), dec!(41_000), dec!(40_000), dec!(41_000)], minute(2)),
+        candle(btc(), [dec!(41_000), dec!(42_000), dec!(41_000), dec!(42_000)], minute(3)),
+        candle(btc(), [dec!(42_000), dec!(42_000), dec!(41_360), dec!(41_500)], minute(4)),
+    ];
+    let mut ticks = Ticks::default();
+    let mut seen = Vec::new();
+    for tick in candles {
+        book.now = tick.at;
+        prices.set(tick);
+        ticks.push(tick);
+        let reader = prices.reader();
+        let board = reader.read();
+        let mut venue = venue(&book.execution);
+        while let Next::Commit(work) =
+            next(&book.state, &mut ticks, &mut venue, &desk(&book, &settings, &board)).unwrap()
+        {
+            seen.push((tick.at, work.events[0].kind()));
+            book.commit(work.events);
+            assert!(seen.len() < 10, "{seen:?}");
+        }
+    }
+    let expected = [(minute(2), "StopMoved"), (minute(3), "StopMoved"), (minute(4), "TradeIntent")];
+    assert_eq!(seen, expected, "41 000 came before the stop moved to 41 370, 41 360 after");
 }
 
 // ---- what a boot finds (C5): the same question, asked with nothing remembered

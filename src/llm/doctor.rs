@@ -32,8 +32,26 @@ pub struct Finding {
 pub struct Seen {
     /// Its key could be read, or why not.
     pub key: Result<(), String>,
-    /// Status of its list of models, or why there was no reply; absent when it was not asked.
-    pub listed: Option<Result<u16, String>>,
+    /// Its list of models, or why there was no reply; absent when it was not asked.
+    pub listed: Option<Result<Listed, String>>,
+}
+
+/// The reply to a question for the list of models.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// HTTP status.
+    pub status: u16,
+    /// Names in the list; empty when the reply held none.
+    pub models: Vec<String>,
+}
+
+impl Listed {
+    /// Reads `{"data": [{"id": NAME}]}`, the form of every supported dialect.
+    pub fn read(status: u16, body: &[u8]) -> Listed {
+        let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let rows = value.get("data").and_then(|data| data.as_array()).into_iter().flatten();
+        Listed { status, models: rows.filter_map(|row| Some(row.get("id")?.as_str()?.to_owned())).collect() }
+    }
 }
 
 /// Judges every provider, in the order of their names.
@@ -59,6 +77,11 @@ pub fn check(settings: &Settings, seen: &BTreeMap<String, Seen>) -> Vec<Finding>
             Some(Seen { listed: Some(reply), .. }) => {
                 let (severity, text) = reached(name, provider, reply);
                 say(severity, text);
+                if let Ok(listed) = reply
+                    && let Some(text) = unlisted(name, provider, listed)
+                {
+                    say(Severity::Warning, text);
+                }
             }
             _ => {
                 let own = if provider.base_url.is_empty() { "" } else { ", as base_url says" };
@@ -84,10 +107,27 @@ fn unpayable(settings: &Settings, name: &str, provider: &ProviderSettings) -> Op
     })
 }
 
-fn reached(name: &str, provider: &ProviderSettings, reply: &Result<u16, String>) -> (Severity, String) {
+/// A configured model that the provider's own list does not have; its calls would be answered with 404.
+fn unlisted(name: &str, provider: &ProviderSettings, listed: &Listed) -> Option<String> {
+    if !(200..300).contains(&listed.status) || listed.models.is_empty() {
+        return None;
+    }
+    // Some dialects list a model under a tag, `name:latest`.
+    let known = |model: &str| listed.models.iter().any(|one| one == model || one.split(':').next() == Some(model));
+    let missing: Vec<&str> = provider.models.keys().map(String::as_str).filter(|model| !known(model)).collect();
+    let shown = listed.models.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+    (!missing.is_empty()).then(|| {
+        let more = listed.models.len().saturating_sub(8);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("provider {name} does not list {}; it lists {shown}{more}: correct the name", missing.join(", "))
+    })
+}
+
+fn reached(name: &str, provider: &ProviderSettings, reply: &Result<Listed, String>) -> (Severity, String) {
     let at = format!("provider {name} at {}", provider.endpoint());
-    match reply {
+    match reply.as_ref().map(|listed| listed.status) {
         Ok(200..=299) => (Severity::Fine, format!("{at} answers and takes the key")),
+        Ok(402) => (Severity::Problem, format!("{at} wants to be paid (402): add credit")),
         Ok(401 | 403) => (Severity::Problem, format!("{at} refuses the key: renew it")),
         Ok(404) => (Severity::Warning, format!("{at} answers but lists no models: check base_url")),
         Ok(status) => (Severity::Warning, format!("{at} answers with HTTP {status}")),
@@ -111,16 +151,20 @@ mod tests {
     #[test]
     fn every_finding_names_the_provider_and_how_bad_it_is() {
         let seen = |key: Result<(), String>, listed| BTreeMap::from([("p".to_owned(), Seen { key, listed })]);
+        let listed = |status, name: &str| Listed::read(status, format!(r#"{{"data":[{{"id":"{name}"}}]}}"#).as_bytes());
         let worst = |text: &str, seen: &BTreeMap<String, Seen>| {
             check(&settings(text), seen).into_iter().max_by_key(|finding| finding.severity).unwrap()
         };
         let chained = format!("{TEXT}[chains]\nc = [\"p/m\"]\n").replace("501", "500");
         assert_eq!(worst("", &BTreeMap::new()).severity, Severity::Fine);
-        assert_eq!(worst(&chained, &seen(Ok(()), Some(Ok(200)))).severity, Severity::Fine);
+        assert_eq!(worst(&chained, &seen(Ok(()), Some(Ok(listed(200, "m:latest"))))).severity, Severity::Fine);
+        let other = worst(&chained, &seen(Ok(()), Some(Ok(listed(200, "n")))));
+        assert!(other.severity == Severity::Warning && other.text.contains("does not list m; it lists n"), "{other:?}");
         assert!(worst(TEXT, &seen(Ok(()), None)).text.contains("per_decision_usd"));
         for (seen, words) in [
             (seen(Err("provider p: no key".into()), None), "no key"),
-            (seen(Ok(()), Some(Ok(401))), "renew"),
+            (seen(Ok(()), Some(Ok(listed(401, "")))), "renew"),
+            (seen(Ok(()), Some(Ok(listed(402, "")))), "credit"),
             (seen(Ok(()), Some(Err("refused".into()))), "cannot be reached"),
         ] {
             let finding = worst(&chained, &seen);

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{DecisionId, Money, RunKey, Ts};
+use crate::model::{DecisionId, ModelCall, Money, RunKey, Ts};
 
 /// One logical call, whatever number of models it takes.
 #[derive(Clone)]
@@ -25,6 +25,36 @@ pub struct Question {
     pub deadline: Ts,
     /// Parses, validates and grounds the text; a reply that fails it is a failure of the model, and the next one is asked.
     pub check: Check,
+}
+
+impl Question {
+    /// This call as a record keeps it; `took_ms` is logical time from the question to its end.
+    pub fn call(&self, answer: &Result<Answered, Unanswered>, took_ms: i64) -> ModelCall {
+        let (cost_usd, by) = match answer {
+            Ok(answered) => (answered.cost_usd, Some((&answered.provider, &answered.model))),
+            Err(unanswered) => {
+                let last = unanswered.attempts.last().map(|last| (&last.provider, &last.model));
+                (unanswered.cost_usd, last)
+            }
+        };
+        let failure = |one: &AttemptFailure| format!("{}/{}: {}", one.provider, one.model, one.kind.name());
+        ModelCall {
+            model: by.map(|(provider, model)| format!("{provider}/{model}")),
+            template: self.prompt.template.clone(),
+            prompt_sha256: self.prompt.sha256(),
+            cost_usd,
+            latency_ms: took_ms,
+            failures: attempts(answer).iter().map(failure).collect(),
+        }
+    }
+}
+
+/// Everyone asked in vain, in order.
+pub fn attempts(answer: &Result<Answered, Unanswered>) -> &[AttemptFailure] {
+    match answer {
+        Ok(answered) => &answered.before,
+        Err(unanswered) => &unanswered.attempts,
+    }
 }
 
 impl fmt::Debug for Question {

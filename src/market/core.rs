@@ -64,6 +64,9 @@ pub struct FeedStatus {
     pub last_defect: Option<&'static str>,
 }
 
+/// Closed candles a frame's view carries when a model may be asked: the most a prompt shows.
+const TAIL: usize = 10;
+
 /// Settings of the market that are the same for all symbols.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
@@ -72,6 +75,8 @@ pub(super) struct Limits {
     pub(super) silence_ms: i64,
     pub(super) lookback: [u64; 6],
     pub(super) frame_max_age_ms: [i64; 6],
+    /// Closed candles a frame's view carries.
+    pub(super) tail: usize,
 }
 
 /// The market of all configured symbols.
@@ -109,7 +114,11 @@ impl Market {
     /// # Errors
     /// [`MarketError`] when a symbol has no rules or the base frame is longer than the primary one.
     pub fn new(settings: &Settings, base: Timeframe) -> Result<Market, MarketError> {
-        Market::for_symbols(&settings.market, &settings.symbols, base)
+        let mut market = Market::for_symbols(&settings.market, &settings.symbols, base)?;
+        if !settings.chains.is_empty() {
+            market.limits.tail = TAIL;
+        }
+        Ok(market)
     }
 
     /// As [`Market::new`], from the two parts of the settings it reads.
@@ -129,6 +138,7 @@ impl Market {
             silence_ms: i64::from(market.silence_seconds) * 1000,
             lookback,
             frame_max_age_ms,
+            tail: 0,
         };
         let symbols = symbols.iter().map(|symbol| {
             let rules = market.symbol.get(symbol).ok_or(MarketError::NoRules(*symbol))?;
@@ -212,7 +222,7 @@ impl Market {
     pub fn advance(&mut self, now: Ts) -> &[ClosedFrame] {
         self.closed.clear();
         for market in self.symbols.values_mut() {
-            market.advance(now, &mut self.closed);
+            market.advance(now, &self.limits, &mut self.closed);
         }
         &self.closed
     }

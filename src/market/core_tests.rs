@@ -172,6 +172,31 @@ fn a_view_is_shared_until_its_frame_closes_again() {
 }
 
 #[test]
+fn a_view_carries_its_last_candles_only_where_a_model_may_be_asked() {
+    let tails = |tail: usize| {
+        let mut market = market();
+        market.limits.tail = tail;
+        for m in 0..23 {
+            assert!(market.on_candle(btc(), minute(m)).rejected.is_none());
+        }
+        let snapshot = market.snapshot(btc(), at(23)).unwrap();
+        let tail = |frame| snapshot.view(frame).map(|view| view.tail.clone());
+        assert!(
+            [Timeframe::M1, Timeframe::M5]
+                .into_iter()
+                .flat_map(tail)
+                .flatten()
+                .all(|c| c.close_time(Timeframe::M1) <= at(23))
+        );
+        (tail(Timeframe::M1).unwrap(), tail(Timeframe::M5).unwrap().len())
+    };
+    assert_eq!(tails(0), (Vec::new(), 0));
+    let (minutes, fives) = tails(10);
+    assert_eq!(minutes, (13..23).map(minute).collect::<Vec<_>>(), "oldest first, the last one included");
+    assert_eq!(fives, 4, "fewer when fewer have closed");
+}
+
+#[test]
 fn change_and_volume_of_a_day_appear_after_a_day() {
     let mut market = market();
     let flat =

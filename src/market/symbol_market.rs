@@ -25,6 +25,8 @@ struct FrameState {
     last: Candle,
     /// [`IndicatorEngine::seen`] when a gap or partial candle was last noticed.
     disturbed_at: Option<u64>,
+    /// The newest closed candles, oldest first, at most [`Limits::tail`] of them.
+    tail: VecDeque<Candle>,
     /// Built from `engine` when first asked for after a close.
     view: Option<Arc<FrameView>>,
 }
@@ -93,9 +95,9 @@ impl SymbolMarket {
         // The frames that ended before a gap close before it, so the gap is noticed between the two.
         let before = closed.iter().position(|c| c.frame == self.aggregator.base()).unwrap_or(0);
         let (ended, current) = closed.split_at(before);
-        ended.iter().for_each(|frame| self.take_closed(frame));
+        ended.iter().for_each(|frame| self.take_closed(frame, limits));
         gaps.iter().for_each(|gap| self.take_gap(gap, limits));
-        current.iter().for_each(|frame| self.take_closed(frame));
+        current.iter().for_each(|frame| self.take_closed(frame, limits));
         let at = candle.close_time(self.aggregator.base());
         if self.tick.is_some_and(|tick| tick.at > at) {
             return Ok(None);
@@ -125,11 +127,11 @@ impl SymbolMarket {
         self.cached = None;
     }
 
-    pub(super) fn advance(&mut self, now: Ts, closed: &mut Vec<ClosedFrame>) {
+    pub(super) fn advance(&mut self, now: Ts, limits: &Limits, closed: &mut Vec<ClosedFrame>) {
         let known = closed.len();
         self.aggregator.advance(now, closed);
         for frame in closed.iter().skip(known) {
-            self.take_closed(frame);
+            self.take_closed(frame, limits);
             self.cached = None;
         }
     }
@@ -241,13 +243,25 @@ impl SymbolMarket {
         }
     }
 
-    fn take_closed(&mut self, closed: &ClosedFrame) {
+    fn take_closed(&mut self, closed: &ClosedFrame, limits: &Limits) {
         let i = closed.frame.index();
         let state = self.frames[i].get_or_insert_with(|| {
-            Box::new(FrameState { engine: IndicatorEngine::new(), last: closed.candle, disturbed_at: None, view: None })
+            Box::new(FrameState {
+                engine: IndicatorEngine::new(),
+                last: closed.candle,
+                disturbed_at: None,
+                tail: VecDeque::new(),
+                view: None,
+            })
         });
         state.engine.update(&closed.candle);
         state.last = closed.candle;
+        if limits.tail > 0 {
+            if state.tail.len() >= limits.tail {
+                state.tail.pop_front();
+            }
+            state.tail.push_back(closed.candle);
+        }
         state.view = None;
         if closed.partial {
             state.disturbed_at = Some(state.engine.seen());
@@ -267,6 +281,7 @@ impl SymbolMarket {
         if gap.candles().unsigned_abs() > (limits.lookback[i] / GAP_RESET_DIVISOR).max(GAP_CANDLES_MIN) {
             self.counts.resets += 1;
             state.engine = IndicatorEngine::new();
+            state.tail.clear();
         }
         state.disturbed_at = Some(state.engine.seen());
         state.view = None;
@@ -281,6 +296,7 @@ impl FrameState {
                 last: self.last,
                 closed_candles: self.engine.seen(),
                 indicators: self.engine.values().clone(),
+                tail: self.tail.iter().copied().collect(),
             })
         };
         self.view.get_or_insert_with(build).clone()

@@ -115,6 +115,13 @@ impl State {
                 }
                 self.meta.nonces = *until;
             }
+            Event::GapReplayed { symbol, at, done } => {
+                let known = self.meta.replayed.entry(*symbol).or_default();
+                if *at < known.at {
+                    return Err(format!("the downtime of {symbol} is worked off until {} already", known.at));
+                }
+                *known = Replayed { at: *at, done: done.clone() };
+            }
             Event::TradeFill { .. } => self.fold_fill(&record.event)?,
             Event::PlanCreated { .. }
             | Event::LegsRespread { .. }
@@ -187,7 +194,7 @@ impl State {
             Event::RiskApproved { reservation, .. } => {
                 self.risk.reservations.insert(reservation.key, reservation.clone());
             }
-            Event::DecisionEnded { decision, end } => {
+            Event::DecisionEnded { decision, end, .. } => {
                 self.decisions.remove(decision);
                 *self.totals.decisions.entry(end.name().to_owned()).or_default() += 1;
             }
@@ -316,6 +323,24 @@ impl RiskState {
     }
 }
 
+/// The kind of a failure is a short word; whole sentences are counted together, so that their number stays bounded.
+fn kind_of(why: &str) -> &str {
+    let is_word = why.len() <= 32 && why.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if is_word { why } else { "other" }
+}
+
+impl ModelTally {
+    fn add(&mut self, call: &ModelCall) {
+        self.calls += 1;
+        self.cost_usd += call.cost_usd;
+        self.latency_ms_sum = self.latency_ms_sum.saturating_add(call.latency_ms);
+        if self.latencies_ms.len() >= LATENCIES_KEPT {
+            self.latencies_ms.remove(0);
+        }
+        self.latencies_ms.push(call.latency_ms);
+    }
+}
+
 impl Leaderboard {
     fn cast(&mut self, decision: DecisionId, signal: &Signal, at: Ts) {
         let mut votes = Vec::new();
@@ -332,7 +357,13 @@ impl Leaderboard {
                     votes.push((named.voter.to_string(), vote.action, vote.confidence));
                 }
                 Ballot::Abstain(_) => tally.abstentions += 1,
-                Ballot::Failed(_) => tally.failures += 1,
+                Ballot::Failed(why) => {
+                    tally.failures += 1;
+                    *tally.failures_by_kind.entry(kind_of(why).to_owned()).or_default() += 1;
+                }
+            }
+            if let Some(call) = &named.model {
+                tally.models.get_or_insert_default().add(call);
             }
         }
         self.pending.retain(|_, pending| at.since_ms(pending.at) < VOTE_MEMORY_MS);

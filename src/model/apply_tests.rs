@@ -211,3 +211,20 @@ fn a_record_of_an_older_epoch_is_refused() {
     assert!(state.clone().apply(&of(2)).unwrap_err().why.contains("older"));
     assert!(state.clone().apply(&of(3)).is_ok());
 }
+
+#[test]
+fn a_replay_of_a_downtime_never_goes_back() {
+    let mut book = Book::usdt(dec!(10_000));
+    let at = |ms: i64, filled: &[u64]| Event::GapReplayed {
+        symbol: btc(),
+        at: T0.plus_ms(ms),
+        done: PriceDone { filled: filled.iter().copied().map(PositionId).collect(), moved: Vec::new() },
+    };
+    book.commit(vec![at(60_000, &[]), at(60_000, &[1]), at(120_000, &[])]);
+    assert_eq!(
+        book.state.meta.replayed[&btc()],
+        Replayed { at: T0.plus_ms(120_000), done: PriceDone::default() },
+        "what an earlier candle did is of no interest any more"
+    );
+    assert!(book.try_commit(vec![at(60_000, &[])]).unwrap_err().contains("already"));
+}

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Money, RunId, Score, Symbol, TaskName, TradeKey, Ts, symbol::serde_as_text};
+use super::{ModelCall, Money, RunId, Score, Symbol, TaskName, TradeKey, Ts, symbol::serde_as_text};
 
 /// A decision carries the id of the run whose signal started it. Text form `D1-42`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -152,6 +152,9 @@ pub struct Resolution {
     /// Bounds already applied; present only for `modify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modifications: Option<Modifications>,
+    /// How the models were asked; absent when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<ModelCall>>,
 }
 
 /// What `modify` may change; each can only lower risk.

@@ -271,6 +271,9 @@ pub enum Event {
         decision: DecisionId,
         /// How.
         end: DecisionEnd,
+        /// Why, where the end itself does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Votes came of age and were marked.
     VotesMarked {
@@ -477,6 +480,15 @@ pub enum Event {
         /// New trailing state.
         trailing: Trailing,
     },
+    /// Part of every commit that replays a candle of a downtime: the next start goes on from here.
+    GapReplayed {
+        /// Whose candle.
+        symbol: Symbol,
+        /// Its close.
+        at: Ts,
+        /// What it did so far, this commit included.
+        done: PriceDone,
+    },
 
     // ---- risk
     /// A new UTC day or ISO week began.
@@ -660,6 +672,7 @@ impl Event {
             Event::PositionChanged { .. } => "PositionChanged",
             Event::PositionClosed { .. } => "PositionClosed",
             Event::StopMoved { .. } => "StopMoved",
+            Event::GapReplayed { .. } => "GapReplayed",
             Event::PeriodRolled { .. } => "PeriodRolled",
             Event::PeakChanged { .. } => "PeakChanged",
             Event::BreakerTripped { .. } => "BreakerTripped",

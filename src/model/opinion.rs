@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Price, Regime, RunId, Score, SlotId, Symbol, TaskName, Timeframe, Ts};
+use super::{ModelCall, Price, Regime, RunId, Score, SlotId, Symbol, TaskName, Timeframe, Ts};
 
 /// The part every agent output has.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct OutputHead {
     /// Short remarks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// How models were asked; empty on the rules path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelCall>,
 }
 
 /// Long, short or neither.

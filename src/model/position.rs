@@ -35,6 +35,27 @@ pub struct Trailing {
     pub extreme: Option<Price>,
 }
 
+/// What one price did to positions so far. It may take several commits, and none of them judges again what an earlier
+/// one changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PriceDone {
+    /// Opened or grown by resting orders that filled at this price.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<PositionId>,
+    /// Their stop or trailing state follows this price: the next one is the first that may reach the moved stop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<PositionId>,
+}
+
+/// How far the candles of a downtime are worked off for one symbol.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Replayed {
+    /// The newest candle that changed something, by its close; those before it are done.
+    pub at: Ts,
+    /// What it did so far.
+    pub done: PriceDone,
+}
+
 /// An open position.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Position {

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OutputHead, Price, RunId, Score};
+use super::{Money, OutputHead, Price, RunId, Score};
 
 /// What a voter or a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +92,28 @@ pub struct NamedBallot {
     pub voter: std::sync::Arc<str>,
     /// The answer.
     pub ballot: Ballot,
+    /// How the model behind it was asked; absent for rules and for a model that was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<ModelCall>>,
+}
+
+/// One question to a chain of models, as the record of a decision keeps it. Why there is no vote says the ballot.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ModelCall {
+    /// `provider/model` that answered, else the last one asked; absent when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Template of the prompt, `name@version`.
+    pub template: String,
+    /// SHA-256 of the rendered prompt, hex.
+    pub prompt_sha256: String,
+    /// Cost of all attempts as far as it was known, USD.
+    pub cost_usd: Money,
+    /// From the question to its end, milliseconds of logical time.
+    pub latency_ms: i64,
+    /// Attempts in vain, in order, each as `provider/model: kind`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
 }
 
 /// How clear a vote was.
@@ -144,4 +166,11 @@ pub struct Signal {
     pub regime_run: Option<RunId>,
     /// Run of the sentiment output used.
     pub sentiment_run: Option<RunId>,
+}
+
+impl Signal {
+    /// Whether a model was asked for a vote: its thinking took time in which the market went on.
+    pub fn asked_models(&self) -> bool {
+        self.ballots.iter().any(|named| named.model.is_some())
+    }
 }

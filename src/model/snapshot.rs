@@ -113,6 +113,9 @@ pub struct FrameView {
     pub closed_candles: u64,
     /// Indicator values at `last`.
     pub indicators: Indicators,
+    /// The last closed candles, oldest first and `last` included; empty unless the market was told to keep them,
+    /// because only prompts of models show them.
+    pub tail: Vec<Candle>,
 }
 
 /// Why a snapshot cannot be used.

@@ -69,6 +69,9 @@ pub struct Meta {
     /// First request number of the venue account that is not reserved.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub nonces: u64,
+    /// How far the candles of a downtime are worked off; only with `restart_fill_policy = "replay"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replayed: BTreeMap<Symbol, Replayed>,
 }
 
 const fn is_zero(number: &u64) -> bool {
@@ -235,6 +238,12 @@ pub struct VoterTally {
     pub abstentions: u64,
     /// Failures.
     pub failures: u64,
+    /// Failures by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures_by_kind: BTreeMap<String, u64>,
+    /// What asking its models took and cost; absent for a voter by rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<ModelTally>,
     /// Marked votes.
     pub marked: u64,
     /// Marked and right.
@@ -250,6 +259,22 @@ pub struct VoterTally {
     /// By confidence decile: marked, correct.
     pub calibration: [(u64, u64); 10],
 }
+
+/// What the questions of one model voter took and cost.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ModelTally {
+    /// Questions asked.
+    pub calls: u64,
+    /// What they cost, USD.
+    pub cost_usd: Money,
+    /// Sum of their times, milliseconds.
+    pub latency_ms_sum: i64,
+    /// Times of the newest questions, oldest first, milliseconds; at most [`LATENCIES_KEPT`].
+    pub latencies_ms: Vec<i64>,
+}
+
+/// Over how many newest questions the median time of a voter is taken.
+pub const LATENCIES_KEPT: usize = 64;
 
 /// Totals for status and reports.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

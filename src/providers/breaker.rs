@@ -13,74 +13,6 @@ use crate::{
     settings::ProviderBreakerSettings,
 };
 
-/// When it opens, for how long, and what closes it.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BreakerLimits {
-    /// Newest outcomes looked at.
-    pub window: u32,
-    /// Fewer outcomes have no ratio.
-    pub min_calls: u32,
-    /// Share of failures in the window that opens it, 0..1.
-    pub failure_ratio: f64,
-    /// Failures in a row that open it.
-    pub consecutive: u32,
-    /// First time open, seconds.
-    pub open_seconds: u32,
-    /// Longest time open, seconds.
-    pub open_max_seconds: u32,
-    /// Opening again within this after the last opening doubles the time, seconds.
-    pub reopen_window_seconds: u32,
-    /// Share by which the time open is spread, 0..1.
-    pub jitter: f64,
-    /// Calls let through one after another while half-open.
-    pub probes: u32,
-    /// How many of them must succeed.
-    pub probes_needed: u32,
-    /// A success that took longer than this share of its time-out is a failure, 0..1.
-    pub slow_ratio: f64,
-    /// Longest `Retry-After` that is honoured, seconds.
-    pub retry_after_max_seconds: u32,
-}
-
-impl Default for BreakerLimits {
-    fn default() -> BreakerLimits {
-        BreakerLimits {
-            window: 40,
-            min_calls: 20,
-            failure_ratio: 0.50,
-            consecutive: 6,
-            open_seconds: 30,
-            open_max_seconds: 300,
-            reopen_window_seconds: 900,
-            jitter: 0.20,
-            probes: 5,
-            probes_needed: 4,
-            slow_ratio: 0.8,
-            retry_after_max_seconds: 300,
-        }
-    }
-}
-
-impl From<&ProviderBreakerSettings> for BreakerLimits {
-    fn from(s: &ProviderBreakerSettings) -> BreakerLimits {
-        BreakerLimits {
-            window: s.window,
-            min_calls: s.min_calls,
-            failure_ratio: s.failure_ratio,
-            consecutive: s.consecutive,
-            open_seconds: s.open_seconds,
-            open_max_seconds: s.open_max_seconds,
-            reopen_window_seconds: s.reopen_window_seconds,
-            jitter: s.jitter,
-            probes: s.probes,
-            probes_needed: s.probes_needed,
-            slow_ratio: s.slow_ratio,
-            retry_after_max_seconds: s.retry_after_max_seconds,
-        }
-    }
-}
-
 /// What came of one call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -216,7 +148,7 @@ impl Breaker {
         &mut self,
         ticket: Ticket,
         outcome: Outcome,
-        limits: &BreakerLimits,
+        limits: &ProviderBreakerSettings,
         jitter: f64,
         now: Ts,
     ) -> Option<BreakerChange> {
@@ -256,13 +188,13 @@ impl Breaker {
         (from != self.state).then_some(BreakerChange { from, to: self.state })
     }
 
-    fn hold(&mut self, wait_ms: i64, limits: &BreakerLimits, now: Ts) {
+    fn hold(&mut self, wait_ms: i64, limits: &ProviderBreakerSettings, now: Ts) {
         let longest = i64::from(limits.retry_after_max_seconds) * SECOND_MS;
         let until = now.plus_ms(wait_ms.clamp(0, longest));
         self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
     }
 
-    fn count(&mut self, failed: bool, limits: &BreakerLimits, jitter: f64, now: Ts) {
+    fn count(&mut self, failed: bool, limits: &ProviderBreakerSettings, jitter: f64, now: Ts) {
         self.failed_in_a_row = if failed { self.failed_in_a_row.saturating_add(1) } else { 0 };
         self.recent.push_back(failed);
         while self.recent.len() > limits.window.max(1) as usize {
@@ -276,7 +208,7 @@ impl Breaker {
         }
     }
 
-    fn probed(&mut self, failed: bool, limits: &BreakerLimits, jitter: f64, now: Ts) {
+    fn probed(&mut self, failed: bool, limits: &ProviderBreakerSettings, jitter: f64, now: Ts) {
         let needed = limits.probes_needed.clamp(1, limits.probes.max(1));
         if failed {
             self.probes_failed += 1;
@@ -291,7 +223,7 @@ impl Breaker {
         }
     }
 
-    fn open(&mut self, limits: &BreakerLimits, jitter: f64, now: Ts) {
+    fn open(&mut self, limits: &ProviderBreakerSettings, jitter: f64, now: Ts) {
         let first = i64::from(limits.open_seconds) * SECOND_MS;
         let longest = i64::from(limits.open_max_seconds.max(limits.open_seconds)) * SECOND_MS;
         let window = i64::from(limits.reopen_window_seconds) * SECOND_MS;
@@ -312,7 +244,7 @@ impl Breaker {
 }
 
 /// Whether an outcome speaks against the endpoint: a slow answer does, before it becomes a time-out.
-pub fn is_failure(outcome: Outcome, limits: &BreakerLimits) -> bool {
+pub fn is_failure(outcome: Outcome, limits: &ProviderBreakerSettings) -> bool {
     match outcome {
         Outcome::Answered { took_ms, timeout_ms } => took_ms as f64 > limits.slow_ratio * timeout_ms as f64,
         Outcome::Failed | Outcome::Unauthorised | Outcome::TooMany { .. } => true,

@@ -176,6 +176,7 @@ pub fn consensus() -> ConsensusSettings {
 
 pub fn conflicts() -> ConflictSettings {
     ConflictSettings {
+        chain: String::new(),
         max_confidence_gap: score("0.20"),
         detect: BTreeMap::from([
             (ConflictKind::TaSentimentConflict, true),

@@ -8,7 +8,7 @@ use crate::{
         BreakerKind, CooldownCause, Decimal, EmergencyAction, Regime, Score, Symbol, SymbolRules, time::MINUTE_MS,
     },
     settings::{
-        BreachSettings, EmergencySettings, RegimeSettings, RiskSettings, SoftAlertSettings, Strictness,
+        BreachSettings, EmergencySettings, RegimeSettings, RiskSettings, Settings, SoftAlertSettings, Strictness,
         StrictnessSettings,
     },
 };
@@ -89,6 +89,23 @@ pub struct RiskRules {
 }
 
 impl RiskRules {
+    /// The rules of a spot account under these settings.
+    ///
+    /// # Errors
+    /// As [`RiskRules::new`].
+    pub fn of(settings: &Settings) -> Result<RiskRules, String> {
+        RiskRules::new(RulesInput {
+            risk: &settings.risk,
+            regimes: &settings.regimes,
+            strictness: &settings.strictness,
+            emergency: &settings.emergency,
+            symbols: &settings.market.symbol,
+            taker_fee_pct: settings.execution.paper.taker_fee_pct,
+            price_max_age_seconds: settings.market.price_max_age_seconds,
+            mode: AccountMode::Spot,
+        })
+    }
+
     /// Parses the settings.
     ///
     /// # Errors

@@ -196,7 +196,10 @@ pub const REPLACED_AS_A_WHOLE: [&str; 4] =
     ["portfolio.targets", "account.initial_balances", "risk.leverage_by_drawdown", "risk.leverage_by_losses"];
 
 /// Keys that may be absent where a new entry is written.
-pub const OPTIONAL: [&str; 11] = [
+pub const OPTIONAL: [&str; 14] = [
+    "agents.trading_decision.voters[].kind",
+    "agents.trading_decision.voters[].strategy",
+    "agents.trading_decision.voters[].chain",
     "tasks.<task>.depends_on[].max_age_seconds",
     "providers.<provider>.base_url",
     "providers.<provider>.key_env",

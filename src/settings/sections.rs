@@ -204,16 +204,65 @@ section!(
     AgentsSettings {
         pub technical_analysis: TaSettings,
         pub regime_detection: RegimeDetectionSettings,
+        pub sentiment_analysis: SentimentSettings,
+        pub portfolio_rebalance: AllocatorSettings,
         pub trading_decision: TradingDecisionSettings,
+        pub grounding: GroundingSettings,
     }
+);
+impl AgentsSettings {
+    /// Whether somebody asks a model.
+    pub fn ask_models(&self) -> bool {
+        self.chains().any(|(_, chain)| !chain.is_empty())
+            || self.trading_decision.voters.iter().any(|voter| voter.enabled && voter.kind == VoterKind::Model)
+    }
+}
+
+impl AgentsSettings {
+    /// Chains of the agents with one voice, by key; empty = nobody is asked.
+    pub fn chains(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let chains = [
+            ("agents.technical_analysis.chain", &self.technical_analysis.chain),
+            ("agents.regime_detection.chain", &self.regime_detection.chain),
+            ("agents.sentiment_analysis.social", &self.sentiment_analysis.social),
+            ("agents.sentiment_analysis.news", &self.sentiment_analysis.news),
+            ("agents.portfolio_rebalance.chain", &self.portfolio_rebalance.chain),
+        ];
+        chains.into_iter().map(|(key, chain)| (key, chain.as_str()))
+    }
+}
+section!(
+    /// `[agents.sentiment_analysis]`
+    SentimentSettings {
+        pub social: String,
+        pub news: String,
+        pub weight_social: f64,
+        pub weight_news: f64,
+        pub min_confidence: Score,
+    }
+);
+impl SentimentSettings {
+    /// Whether there is somebody to ask.
+    pub fn has_provider(&self) -> bool {
+        !self.social.is_empty() || !self.news.is_empty()
+    }
+}
+section!(
+    /// `[agents.portfolio_rebalance]`
+    AllocatorSettings { pub chain: String }
+);
+section!(
+    /// `[agents.grounding]`
+    GroundingSettings { pub price_pct: Decimal, pub indicator_pct: f64 }
 );
 section!(
     /// `[agents.technical_analysis]`
-    TaSettings { pub fallback_confidence: Score, pub rsi_long: f64, pub rsi_short: f64 }
+    TaSettings { pub chain: String, pub fallback_confidence: Score, pub rsi_long: f64, pub rsi_short: f64 }
 );
 section!(
     /// `[agents.regime_detection]`
     RegimeDetectionSettings {
+        pub chain: String,
         pub fallback_confidence: Score,
         pub change_confidence: Score,
         pub change_count: u32,
@@ -242,8 +291,35 @@ section!(
 );
 section!(
     /// One entry of `agents.trading_decision.voters`.
-    VoterSettings { pub name: String, pub strategy: Strategy, pub enabled: bool }
+    VoterSettings {
+        pub name: String,
+        #[serde(default, skip_serializing_if = "VoterKind::is_rules")]
+        pub kind: VoterKind,
+        /// Of a voter by rules.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub strategy: Option<Strategy>,
+        /// Of a voter that is a model: its name in `[chains]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chain: Option<String>,
+        pub enabled: bool,
+    }
 );
+/// Who gives a vote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VoterKind {
+    /// A fixed strategy.
+    #[default]
+    Rules,
+    /// A chain of models.
+    Model,
+}
+
+impl VoterKind {
+    fn is_rules(&self) -> bool {
+        *self == VoterKind::Rules
+    }
+}
 /// Strategies of rules voters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -322,6 +398,8 @@ pub enum NeutralVote {
 section!(
     /// `[conflicts]`
     ConflictSettings {
+        /// Who is asked, a name in `[chains]`; empty = nobody, the fallback actions settle conflicts.
+        pub chain: String,
         pub max_confidence_gap: Score,
         pub detect: BTreeMap<ConflictKind, bool>,
         pub risk_override_reduction_pct: Decimal,
@@ -444,6 +522,7 @@ section!(
         pub limit_order_expiry_hours: u32,
         pub spot: SpotSettings,
         pub max_attempts_definite: u32,
+        pub max_price_drift_pct: Decimal,
         pub retry_waits_seconds: Vec<u32>,
         pub max_holding_hours: u32,
         pub trailing: TrailingSettings,

@@ -75,6 +75,7 @@ impl Touched {
             | Event::CleanStop {}
             | Event::ClockJump { .. }
             | Event::NoncesReserved { .. }
+            | Event::GapReplayed { .. }
             | Event::Noted { .. } => {}
             Event::StateChanged { .. }
             | Event::PauseReasonAdded { .. }

@@ -185,18 +185,6 @@ pub fn k44_both_damaged() -> Outcome {
     require(fs::read(&name).unwrap() == text, || "the damaged journal was written to".to_owned())
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// K45: a copy of a killed store starts HALTED and trades nothing.
 pub fn k45_a_copied_directory() -> Outcome {
     let (folder, store) = killed_with_a_plan(&[])?;

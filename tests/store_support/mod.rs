@@ -125,7 +125,7 @@ impl Generator {
         let plan = self.pick(state.plans.keys().copied()).unwrap_or_default();
         let decision = self.pick(state.decisions.keys().copied()).unwrap_or_default();
         let reason = String::from("why");
-        match self.rng.random_range(0..51) {
+        match self.rng.random_range(0..52) {
             0..6 => self.intent(state),
             6..9 => Event::TradeSubmitting {
                 trade_key,
@@ -145,6 +145,11 @@ impl Generator {
             48 => Event::TradeCancelRequested { trade_key, reason },
             49 => Event::TradeManual { trade_key, reason },
             50 => Event::NoncesReserved { until: state.meta.nonces + 10 },
+            51 => Event::GapReplayed {
+                symbol: symbol(),
+                at,
+                done: PriceDone { filled: vec![position], moved: Vec::new() },
+            },
             24 | 25 => self.plan(),
             26 => {
                 let legs = state.plans.get(&plan).map(|plan| plan.legs.iter().map(|leg| (leg.key, at)).collect());
@@ -174,7 +179,7 @@ impl Generator {
                 notional_usd: dec(500),
                 notes: Vec::new(),
             },
-            39 => Event::DecisionEnded { decision, end: DecisionEnd::Hold },
+            39 => Event::DecisionEnded { decision, end: DecisionEnd::Hold, reason: None },
             40 => {
                 let pending = self.pick(state.leaderboard.pending.keys().copied()).unwrap_or_default();
                 let confidence = Score(5_000);
@@ -340,6 +345,7 @@ impl Generator {
             path: "rules".into(),
             degraded: false,
             warnings: Vec::new(),
+            models: Vec::new(),
         };
         let vote = Vote {
             action: Action::Buy,
@@ -350,8 +356,8 @@ impl Generator {
         };
         let voter = Arc::from(format!("v{}", self.rng.random_range(1..4)));
         let ballots = vec![
-            NamedBallot { voter, ballot: Ballot::Vote(vote) },
-            NamedBallot { voter: Arc::from("v9"), ballot: Ballot::Abstain("no data".into()) },
+            NamedBallot { voter, ballot: Ballot::Vote(vote), model: None },
+            NamedBallot { voter: Arc::from("v9"), ballot: Ballot::Abstain("no data".into()), model: None },
         ];
         let signal = Signal {
             head,

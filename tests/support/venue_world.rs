@@ -23,7 +23,7 @@ use triplegain::{
         work::{self, Desk, Next, Ticks},
     },
     model::*,
-    risk::{AccountMode, RiskRules, RulesInput, board::PriceBoard},
+    risk::{RiskRules, board::PriceBoard},
     settings::{EntryOrderType, Settings},
 };
 
@@ -35,17 +35,7 @@ pub fn btc() -> Symbol {
 }
 
 pub fn risk(settings: &Settings) -> RiskRules {
-    RiskRules::new(RulesInput {
-        risk: &settings.risk,
-        regimes: &settings.regimes,
-        strictness: &settings.strictness,
-        emergency: &settings.emergency,
-        symbols: &settings.market.symbol,
-        taker_fee_pct: settings.execution.paper.taker_fee_pct,
-        price_max_age_seconds: settings.market.price_max_age_seconds,
-        mode: AccountMode::Spot,
-    })
-    .unwrap()
+    RiskRules::of(settings).unwrap()
 }
 
 /// A program whose store is a list of records, and the venue it talks to.

@@ -11,7 +11,7 @@ use triplegain::{
         venue::{PaperVenue, Venue, VenueAnswer},
     },
     model::*,
-    risk::{AccountMode, RiskRules, RulesInput},
+    risk::RiskRules,
     settings::Settings,
 };
 
@@ -60,17 +60,7 @@ impl Contents {
     pub fn new(trades: usize) -> Contents {
         let mut settings = Settings::defaults();
         settings.execution.max_attempts_definite = ATTEMPTS;
-        let rules = RiskRules::new(RulesInput {
-            risk: &settings.risk,
-            regimes: &settings.regimes,
-            strictness: &settings.strictness,
-            emergency: &settings.emergency,
-            symbols: &settings.market.symbol,
-            taker_fee_pct: settings.execution.paper.taker_fee_pct,
-            price_max_age_seconds: settings.market.price_max_age_seconds,
-            mode: AccountMode::Spot,
-        })
-        .unwrap();
+        let rules = RiskRules::of(&settings).unwrap();
         let mut contents = Contents {
             settings,
             rules,

@@ -18,7 +18,7 @@ use triplegain::{
         restart::Gap,
     },
     model::*,
-    risk::{AccountMode, RiskRules, RulesInput, actor::Mark, board::PriceBoard},
+    risk::{RiskRules, actor::Mark, board::PriceBoard},
     runtime::{clock::LogicalClock, placement::run_live, supervisor::run_fatal},
     settings::Settings,
     store::{
@@ -207,16 +207,7 @@ pub fn run() -> ! {
         let store = place.start_store(move || StoreActor::new(store, config), |_| fatal("store")).await.unwrap();
         let board = PriceBoard::new(settings.account_currency);
         board.set(tick(&clock));
-        let rules = RiskRules::new(RulesInput {
-            risk: &settings.risk,
-            regimes: &settings.regimes,
-            strictness: &settings.strictness,
-            emergency: &settings.emergency,
-            symbols: &settings.market.symbol,
-            taker_fee_pct: settings.execution.paper.taker_fee_pct,
-            price_max_age_seconds: settings.market.price_max_age_seconds,
-            mode: AccountMode::Spot,
-        });
+        let rules = RiskRules::of(&settings);
         let execution = ExecutionActor::new(Parts {
             settings: Rc::clone(&settings),
             clock: clock.clone(),

@@ -141,6 +141,36 @@ fn a136_a_slot_that_crashed_three_times_is_quarantined() {
     assert!(recovered_runs(folder.path()).iter().any(|run| run.policy == "poison"));
 }
 
+/// Five failed slots in a row, a probe, and another one, each in a life of its own that ends by a kill.
+#[test]
+fn a_restart_is_no_amnesty_for_a_failing_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = RunKey { task: TA, symbol: btc() };
+    // The quarantines of a life between two seconds of the scenario, as minutes from their start to their end.
+    let life = |from: i64, to: i64| {
+        let mut setup = Setup::new().durable(folder.path()).at(START.plus_ms(from * 1_000));
+        setup.doubles.technical = Rc::new(|run| match run.ctx.symbol == btc() {
+            true => Reply::Now(failed()),
+            false => Reply::Now(ta(&run.ctx, Bias::Long)),
+        });
+        setup.play(async |world| {
+            world.until(to - from).await;
+            let records = world.records();
+            let minutes = records.iter().filter_map(|record| match &record.event {
+                Event::Quarantined { key: out, until: Some(until), .. } if *out == key => {
+                    Some(until.since_ms(record.ts) / 60_000)
+                }
+                _ => None,
+            });
+            minutes.collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(life(0, 175), Vec::<i64>::new(), "three slots failed");
+    assert_eq!(life(180, 295), [5], "and two more");
+    assert_eq!(life(400, 620), [10], "the probe failed");
+    assert_eq!(life(1_000, 1_300), [20], "and the next one");
+}
+
 #[test]
 fn a117_a_clean_stop_leaves_nothing_to_recover() {
     let folder = tempfile::tempdir().unwrap();

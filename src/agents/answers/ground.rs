@@ -8,6 +8,7 @@ use super::rejected;
 use crate::{
     llm::question::{FailureKind, Rejected},
     model::{Indicators, Price, Snapshot, Symbol},
+    settings::GroundingSettings,
 };
 
 /// How far a stated number may be off.
@@ -17,6 +18,12 @@ pub struct Tolerance {
     pub price_pct: Decimal,
     /// Of indicators, percent of the snapshot's value.
     pub indicator_pct: f64,
+}
+
+impl From<&GroundingSettings> for Tolerance {
+    fn from(settings: &GroundingSettings) -> Tolerance {
+        Tolerance { price_pct: settings.price_pct, indicator_pct: settings.indicator_pct }
+    }
 }
 
 /// What an answer is held against.
@@ -39,6 +46,12 @@ impl Ground {
             indicators: snapshot.primary_view().map(|view| numbers(&view.indicators)).unwrap_or_default(),
             tolerance,
         })
+    }
+
+    /// The ground of a question about an entry rather than a market: a symbol and its price, no indicators.
+    pub fn about(symbol: Symbol, price: Price, traded: &[Symbol], tolerance: Tolerance) -> Ground {
+        let others = traded.iter().copied().filter(|other| *other != symbol).collect();
+        Ground { symbol, others, price, indicators: BTreeMap::new(), tolerance }
     }
 
     /// A stated price as a decimal.

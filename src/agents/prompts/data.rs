@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     agents::answers::{ground::numbers, plain},
-    model::{Candle, Position, RegimeOutput, SentimentOutput, Snapshot, TaOutput, Timeframe, Ts},
+    model::{
+        Candle, Conflict, Position, Price, RegimeOutput, Score, SentimentOutput, Side, Snapshot, Symbol, TaOutput,
+        Timeframe, Ts,
+    },
 };
 
 /// Longest text from outside, characters.
@@ -14,6 +17,12 @@ pub const UNTRUSTED_MAX: usize = 500;
 
 /// Last closed candles of frames, oldest first.
 pub type Candles = BTreeMap<Timeframe, Vec<Candle>>;
+
+/// What a snapshot carries of every frame's history.
+pub fn history(snapshot: &Snapshot) -> Candles {
+    let told = snapshot.frames.iter().flatten().filter(|view| !view.tail.is_empty());
+    told.map(|view| (view.frame, view.tail.clone())).collect()
+}
 
 /// The market: price, indicators by name of the primary frame, and at most `most` candles a frame. A frame without a
 /// history shows its last closed candle.
@@ -75,6 +84,29 @@ pub fn sentiment(output: &SentimentOutput, news: &[String]) -> Value {
         "social_score": output.social_score,
         "news_score": output.news_score,
         "news": news.iter().take(5).map(|text| untrusted(text)).collect::<Vec<_>>(),
+    })
+}
+
+/// An entry that conflicts stopped. The facts of a conflict may hold words of a model and stay quoted.
+pub fn dispute(
+    symbol: Symbol,
+    side: Side,
+    confidence: Score,
+    levels: (Price, Option<Price>, Option<Price>),
+    leverage: u32,
+    conflicts: &[Conflict],
+) -> Value {
+    let (entry, stop, target) = levels;
+    let told = |conflict: &Conflict| json!({ "kind": conflict.kind, "facts": untrusted(&conflict.facts) });
+    json!({
+        "symbol": symbol.to_string(),
+        "action": side,
+        "confidence": confidence,
+        "entry": entry.to_string(),
+        "stop": stop.map(|price| price.to_string()),
+        "target": target.map(|price| price.to_string()),
+        "leverage": leverage,
+        "conflicts": conflicts.iter().map(told).collect::<Vec<_>>(),
     })
 }
 

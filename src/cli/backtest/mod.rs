@@ -25,6 +25,7 @@ use super::{
 use crate::{
     coordinator::messages::{GetStats, Operate},
     execution::ledger,
+    llm::actor::{Misses, ReadMisses},
     market::{
         Feed, FeedIssues, Market,
         actor::{FeedEnded, ReadIssues},
@@ -39,7 +40,7 @@ use crate::{
         failure::{Exit, Failure},
         placement::{Place, run_virtual},
     },
-    settings::Loaded,
+    settings::{CassetteMode, Loaded},
     store::{Close, CommittedBatch, Detach, JournalHead, Observe, OpenInfo, Store},
 };
 use report::{Report, VoterRow};
@@ -101,6 +102,11 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         ("runtime.speed", "1".to_owned()),
     ];
     let loaded = load(global, &more)?;
+    if loaded.settings.agents.ask_models() && loaded.settings.cassette.mode != CassetteMode::Replay {
+        let text =
+            "a backtest asks no provider: set cassette.mode = \"replay\" and cassette.dir, or let no agent ask a model";
+        return Err(Failure::new(Exit::Usage, text.to_owned()).into());
+    }
     if let Some(folder) = &args.report {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the report folder {}", folder.display()))?;
@@ -120,7 +126,13 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
             println!("report in {}", folder.display());
         }
     }
-    Ok(if outcome.report.invariant_violations.is_empty() { Exit::Done } else { Exit::Internal })
+    if !outcome.report.invariant_violations.is_empty() {
+        return Ok(Exit::Internal);
+    }
+    if let Some(text) = outcome.report.not_recorded.words() {
+        return Err(Failure::new(Exit::Failed, text).into());
+    }
+    Ok(Exit::Done)
 }
 
 /// The symbols asked for, or every configured one that has a file in the folder.
@@ -149,8 +161,8 @@ struct Outcome {
     report: Report,
     curve: Vec<(Ts, f64)>,
     closed: Vec<ClosedPosition>,
-    /// Spans in which trading was halted.
-    halted: Vec<(Ts, Ts)>,
+    /// What the coordinator's state became, and when.
+    changes: Vec<(Ts, CoordinatorState)>,
     issues: FeedIssues,
 }
 
@@ -217,8 +229,7 @@ struct Seen {
     ended: bool,
     error: Option<String>,
     closed: Vec<ClosedPosition>,
-    /// Spans of HALTED; the last one may be open.
-    halted: Vec<(Ts, Option<Ts>)>,
+    changes: Vec<(Ts, CoordinatorState)>,
 }
 
 impl Actor for Owner {
@@ -241,14 +252,7 @@ impl Handler<CommittedBatch> for Owner {
         for record in records.iter() {
             match &record.event {
                 Event::PositionClosed { closed } => seen.closed.push((**closed).clone()),
-                // A further halt while halted goes on with the same stretch.
-                Event::StateChanged { to, .. } => match (*to == CoordinatorState::Halted, seen.halted.last_mut()) {
-                    (true, Some((_, None))) | (false, None) => {}
-                    (true, _) => seen.halted.push((record.ts, None)),
-                    (false, Some((_, end))) => {
-                        end.get_or_insert(record.ts);
-                    }
-                },
+                Event::StateChanged { to, .. } => seen.changes.push((record.ts, *to)),
                 _ => {}
             }
         }
@@ -337,6 +341,10 @@ impl Drive {
         let (issues, candles) = system.links.market.send(ReadIssues).await?;
         let curve = system.links.risk.send(EquityCurve).await?;
         let head = system.links.store.send(JournalHead).await?;
+        let not_recorded = match &system.models {
+            Some(models) => models.send(ReadMisses).await?,
+            None => Misses::default(),
+        };
         system.links.store.send(Detach).await?;
         let journal_sha256 = system.links.store.send(Close).await?.unwrap_or_default();
         let elapsed = self.began.elapsed().as_secs_f64();
@@ -395,14 +403,15 @@ impl Drive {
             journal_sha256,
             journal_records: head.seq,
             invariant_violations: violations,
+            not_recorded,
             data_issues: data_issues.iter().filter_map(|(name, count)| counted(name, *count)).collect(),
             state: state.coordinator.state.name().to_owned(),
             latched_breakers: state.risk.latched.keys().map(|kind| kind.name().to_owned()).collect(),
             per_voter: state.leaderboard.tallies.iter().map(|(name, tally)| VoterRow::new(name, tally)).collect(),
         };
         let closed = std::mem::take(&mut seen.borrow_mut().closed);
-        let halted = seen.borrow().halted.iter().map(|(from, to)| (*from, to.unwrap_or(end))).collect();
-        Ok(Outcome { report, curve, closed, halted, issues })
+        let changes = std::mem::take(&mut seen.borrow_mut().changes);
+        Ok(Outcome { report, curve, closed, changes, issues })
     }
 }
 
@@ -473,6 +482,11 @@ fn write_report(folder: &Path, outcome: &Outcome) -> Result<()> {
         .iter()
         .map(|c| picture::Mark { at: c.closed_at, net: c.net_usd.to_f64().unwrap_or_default() })
         .collect();
-    let title = format!("equity {:+.2} %, {} closed trades", outcome.report.return_pct, outcome.report.closed_trades);
-    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks, &outcome.halted)
+    let report = &outcome.report;
+    let trades = if report.closed_trades == 1 { "trade" } else { "trades" };
+    let title = format!(
+        "equity {} -> {} ({:+.2} %), max drawdown {:.2} %, {} closed {trades}",
+        report.start_equity, report.final_equity, report.return_pct, report.max_drawdown_pct, report.closed_trades
+    );
+    picture::draw(&folder.join("equity.svg"), &title, &outcome.curve, &marks, &outcome.changes)
 }

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{Score, Ts, state::VoterTally, time::DAY_MS};
+use crate::{
+    agents::leaderboard::ModelCosts,
+    llm::actor::Misses,
+    model::{Score, Ts, state::VoterTally, time::DAY_MS},
+};
 
 /// The facts a backtest ends with; field names are those of `report.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -57,6 +61,9 @@ pub struct Report {
     pub journal_records: u64,
     /// Violated invariants in words; empty when all held.
     pub invariant_violations: Vec<String>,
+    /// Questions to models the recording does not know; none without models.
+    #[serde(skip_serializing_if = "Misses::is_empty")]
+    pub not_recorded: Misses,
     /// Rows of the input that were not used, by reason.
     pub data_issues: BTreeMap<String, u64>,
     /// Coordinator state at the end.
@@ -80,6 +87,11 @@ pub struct VoterRow {
     pub abstentions: u64,
     /// Failures.
     pub failures: u64,
+    /// Failures by kind.
+    pub failures_by_kind: BTreeMap<String, u64>,
+    /// What asking its models took and cost; absent for a voter by rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<ModelCosts>,
     /// Marked votes.
     pub marked: u64,
     /// correct / marked; absent when none is marked.
@@ -101,6 +113,8 @@ impl VoterRow {
             by_action: tally.by_action.iter().map(|(action, count)| (action.name().to_owned(), *count)).collect(),
             abstentions: tally.abstentions,
             failures: tally.failures,
+            failures_by_kind: tally.failures_by_kind.clone(),
+            models: tally.models.as_ref().and_then(ModelCosts::of),
             marked: tally.marked,
             share_correct: share(tally.correct as f64, tally.marked),
             mean_signed_return_bp: share(returns, tally.return_count),
@@ -198,6 +212,7 @@ pub fn summary(report: &Report) -> String {
         "SELL",
         "HOLD",
         "abstained",
+        "failed",
         "marked",
         "right",
         "mean bp",
@@ -216,6 +231,7 @@ pub fn summary(report: &Report) -> String {
             count("SELL"),
             count("HOLD"),
             voter.abstentions.to_string(),
+            voter.failures.to_string(),
             voter.marked.to_string(),
             voter.share_correct.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0)),
             or_dash(voter.mean_signed_return_bp, 2),

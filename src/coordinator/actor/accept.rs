@@ -63,6 +63,9 @@ impl Coordinator {
             }
             return;
         }
+        if outcome != RunOutcome::Succeeded && !self.volatile {
+            self.notes.failed(self.clock.now());
+        }
         let consumed: BTreeMap<TaskName, Ts> = inputs.iter().map(|input| (input.task, input.as_of)).collect();
         let finished = Event::RunFinished { key, run_id, outcome, consumed };
         match accepted {
@@ -132,7 +135,10 @@ impl Coordinator {
 
     /// Hands the notes beside the truth to the store.
     pub(super) fn flush_notes(&mut self) {
-        let changes = self.notes.take(|key| self.scheduler.row(key));
+        if self.volatile {
+            return;
+        }
+        let changes = self.notes.take(|key| self.scheduler.row(key), self.scheduler.pasts());
         if !changes.is_empty() {
             post("store", &self.links.store, AuxWrite(changes));
         }

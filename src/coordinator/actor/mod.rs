@@ -199,6 +199,7 @@ impl Coordinator {
         let degradation = Degradation::new(&capabilities, &stored, &parts.settings.degradation, parts.clock.now());
         parts.level.set(degradation.global());
         let guard = guard::Guard::new(parts.view.read().coordinator.state, parts.on_fatal);
+        let notes = Notes::knowing(parts.scheduler.pasts());
         Coordinator {
             settings: parts.settings,
             clock: parts.clock,
@@ -231,7 +232,7 @@ impl Coordinator {
             arrived: None,
             running: BTreeMap::new(),
             alarm: Alarm::default(),
-            notes: Notes::default(),
+            notes,
             heartbeat: None,
             guard,
             last_gates: None,
@@ -378,6 +379,7 @@ impl Coordinator {
             clock: self.clock.clone(),
             view: self.view.clone(),
             prices: self.prices.clone(),
+            level: self.level(),
             ta: self.opinions.ta.get(&symbol).cloned(),
             regime: self.opinions.regime.get(&symbol).cloned(),
             sentiment: self.opinions.sentiment.get(&symbol).cloned(),

@@ -8,6 +8,7 @@ use super::{
     schedule::{self, Generation, Output, RestoredKey},
 };
 use crate::{
+    coordinator::quarantine::Past,
     model::{InFlightMarker, RunId, RunKey, TaskName, Ts},
     store::AuxRow,
 };
@@ -24,6 +25,9 @@ pub fn row_key(key: RunKey) -> String {
 /// Auxiliary tree of what the scheduler knows of opinion keys.
 pub const ROWS: &str = "rows";
 
+/// Auxiliary tree of what went wrong with keys.
+pub const PASTS: &str = "pasts";
+
 /// Rows that changed since they were last handed to the store.
 #[derive(Debug, Default)]
 pub struct Notes {
@@ -33,9 +37,18 @@ pub struct Notes {
     unmarked: BTreeSet<RunKey>,
     rows: BTreeSet<RunKey>,
     opinions: BTreeMap<RunKey, StoredOpinion>,
+    /// What the store holds of failures; a key without any has no row.
+    pasts: BTreeMap<RunKey, Past>,
 }
 
 impl Notes {
+    /// Nothing changed yet; the store holds the failures of these keys.
+    pub fn knowing<'a>(pasts: impl Iterator<Item = (RunKey, &'a Past)>) -> Notes {
+        let none = Past::default();
+        let pasts = pasts.filter(|(_, past)| **past != none).map(|(key, past)| (key, past.clone())).collect();
+        Notes { pasts, ..Notes::default() }
+    }
+
     /// An opinion run began.
     pub fn began(&mut self, marker: InFlightMarker, now: Ts) {
         self.since.get_or_insert(now);
@@ -61,13 +74,22 @@ impl Notes {
         self.opinions.insert(key, opinion);
     }
 
+    /// A run went wrong whose end the journal tells.
+    pub fn failed(&mut self, now: Ts) {
+        self.since.get_or_insert(now);
+    }
+
     /// When the oldest change was made; absent when nothing waits.
     pub fn since(&self) -> Option<Ts> {
         self.since
     }
 
-    /// The changes, markers first. `row` is what the scheduler knows of a key now.
-    pub fn take(&mut self, row: impl Fn(RunKey) -> Option<RestoredKey>) -> Vec<AuxRow> {
+    /// The changes, markers first. `row` is what the scheduler knows of a key now, `pasts` what went wrong with each.
+    pub fn take<'a>(
+        &mut self,
+        row: impl Fn(RunKey) -> Option<RestoredKey>,
+        pasts: impl Iterator<Item = (RunKey, &'a Past)>,
+    ) -> Vec<AuxRow> {
         self.since = None;
         let mut changes = Vec::with_capacity(self.markers.len() + self.rows.len() + self.opinions.len());
         for (key, marker) in std::mem::take(&mut self.markers) {
@@ -86,8 +108,30 @@ impl Notes {
         changes.extend(rows.map(|row| AuxRow::put(ROWS, row_key(row.key), KeptRow::from(row))));
         let opinions = std::mem::take(&mut self.opinions);
         changes.extend(opinions.into_iter().map(|(key, opinion)| AuxRow::put(OPINIONS, row_key(key), opinion)));
+        let none = Past::default();
+        for (key, past) in pasts {
+            if self.pasts.get(&key).unwrap_or(&none) == past {
+                continue;
+            }
+            changes.push(if *past == none {
+                self.pasts.remove(&key);
+                AuxRow::remove(PASTS, row_key(key))
+            } else {
+                self.pasts.insert(key, past.clone());
+                AuxRow::put(PASTS, row_key(key), KeptPast { key, past: past.clone() })
+            });
+        }
         changes
     }
+}
+
+/// What went wrong with a key, as it is kept beside the truth.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct KeptPast {
+    /// Which key.
+    pub key: RunKey,
+    /// Its failures.
+    pub past: Past,
 }
 
 /// A scheduler row as it is kept beside the truth.
@@ -148,7 +192,7 @@ mod tests {
     }
 
     fn written(notes: &mut Notes) -> usize {
-        notes.take(|_| None).len()
+        notes.take(|_| None, std::iter::empty()).len()
     }
 
     #[test]
@@ -170,5 +214,20 @@ mod tests {
         notes.began(marker(), Ts(3));
         notes.ended(marker().key, Ts(4));
         assert_eq!(written(&mut notes), 0, "a short run between two flushes writes no marker");
+    }
+
+    #[test]
+    fn failures_are_written_when_they_change_and_removed_when_there_are_none() {
+        let key = marker().key;
+        let bad: Past =
+            serde_json::from_str(r#"{"ring":1,"consecutive":1,"calm":0,"length_ms":0,"starts":[]}"#).unwrap();
+        let good = Past::default();
+        let mut notes = Notes::knowing([(key, &good)].into_iter());
+        let changes = [(&good, 0), (&bad, 1), (&bad, 0), (&good, 1), (&good, 0)];
+        for (number, (past, rows)) in changes.into_iter().enumerate() {
+            assert_eq!(notes.take(|_| None, [(key, past)].into_iter()).len(), rows, "flush {number}");
+        }
+        let mut restarted = Notes::knowing([(key, &bad)].into_iter());
+        assert_eq!(restarted.take(|_| None, [(key, &good)].into_iter()).len(), 1, "the row of the process before goes");
     }
 }

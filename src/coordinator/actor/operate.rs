@@ -199,8 +199,10 @@ impl Coordinator {
 
     fn prepare_switch(&mut self, name: &str, enabled: bool) -> Prepared {
         let Some(task) = TaskName::parse(name) else { return refused("unknown_task", unknown_task(name)) };
-        if enabled && task == TaskName::SentimentAnalysis {
-            return refused("no_provider", "sentiment_analysis needs a provider, and this release has none");
+        let asks = self.settings.agents.sentiment_analysis.has_provider();
+        if enabled && task == TaskName::SentimentAnalysis && !asks {
+            let why = "sentiment_analysis needs somebody to ask: set agents.sentiment_analysis.social or .news";
+            return refused("no_provider", why);
         }
         let needs = |(other, settings): (&TaskName, &crate::settings::TaskSettings)| {
             let required = settings.depends_on.iter().any(|dependency| dependency.task == task && dependency.required);

@@ -12,21 +12,24 @@ use super::{
     consensus::{Eligible, Opinion, Opinions},
     decision::{self, DecisionInputs, DecisionRules, EntryOrder, Gate, Next, Progress},
     disputed::{self, Disputed},
+    resolution,
     resolver::{self, Resolve},
     schedule::RunTags,
 };
 use crate::{
+    coordinator::degradation,
     execution::{
         actor::{CancelEntries, Exit, Place, Placed, Purpose},
         intent,
     },
     model::{
-        Action, Clock, DecisionEnd, DecisionId, DegradationLevel, Event, PlanState, Side, Signal, SlotId, Snapshot,
-        TaskName, TradeKey, TradeKind, TradeState, Ts,
+        Action, Clock, DecisionEnd, DecisionId, DegradationLevel, Event, PlanState, Price, Side, Signal, SlotId,
+        Snapshot, TaskName, TradeKey, TradeKind, TradeState, Ts,
     },
     risk::{
         RiskRequest, RiskRules, RiskView,
         actor::{Release, Reserve},
+        board::Prices,
         prices::PriceAt,
     },
     runtime::{clock::LogicalClock, failpoint, post::post},
@@ -46,6 +49,11 @@ struct Carrier {
     /// Plan part of the trade key.
     slot: String,
     signal_at: Ts,
+    prices: Prices,
+    /// Price the signal was made at.
+    signal_price: Price,
+    /// A model has thought about it, so that the market went on meanwhile; rules take no time.
+    thought: bool,
 }
 
 impl Coordinator {
@@ -80,6 +88,9 @@ impl Coordinator {
             decision: id,
             slot,
             signal_at: signal.head.produced_at,
+            prices: self.prices.clone(),
+            signal_price: signal.price,
+            thought: signal.asked_models(),
         };
         let batch = self.batch("coordinator", id.to_string(), events);
         failpoint::effect("commit.decide", "");
@@ -250,10 +261,13 @@ impl Carrier {
     }
 
     /// Waits for the resolver, at most its time; only this decision waits.
-    async fn resolve(self, disputed: Disputed) {
-        let question = Resolve::new(self.decision, &disputed);
-        let (leverage, settings) = (disputed.request.leverage, &self.settings.conflicts);
-        let settled = resolver::settle(&self.links.resolver, question, leverage, &self.clock, settings).await;
+    async fn resolve(mut self, disputed: Disputed) {
+        let settings = &self.settings.conflicts;
+        let until = self.clock.now().plus_ms(i64::from(settings.max_resolution_ms));
+        let ask_models = degradation::allows_model_voters(self.level.get(), false);
+        let question = Resolve::new(self.decision, &disputed, until, ask_models);
+        let settled = resolver::settle(&self.links.resolver, question, &self.clock, settings).await;
+        self.thought |= settled.by != resolution::FALLBACK || !settled.errors.is_empty();
         let progress = disputed::after_resolution(self.decision, disputed, settled, &self.rules);
         defer_legs(&self.links, &self.view, &self.settings, &progress.defer_legs, self.clock.now());
         if self.commit(progress.events).await
@@ -263,8 +277,18 @@ impl Carrier {
         }
     }
 
+    fn moved(&self, request: &RiskRequest) -> Option<Event> {
+        let newest = self.prices.read().book.get(request.symbol).map(|price| price.price);
+        let limit_pct = self.settings.execution.max_price_drift_pct;
+        decision::moved(self.decision, self.signal_price, newest, limit_pct).filter(|_| self.thought)
+    }
+
     async fn ask_risk(self, request: RiskRequest) {
         let key = request.key;
+        if let Some(expired) = self.moved(&request) {
+            self.commit(vec![expired]).await;
+            return;
+        }
         // A risk actor that is being restarted refuses: it has no account state.
         let verdict = self.links.reserve.send(Reserve(request.clone())).await.unwrap_or_else(|_| Err(no_account()));
         let gate = Gate { state: self.view.read().coordinator.state, level: self.level.get(), now: self.clock.now() };

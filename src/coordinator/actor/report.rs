@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    agents::leaderboard,
     execution::legs,
     llm::actor::ReadModels,
     market::{FeedStatus, actor::ReadFeeds, feed::kraken::view::LinkView},
@@ -85,6 +86,7 @@ impl Coordinator {
             feeds: Vec::new(),
             journal: JournalHead::default(),
             models: Vec::new(),
+            voters: leaderboard::board(&state.leaderboard),
             totals: [
                 ("signals", state.totals.signals),
                 ("orders", state.totals.orders),

@@ -1,10 +1,13 @@
 //! The resolver in virtual time: its limit, its errors, its bounds.
 
+use std::time::Duration;
+
 use actix::ResponseFuture;
 
 use super::*;
 use crate::{
-    model::{ConflictKind, Modifications, ResolutionAction, Ts},
+    llm::{actor::AskModel, question::FailureKind},
+    model::{Clock, ConflictKind, Modifications, Money, ResolutionAction, Ts},
     risk::fixtures::{conflicts, dec, score, sym},
     runtime::{
         placement::run_virtual,
@@ -44,6 +47,9 @@ fn question(symbol: &str, kind: ConflictKind) -> Resolve {
         entry: dec("100"),
         stop: Some(dec("97")),
         target: Some(dec("106")),
+        leverage: 1,
+        until: START.plus_ms(10_000),
+        ask_models: true,
         conflicts: vec![Conflict { kind, facts: String::new() }],
     }
 }
@@ -52,7 +58,7 @@ fn question(symbol: &str, kind: ConflictKind) -> Resolve {
 fn settled(symbol: &'static str, kind: ConflictKind, reply: ResolverReply) -> (Resolution, i64) {
     run_virtual(START, |place| async move {
         let resolver = supervise("double", Policy::default(), move || Double(reply.clone()), |_| ()).recipient();
-        let settled = settle(&resolver, question(symbol, kind), 1, &place.clock, &conflicts()).await;
+        let settled = settle(&resolver, question(symbol, kind), &place.clock, &conflicts()).await;
         (settled, place.clock.now().since_ms(START))
     })
     .unwrap()
@@ -64,12 +70,14 @@ fn says(action: ResolutionAction, confidence: &str, modifications: Option<Modifi
         action,
         confidence: score(confidence),
         modifications,
+        errors: Vec::new(),
+        call: None,
     })
 }
 
 #[test]
 fn a059_a_hanging_resolver_ends_at_its_limit_with_the_fallback_and_its_error() {
-    let silent = ResolverReply::Failed(Vec::new());
+    let silent = ResolverReply::Failed(Vec::new(), None);
     let (resolution, took) = settled("BTC/USDT", ConflictKind::RegimeConflict, silent.clone());
     assert_eq!((resolution.action, took), (ResolutionAction::Abort, 10_000));
     assert_eq!(resolution.by, "fallback");
@@ -87,7 +95,7 @@ fn a059_other_symbols_go_on_meanwhile() {
         let (settings, clock) = (conflicts(), place.clock);
         let ask = async |symbol| {
             let question = question(symbol, ConflictKind::RegimeConflict);
-            settle(&resolver, question, 1, &clock, &settings).await;
+            settle(&resolver, question, &clock, &settings).await;
             clock.now().since_ms(START)
         };
         futures_util::future::join(ask("BTC/USDT"), ask("XRP/BTC")).await
@@ -98,7 +106,7 @@ fn a059_other_symbols_go_on_meanwhile() {
 #[test]
 fn a060_f14_every_error_is_kept_and_a_panic_is_one() {
     let errors = vec!["first: refused".to_owned(), "second: timeout".to_owned()];
-    let failed = ResolverReply::Failed(errors.clone());
+    let failed = ResolverReply::Failed(errors.clone(), None);
     for (kind, action) in [
         (ConflictKind::TaSentimentConflict, ResolutionAction::Wait),
         (ConflictKind::RegimeConflict, ResolutionAction::Abort),
@@ -123,4 +131,99 @@ fn a061_a062_a064_answers_are_bounded_before_they_count() {
         let (resolution, _) = settled("XRP/BTC", ConflictKind::RegimeConflict, reply.clone());
         assert_eq!((resolution.action, resolution.errors.len()), (action, errors), "{reply:?}");
     }
+}
+
+/// A router that thinks for so long in virtual time and then says this.
+struct Thinker(i64, Result<Answered, Unanswered>);
+
+impl Actor for Thinker {
+    type Context = Context<Self>;
+}
+
+impl actix::Handler<AskModel> for Thinker {
+    type Result = ResponseFuture<Result<Answered, Unanswered>>;
+    fn handle(&mut self, asked: AskModel, _: &mut Context<Self>) -> Self::Result {
+        assert_eq!(asked.0.chain, "judges");
+        assert!(asked.0.prompt.user.contains("untrusted"), "{}", asked.0.prompt.user);
+        let (pause, answer) = (Duration::from_millis(self.0.unsigned_abs()), self.1.clone());
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            answer
+        })
+    }
+}
+
+fn failure(provider: &str, kind: FailureKind) -> AttemptFailure {
+    AttemptFailure { provider: provider.into(), model: "m".into(), kind, message: String::new() }
+}
+
+fn answered(text: &str, before: Vec<AttemptFailure>) -> Result<Answered, Unanswered> {
+    Ok(Answered {
+        text: text.to_owned(),
+        reasoning: None,
+        provider: "second".into(),
+        model: "m".into(),
+        input_tokens: 1,
+        output_tokens: 1,
+        cost_usd: Money::ZERO,
+        took_ms: 1,
+        before,
+        prompt_sha256: String::new(),
+    })
+}
+
+/// What the real actor settles when its chain thinks for `thinks_ms`.
+fn judged(thinks_ms: i64, answer: Result<Answered, Unanswered>, ask_models: bool) -> (Resolution, i64) {
+    run_virtual(START, move |place| async move {
+        let mut settings = crate::settings::load(&crate::settings::Sources::default()).unwrap().settings;
+        settings.conflicts = conflicts();
+        settings.conflicts.chain = "judges".to_owned();
+        let settings = Rc::new(settings);
+        let thinker = Thinker(thinks_ms, answer).start();
+        let models = Models::through(thinker.recipient(), place.clock.clone());
+        let own = Rc::clone(&settings);
+        let make = move || ConflictResolver::new(Rc::clone(&own), models.clone());
+        let resolver = supervise("conflict_resolver", Policy::default(), make, |_| ()).recipient();
+        let asked = Resolve { ask_models, ..question("BTC/USDT", ConflictKind::RebalanceConflict) };
+        let settled = settle(&resolver, asked, &place.clock, &settings.conflicts).await;
+        (settled, place.clock.now().since_ms(START))
+    })
+    .unwrap()
+}
+
+const SMALLER: &str = r#"{"action":"modify","confidence":0.8,"reasoning":"x","modifications":
+    {"leverage":5,"size_reduction_pct":40,"entry_adjustment_pct":-9}}"#;
+
+#[test]
+fn f14_a_models_answer_settles_within_its_bounds_and_the_errors_of_those_before_are_kept() {
+    let before = vec![failure("first", FailureKind::Timeout)];
+    let (settled, took) = judged(6_000, answered(SMALLER, before), true);
+    assert_eq!((settled.action, took), (ResolutionAction::Modify, 6_000));
+    assert_eq!((settled.by.as_str(), settled.errors.as_slice()), ("second/m", &["first/m: timeout".to_owned()][..]));
+    let changes = settled.modifications.unwrap();
+    assert_eq!((changes.leverage, changes.entry_adjustment_pct), (Some(1), Some(score("-2"))));
+    let call = settled.model.unwrap();
+    assert_eq!((call.template.as_str(), call.latency_ms), ("conflict_resolution@1", 6_000));
+}
+
+#[test]
+fn f14_everyone_failing_is_the_fallback_with_every_error_and_never_a_resolution() {
+    let attempts = vec![failure("first", FailureKind::Timeout), failure("second", FailureKind::Unparsable)];
+    let nobody = Err(Unanswered { attempts, cost_usd: Money::ZERO, kind: FailureKind::Unparsable });
+    let (settled, _) = judged(20, nobody, true);
+    assert_eq!((settled.action, settled.by.as_str()), (ResolutionAction::Proceed, "fallback"));
+    assert_eq!(settled.errors, ["first/m: timeout", "second/m: unparsable"]);
+    let (settled, _) = judged(20, answered("you should proceed", Vec::new()), true);
+    assert_eq!(settled.by, "fallback");
+    assert!(settled.errors[0].starts_with("second/m: unparsable"), "{:?}", settled.errors);
+    let (settled, took) = judged(60_000, answered(SMALLER, Vec::new()), true);
+    assert_eq!((settled.by.as_str(), settled.errors.len()), ("fallback", 1));
+    assert!(took <= 10_000, "{took}");
+}
+
+#[test]
+fn a_level_that_forbids_models_waits_and_asks_nobody() {
+    let (settled, took) = judged(5_000, answered(SMALLER, Vec::new()), false);
+    assert_eq!((settled.action, settled.by.as_str(), took), (ResolutionAction::Wait, "fallback", 0));
+    assert_eq!(settled.model, None);
 }

@@ -17,10 +17,11 @@ use crate::{
         portfolio_rebalance::PortfolioOutput,
         portfolio_view::PortfolioView,
     },
+    coordinator::degradation,
     market::actor::ReadSnapshot,
     model::{
-        Clock, FailCause, FailClass, RegimeOutput, RunOutcome, SentimentOutput, Signal, Snapshot, TaOutput, TaskName,
-        Ts,
+        Clock, DegradationLevel, FailCause, FailClass, RegimeOutput, RunOutcome, SentimentOutput, Signal, Snapshot,
+        TaOutput, TaskName, Ts,
     },
     risk::board::Prices,
     runtime::{clock::LogicalClock, failpoint, post::post},
@@ -62,6 +63,8 @@ pub struct Supply {
     pub view: StateView,
     /// Newest prices.
     pub prices: Prices,
+    /// Degradation level when the run starts.
+    pub level: DegradationLevel,
     /// Accepted opinion of the run's symbol.
     pub ta: Option<Arc<TaOutput>>,
     /// Accepted opinion of the run's symbol.
@@ -138,25 +141,29 @@ async fn ask(
     supply: &Supply,
 ) -> Result<(Reply, Ts, bool), RunOutcome> {
     let as_of = ctx.as_of;
+    let ask_models = degradation::allows_model_opinions(supply.level);
     let stale = || RunOutcome::Abstained("data_stale".into());
     match request.key.task {
         TaskName::TechnicalAnalysis => {
-            let run = RunTechnical { ctx, snapshot: snapshot.ok_or_else(stale)? };
+            let run = RunTechnical { ctx, snapshot: snapshot.ok_or_else(stale)?, ask_models };
             let output = output(links.technical.send(run).await)?;
             Ok((Reply::Technical(Arc::from(output)), as_of, false))
         }
         TaskName::RegimeDetection => {
-            let run = RunRegime { ctx, snapshot: snapshot.ok_or_else(stale)?, previous: supply.regime.clone() };
+            let (previous, ta) = (supply.regime.clone(), supply.ta.clone());
+            let run = RunRegime { ctx, snapshot: snapshot.ok_or_else(stale)?, previous, ta, ask_models };
             let output = output(links.regime.send(run).await)?;
             Ok((Reply::Regime(Arc::from(output)), as_of, false))
         }
         TaskName::SentimentAnalysis => {
-            let output = output(links.sentiment.send(RunSentiment).await)?;
+            let output = output(links.sentiment.send(RunSentiment { ctx, ask_models }).await)?;
             Ok((Reply::Sentiment(Arc::from(output)), as_of, false))
         }
         TaskName::TradingDecision => {
             let snapshot = snapshot.ok_or_else(stale)?;
             let position = supply.view.read().positions.values().find(|held| held.symbol == ctx.symbol).cloned();
+            let level = supply.level;
+            let ask_models = degradation::allows_model_voters(level, position.is_some());
             let run = RunTrading {
                 ctx,
                 snapshot: Arc::clone(&snapshot),
@@ -164,6 +171,7 @@ async fn ask(
                 regime: supply.regime.clone(),
                 sentiment: supply.sentiment.clone(),
                 position,
+                ask_models,
             };
             let signal = output(links.trading.send(run).await)?;
             Ok((Reply::Signal(signal, snapshot), as_of, false))
@@ -175,7 +183,9 @@ async fn ask(
                 let newest = prices.ticks.values().copied();
                 let currency = supply.settings.account_currency;
                 let view = PortfolioView::of(&state.account, &state.positions, newest, currency);
-                RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone() }
+                // A model for the pace is off where no plan may be made: from LIMITED on (resilience §2).
+                let ask_models = degradation::allows_model_voters(supply.level, false);
+                RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone(), ask_models }
             };
             let planned = output(links.portfolio.send(run).await)?;
             Ok((Reply::Portfolio(planned), as_of, false))

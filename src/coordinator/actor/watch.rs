@@ -172,7 +172,7 @@ impl Coordinator {
             let state = self.view.read();
             for decision in state.decisions.keys() {
                 let end = crate::model::DecisionEnd::Interrupted;
-                events.push(Event::DecisionEnded { decision: *decision, end });
+                events.push(Event::DecisionEnded { decision: *decision, end, reason: None });
             }
             for latch in state.risk.latched.values() {
                 let breach = self.settings.emergency.breach.get(&latch.breaker);

@@ -30,7 +30,10 @@ use self::{
     queue::Queue,
     rules::{Limits, TaskRules},
 };
-use crate::model::{RunId, RunKey, SkipReason, SlotId, Symbol, TaskName, Ts};
+use crate::{
+    coordinator::quarantine::Past,
+    model::{RunId, RunKey, SkipReason, SlotId, Symbol, TaskName, Ts},
+};
 
 /// All keys, limits, the queue and the counters.
 pub struct Scheduler {
@@ -188,6 +191,11 @@ impl Scheduler {
             consumed: needs.filter_map(|(need, as_of)| Some((need.name, as_of?))).collect(),
             last_success: held.last_succeeded,
         })
+    }
+
+    /// What went wrong with every key so far.
+    pub fn pasts(&self) -> impl Iterator<Item = (RunKey, &Past)> {
+        (0_u32..).zip(&self.keys).map(|(id, held)| (self.run_key(id), held.quarantine.past()))
     }
 
     fn run_key(&self, key: u32) -> RunKey {

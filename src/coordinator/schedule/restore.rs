@@ -7,7 +7,7 @@ use super::{
     key::{Phase, Work},
 };
 use crate::{
-    coordinator::quarantine::Quarantine,
+    coordinator::quarantine::{Past, Quarantine},
     model::{
         InFlightMarker, RecoveredRun, RunKey, SlotId, TaskName, Ts, state::CoordinatorView, state::QuarantineEntry,
     },
@@ -36,6 +36,8 @@ pub struct Restored {
     pub keys: Vec<RestoredKey>,
     /// Markers of older epochs.
     pub markers: Vec<InFlightMarker>,
+    /// What went wrong before, kept beside the journal.
+    pub pasts: BTreeMap<RunKey, Past>,
     /// Keys that are out.
     pub quarantine: BTreeMap<RunKey, QuarantineEntry>,
     /// Operator switches.
@@ -69,6 +71,7 @@ impl Restored {
         Restored {
             keys: keys.into_values().collect(),
             markers: view.in_flight.values().cloned().collect(),
+            pasts: BTreeMap::new(),
             quarantine: view.quarantine.clone(),
             switches: view.task_switches.clone(),
             gates,
@@ -89,10 +92,10 @@ impl Scheduler {
         for row in restored.keys {
             self.restore_key(row, now);
         }
-        for (key, entry) in &restored.quarantine {
-            if let Some(id) = self.index.get(key) {
-                self.keys[*id as usize].quarantine = Quarantine::restored(entry, now);
-            }
+        let Restored { mut pasts, quarantine, .. } = restored;
+        for (key, id) in &self.index {
+            let past = pasts.remove(key).unwrap_or_default();
+            self.keys[*id as usize].quarantine = Quarantine::restored(quarantine.get(key), past, now);
         }
         let mut recovered = Vec::with_capacity(restored.markers.len());
         let epoch = self.epoch;

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, Supervised, WrapFuture};
 
 use super::{
-    AskModel, ReadModels,
+    AskModel, MISSES_KEPT, Miss, ReadMisses, ReadModels,
     http::{Broken, Raw},
     shared::{Admission, Endpoint, Shared},
 };
@@ -71,6 +71,13 @@ impl Handler<ReadModels> for Router {
     type Result = MessageResult<ReadModels>;
     fn handle(&mut self, _: ReadModels, _: &mut Context<Self>) -> Self::Result {
         MessageResult(self.shared.status())
+    }
+}
+
+impl Handler<ReadMisses> for Router {
+    type Result = MessageResult<ReadMisses>;
+    fn handle(&mut self, _: ReadMisses, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.shared.misses.borrow().clone())
     }
 }
 
@@ -140,12 +147,38 @@ async fn answer(shared: &Rc<Shared>, question: &Question) -> Result<Answered, Un
             });
         }
     }
+    miss(shared, question, chain, &failed);
     // Calls that were never made say nothing about the models: an open breaker is no new failure.
     let real = failed.attempts.iter().rev().find(|one| classify::outcome(one.kind, None, 0, 1).is_some());
     if let Some(last) = real {
         shared.tell(Err(format!("{}:{}", last.provider, last.kind.name())));
     }
     Err(failed)
+}
+
+/// Notes a question of which the recording knows nothing at all.
+fn miss(shared: &Shared, question: &Question, chain: &[String], failed: &Unanswered) {
+    let unknown = failed.attempts.iter().all(|one| one.kind == FailureKind::NotRecorded);
+    let entry = chain.first().filter(|_| unknown && !failed.attempts.is_empty());
+    let Some((entry, (endpoint, model, settings))) = entry.and_then(|entry| Some((entry, shared.target(entry)?)))
+    else {
+        return;
+    };
+    let kind = endpoint.settings.kind;
+    let sha = cassette::request_sha256(kind, model, &settings, &question.prompt, &question.format);
+    let mut misses = shared.misses.borrow_mut();
+    misses.count += 1;
+    if misses.first.len() < MISSES_KEPT {
+        misses.first.push(Miss {
+            key: question.key.to_string(),
+            template: question.prompt.template.clone(),
+            model: entry.clone(),
+            file: std::path::Path::new(&shared.settings.cassette.dir)
+                .join(cassette::file_name(&sha))
+                .display()
+                .to_string(),
+        });
+    }
 }
 
 fn fail(failed: &mut Unanswered, provider: &str, model: &str, kind: FailureKind, message: String) {

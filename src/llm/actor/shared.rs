@@ -11,12 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 
-use super::{ModelOutcome, ProviderStatus, http::Http, keys::Key, tape::Tape};
+use super::{Misses, ModelOutcome, ProviderStatus, http::Http, keys::Key, tape::Tape};
 use crate::{
     llm::question::FailureKind,
     model::{Capability, Clock, DegradationLevel, Event, Ts, spending::ModelSpending},
     providers::{
-        breaker::{Breaker, BreakerLimits, BreakerState, Outcome, Ticket},
+        breaker::{Breaker, BreakerState, Outcome, Ticket},
         rate::{Bucket, RateLimits},
     },
     runtime::{clock::LogicalClock, post::post},
@@ -135,9 +135,10 @@ pub struct Shared {
     pub ledger: Mutex<()>,
     /// Told of every logical call; set once the coordinator runs.
     pub outcomes: RefCell<Option<Recipient<ModelOutcome>>>,
+    /// Questions a replay could not answer.
+    pub misses: RefCell<Misses>,
     store: Recipient<Commit>,
     aux: Recipient<AuxWrite>,
-    limits: BreakerLimits,
     draws: RefCell<ChaCha8Rng>,
 }
 
@@ -179,7 +180,6 @@ impl Shared {
         }
         let http = if parts.network && !parts.tape.replays() { Some(Http::new()?) } else { None };
         Ok(Rc::new(Shared {
-            limits: BreakerLimits::from(&parts.settings.breaker),
             settings: parts.settings,
             clock: parts.clock,
             view: parts.view,
@@ -188,6 +188,7 @@ impl Shared {
             http,
             ledger: Mutex::new(()),
             outcomes: RefCell::new(None),
+            misses: RefCell::default(),
             store: parts.store,
             aux: parts.aux,
             draws: RefCell::new(ChaCha8Rng::seed_from_u64(parts.seed)),
@@ -233,7 +234,7 @@ impl Shared {
         if let (Some(outcome), Some(ticket)) = (outcome, admission.ticket.take()) {
             let jitter = self.draw() * 2.0 - 1.0;
             let now = self.clock.now();
-            let changed = endpoint.breaker.borrow_mut().record(ticket, outcome, &self.limits, jitter, now);
+            let changed = endpoint.breaker.borrow_mut().record(ticket, outcome, &self.settings.breaker, jitter, now);
             if let Some(change) = changed {
                 tracing::warn!(provider = endpoint.name, from = ?change.from, to = ?change.to, "the breaker changed");
             }

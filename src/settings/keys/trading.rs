@@ -48,10 +48,14 @@ pub(super) const KEYS: &[Key] = &[
     num("market.symbol.<symbol>.min_quantity", "base", ge(0.0), "smallest order"),
     int("market.symbol.<symbol>.price_decimals", "digits", to(0.0, 12.0), "price rounding"),
     int("market.symbol.<symbol>.quantity_decimals", "digits", to(0.0, 12.0), "quantity rounding"),
+    text("agents.technical_analysis.chain", "chain", Form::Any, "models that give the opinion; empty = rules")
+        .note("one of [chains]"),
     num("agents.technical_analysis.fallback_confidence", "ratio", to(0.0, 0.5), "confidence of a degraded output"),
     num("agents.technical_analysis.rsi_long", "–", to(50.0, 90.0), "RSI14 above it allows the bias long"),
     num("agents.technical_analysis.rsi_short", "–", to(10.0, 50.0), "RSI14 below it allows the bias short")
         .note("< rsi_long"),
+    text("agents.regime_detection.chain", "chain", Form::Any, "models that name the regime; empty = rules")
+        .note("one of [chains]"),
     num("agents.regime_detection.fallback_confidence", "ratio", to(0.0, 0.5), "confidence of a degraded output"),
     num("agents.regime_detection.change_confidence", "ratio", to(0.0, 1.0), "a new regime must be this sure to count"),
     int("agents.regime_detection.change_count", "detections", to(1.0, 10.0), "counted detections in a row that switch"),
@@ -60,6 +64,15 @@ pub(super) const KEYS: &[Key] = &[
     int("agents.regime_detection.squeeze_candles", "candles", ge(1.0), "squeeze so long is breakout_potential"),
     num("agents.regime_detection.atr_extreme_pct", "%", gt(0.0), "ATR14 of the price from here on is volatile"),
     num("agents.regime_detection.atr_ratio", "×", gt(0.0), "ATR14 above this multiple of its mean is volatile"),
+    text("agents.sentiment_analysis.social", "chain", Form::Any, "models asked for the mood of social media")
+        .note("one of [chains]; empty = not asked"),
+    text("agents.sentiment_analysis.news", "chain", Form::Any, "models asked for the mood of the news")
+        .note("one of [chains]; empty = not asked"),
+    num("agents.sentiment_analysis.weight_social", "–", to(0.0, 1.0), "weight of social media"),
+    num("agents.sentiment_analysis.weight_news", "–", to(0.0, 1.0), "weight of the news"),
+    num("agents.sentiment_analysis.min_confidence", "ratio", to(0.0, 1.0), "floor of the confidence"),
+    text("agents.portfolio_rebalance.chain", "chain", Form::Any, "models that choose the pace of a plan")
+        .note("one of [chains]; empty = as portfolio.dca says"),
     int("agents.trading_decision.poll_timeout_seconds", "s", ge(1.0), "poll of the voters")
         .note("< tasks.trading_decision.timeout_seconds"),
     int("agents.trading_decision.quorum", "votes", to(0.0, 32.0), "valid votes needed; 0 = ⌈2n/3⌉")
@@ -71,10 +84,18 @@ pub(super) const KEYS: &[Key] = &[
     num("agents.trading_decision.boost.split", "–", to(0.0, 0.5), "added below 2/3"),
     text("agents.trading_decision.voters[].name", "–", Form::Filled, "name of a voter").note("unique, 1..32 voters"),
     one_of(
+        "agents.trading_decision.voters[].kind",
+        &["rules", "model"],
+        "who votes: a strategy or a chain of models; absent = rules",
+    ),
+    one_of(
         "agents.trading_decision.voters[].strategy",
         &["ema_cross", "macd_momentum", "supertrend", "donchian_breakout", "bollinger_reversion", "rsi_trend"],
-        "what the voter looks at",
-    ),
+        "what a voter by rules looks at",
+    )
+    .note("needed with kind rules"),
+    text("agents.trading_decision.voters[].chain", "chain", Form::Filled, "models asked for this vote")
+        .note("needed with kind model; one of [chains]"),
     flag("agents.trading_decision.voters[].enabled", "whether the voter is asked"),
     num("agents.trading_decision.rules.size_pct", "%", gt_to(0.0, 100.0), "size of a rules vote at full strength"),
     num("agents.trading_decision.rules.adx_trend", "–", to(0.0, 100.0), "ADX14 from here on favours trend voters"),
@@ -82,6 +103,8 @@ pub(super) const KEYS: &[Key] = &[
         .note("≤ adx_trend"),
     int("agents.trading_decision.leaderboard.mark_after_hours", "h", to(1.0, 720.0), "when a vote is marked"),
     num("agents.trading_decision.leaderboard.hold_band_pct", "%", gt(0.0), "a smaller change makes HOLD correct"),
+    num("agents.grounding.price_pct", "%", gt_to(0.0, 100.0), "a price in a model's answer may be so far off"),
+    num("agents.grounding.indicator_pct", "%", gt_to(0.0, 100.0), "an indicator it quotes may be so far off"),
     num("regimes.<regime>.size", "×", to(0.0, 1.5), "size factor"),
     num("regimes.<regime>.stop", "×", to(0.5, 2.0), "stop distance factor"),
     num("regimes.<regime>.target", "R", to(0.5, 3.0), "target as a multiple of the stop distance"),
@@ -107,6 +130,8 @@ pub(super) const KEYS: &[Key] = &[
         .note("≥ dependency max age"),
     int("consensus.max_age_seconds.sentiment_analysis", "s", ge(1.0), "an older opinion does not vote")
         .note("≥ dependency max age"),
+    text("conflicts.chain", "chain", Form::Any, "models that settle conflicts; empty = the fallback actions")
+        .note("one of [chains]"),
     num("conflicts.max_confidence_gap", "ratio", to(0.0, 1.0), "TA against sentiment is a conflict below this gap"),
     num("conflicts.risk_override_reduction_pct", "%", to(0.0, 100.0), "a larger cut by risk is a conflict"),
     int("conflicts.rebalance_window_seconds", "s", to(0.0, 86400.0), "an opposite leg due within it is a conflict"),
@@ -200,6 +225,12 @@ pub(super) const KEYS: &[Key] = &[
     one_of("execution.entry_order_type", &["limit", "market"], "how entries are ordered"),
     one_of("execution.time_in_force", &["GTC", "IOC"], "of limit orders"),
     int("execution.limit_order_expiry_hours", "h", to(1.0, 720.0), "a resting order ends"),
+    num(
+        "execution.max_price_drift_pct",
+        "%",
+        to(0.0, 5.0),
+        "an entry a model thought about expires when the price moved further since its signal",
+    ),
     int("execution.max_attempts_definite", "attempts", to(1.0, 10.0), "submissions after definite failures"),
     key(
         "execution.retry_waits_seconds",

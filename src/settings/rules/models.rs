@@ -14,6 +14,11 @@ pub(super) fn judge(judge: &mut Judge<'_>) {
         }
     }
     chains(judge);
+    for (key, chain) in s.agents.chains().chain([("conflicts.chain", s.conflicts.chain.as_str())]) {
+        if !chain.is_empty() {
+            known_chain(judge, key, chain);
+        }
+    }
     speed(judge);
     let (b, money) = (&s.breaker, &s.budget);
     judge.ordered(false, ("breaker.min_calls", b.min_calls), ("breaker.window", b.window));
@@ -65,6 +70,22 @@ fn speed(judge: &mut Judge<'_>) {
         let message = "models answer in real time: set runtime.speed = 1, or cassette.mode = \"replay\"";
         judge.fail(&["runtime.speed", "chains"], message);
     }
+}
+
+/// `key` names a chain of `[chains]`.
+pub(super) fn known_chain(judge: &mut Judge<'_>, key: &str, name: &str) {
+    let chains = &judge.settings.chains;
+    if chains.contains_key(name) {
+        return;
+    }
+    let hint = match keys::nearest(name, chains.keys().map(String::as_str)) {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None if chains.is_empty() => {
+            ": no chain is configured; add `NAME = [\"provider/model\"]` to [chains]".to_owned()
+        }
+        None => format!("; known: {}", chains.keys().cloned().collect::<Vec<_>>().join(", ")),
+    };
+    judge.fail(&[key], format!("unknown chain `{name}`{hint}"));
 }
 
 /// Every entry names a configured model.

@@ -30,8 +30,8 @@ pub(super) fn judge(judge: &mut Judge<'_>) {
     }
     cycles(judge);
     let enabled = s.tasks.get(&TaskName::SentimentAnalysis).is_some_and(|task| task.enabled);
-    if enabled {
-        let message = "sentiment_analysis needs a provider, and no provider exists in this release; leave it false";
+    if enabled && !s.agents.sentiment_analysis.has_provider() {
+        let message = "sentiment_analysis needs somebody to ask: set agents.sentiment_analysis.social or .news";
         judge.fail(&["tasks.sentiment_analysis.enabled"], message);
     }
     if let Some(decision) = s.tasks.get(&TaskName::TradingDecision) {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use rust_decimal::Decimal;
 
-use super::Judge;
+use super::{Judge, models};
 use crate::{
     model::{BreakerKind, EmergencyAction, Symbol, TaskName},
-    settings::{Curve, MarketSource, resolve},
+    settings::{Curve, MarketSource, VoterKind, VoterSettings, resolve},
 };
 
 pub(super) fn judge(judge: &mut Judge<'_>) {
@@ -101,6 +101,9 @@ fn voters(judge: &mut Judge<'_>) {
     for (i, voter) in d.voters.iter().enumerate().filter(|(_, voter)| !names.insert(&voter.name)).collect::<Vec<_>>() {
         judge.fail(&[&format!("{list}[{i}].name")], format!("the voter `{}` is named twice", voter.name));
     }
+    for (i, voter) in d.voters.iter().enumerate() {
+        voter_source(judge, &format!("{list}[{i}]"), voter);
+    }
     let boosts = [
         ("split", d.boost.split),
         ("majority", d.boost.majority),
@@ -119,6 +122,30 @@ fn voters(judge: &mut Judge<'_>) {
         ("agents.technical_analysis.rsi_short", ta.rsi_short),
         ("agents.technical_analysis.rsi_long", ta.rsi_long),
     );
+}
+
+/// A voter by rules has a strategy, one that is a model a chain, and none has both.
+fn voter_source(judge: &mut Judge<'_>, voter: &str, settings: &VoterSettings) {
+    let (strategy, chain) = (format!("{voter}.strategy"), format!("{voter}.chain"));
+    match settings.kind {
+        VoterKind::Rules => {
+            if settings.chain.is_some() {
+                judge.fail(&[&chain], "is for kind = \"model\": a voter by rules asks no model");
+            }
+            if settings.strategy.is_none() {
+                judge.fail(&[voter], format!("a voter by rules needs `{strategy}`"));
+            }
+        }
+        VoterKind::Model => {
+            if settings.strategy.is_some() {
+                judge.fail(&[&strategy], "is for kind = \"rules\": a model has no strategy");
+            }
+            match &settings.chain {
+                Some(name) => models::known_chain(judge, &chain, name),
+                None => judge.fail(&[voter], format!("a voter that is a model needs `{chain}`, one of [chains]")),
+            }
+        }
+    }
 }
 
 fn consensus(judge: &mut Judge<'_>) {

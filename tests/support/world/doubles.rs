@@ -10,6 +10,7 @@ use triplegain::{
         contract::{Answer, RunContext},
     },
     coordinator::{actor::Links, resolver::Resolve},
+    llm::actor::AskModel,
     market::actor::ReadSnapshot,
     model::*,
     risk::actor::Reserve,
@@ -98,6 +99,21 @@ where
     address.recipient()
 }
 
+/// Models that answer as a scenario says; nobody real stands behind them.
+pub fn thinker(play: Play<AskModel>) -> Recipient<AskModel> {
+    struct Nobody;
+    impl Actor for Nobody {
+        type Context = Context<Self>;
+    }
+    impl Handler<AskModel> for Nobody {
+        type Result = actix::MessageResult<AskModel>;
+        fn handle(&mut self, _: AskModel, _: &mut Context<Self>) -> Self::Result {
+            panic!("a scenario of models passes nothing on")
+        }
+    }
+    double("models_double", &play, Nobody.start().recipient())
+}
+
 /// Starts of runs, as the agents saw them.
 #[derive(Clone)]
 pub struct Log {
@@ -174,6 +190,8 @@ pub struct Doubles {
     pub market: Option<Play<ReadSnapshot>>,
     pub reserve: Option<Play<Reserve>>,
     pub resolver: Option<Play<Resolve>>,
+    /// Who answers questions to models; the router when absent.
+    pub models: Option<Play<AskModel>>,
     pub wishes: Wishes,
 }
 
@@ -186,6 +204,7 @@ impl Default for Doubles {
             market: None,
             reserve: None,
             resolver: None,
+            models: None,
             wishes: Wishes::default(),
         }
     }
@@ -262,6 +281,7 @@ fn head(agent: TaskName, ctx: &RunContext, confidence: f64) -> OutputHead {
         path: "rules".into(),
         degraded: false,
         warnings: Vec::new(),
+        models: Vec::new(),
     }
 }
 

@@ -19,11 +19,14 @@ pub use feed::Tape;
 use triplegain::{
     bus::actor as bus,
     cli::system::{self, Ingredients, Seams, System, assemble},
-    coordinator::messages::{CheckedStats, GetStats, GetStatus},
+    coordinator::{
+        messages::{CheckedStats, GetStats, GetStatus},
+        timekeeper::Outside,
+    },
     execution::venue::{Venue, VenueAnswer},
     market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
     runtime::{clock::LogicalClock, placement::run_virtual},
-    store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError},
+    store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError, memory_disk::MemoryDisk},
 };
 #[allow(unused_imports)] // not every test file looks at the bus
 pub use triplegain::{
@@ -77,6 +80,10 @@ pub struct Setup {
     pub faults: Faults,
     /// A durable store in this folder; in memory when absent.
     pub folder: Option<PathBuf>,
+    /// A durable store on this disk of memory instead.
+    pub disk: Option<MemoryDisk>,
+    /// How many times less often than live the clock is watched; see [`Outside`].
+    pub seldom: u32,
     /// Hash of the settings, as a change of settings would change it.
     pub config_hash: String,
     pub history_hours: i64,
@@ -113,6 +120,8 @@ impl Setup {
             doubles: Doubles::default(),
             faults: Faults::default(),
             folder: None,
+            disk: None,
+            seldom: Outside::default().seldom,
             config_hash: "a".repeat(64),
             history_hours: 2,
             simulated: false,
@@ -170,9 +179,10 @@ impl Setup {
     pub fn play<T>(self, scenario: impl AsyncFnOnce(&World) -> T) -> T {
         FATAL.with_borrow_mut(Vec::clear);
         let info = self.info();
-        let (store, opened) = match &self.folder {
-            Some(folder) => Store::open(folder, &self.settings.store, &info).unwrap(),
-            None => Store::memory(&info, self.journal.clone().map(|out| Box::new(out) as _)).unwrap(),
+        let (store, opened) = match (&self.disk, &self.folder) {
+            (Some(disk), _) => Store::on_disk(disk, &self.settings.store, &info, Box::new(|_, _| ())).unwrap(),
+            (None, Some(folder)) => Store::open(folder, &self.settings.store, &info).unwrap(),
+            (None, None) => Store::memory(&info, self.journal.clone().map(|out| Box::new(out) as _)).unwrap(),
         };
         let start = self.start.max(opened.last_logical_time);
         let result = run_virtual(start, |place| async move {
@@ -180,6 +190,7 @@ impl Setup {
             let settings = Rc::new(self.settings);
             let seen = Log { starts: Rc::default(), start };
             let wishes = self.doubles.wishes.clone();
+            let models = self.doubles.models.clone();
             let doubles = (self.doubles, seen.clone());
             let feed: Box<dyn Feed> = if self.simulated {
                 let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
@@ -196,6 +207,7 @@ impl Setup {
                 remote: None,
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
                 market: None,
+                models: models.map(doubles::thinker),
             };
             let records = Rc::new(RefCell::new(Vec::new()));
             let owner = Owner(Rc::clone(&records)).start();
@@ -207,7 +219,7 @@ impl Setup {
                 opened,
                 feed,
                 volatile: false,
-                outside: Default::default(),
+                outside: Outside { seldom: self.seldom, ..Outside::default() },
                 on_end: owner.clone().recipient(),
                 on_fatal: fatal,
                 seams,

@@ -90,7 +90,7 @@ pub fn probe(dir: &Path, seed: u64) -> Result<Found> {
 
 /// What a program does with a store it has opened: reads what is kept beside the truth, writes, flushes.
 fn go_on(mut store: Store, opened: &Opened) -> Result<(), String> {
-    for tree in [META, notes::OPINIONS, notes::ROWS, notes::MARKERS] {
+    for tree in [META, notes::OPINIONS, notes::ROWS, notes::MARKERS, notes::PASTS] {
         store.aux_rows(tree).map_err(|error| error.to_string())?;
     }
     if opened.frozen {

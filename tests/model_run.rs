@@ -1,0 +1,184 @@
+//! The real binary with a voter that is a model, against a server on loopback that speaks a provider's dialect: what it
+//! answers is a ballot, prose is a failed one, and silence ends with the poll while the rules decide.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a failed unwrap is a failed test
+
+#[path = "process_support/mod.rs"]
+mod process_support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use process_support::{Program, records, triplegain, until};
+use serde_json::{Value, json};
+
+/// What the provider says, as text of its model; nothing at all when absent.
+type Words = Arc<Mutex<Option<&'static str>>>;
+
+const HOLD: &str = r#"{"action":"HOLD","confidence":0.7,"reasoning":"mixed"}"#;
+const PROSE: &str = "Well. I would rather not BUY here, all things considered; then again one could. ";
+
+/// A provider of models; it ends with the test's process.
+fn provider(words: &Words) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let words = Arc::clone(words);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let words = Arc::clone(&words);
+            std::thread::spawn(move || serve(&stream, &words));
+        }
+    });
+    url
+}
+
+fn serve(stream: &TcpStream, words: &Words) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let Some(text) = *words.lock().unwrap() else {
+            // Silent until the other side has had enough.
+            drop(reader.read(&mut [0]));
+            return;
+        };
+        let body = json!({
+            "choices": [{"finish_reason": "stop", "message": {"content": text}}],
+            "usage": {"prompt_tokens": 900, "completion_tokens": 20, "total_tokens": 920},
+        })
+        .to_string();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let mut out = stream;
+        if out.write_all(format!("{head}{body}").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The program with three voters by rules and one model, whose poll ends after so many seconds.
+fn start(folder: &Path, url: &str, poll_seconds: u32) -> Program {
+    let config = folder.join("my.toml");
+    let tape = folder.join("tape");
+    let text = format!(
+        r#"
+runtime.speed = 1
+symbols = ["BTC/USDT"]
+[providers.p]
+kind = "ollama"
+base_url = "{url}"
+timeout_seconds = 60
+[providers.p.models.m]
+input_usd_per_1k = 0.001
+output_usd_per_1k = 0.001
+max_output_tokens = 500
+[chains]
+main = ["p/m"]
+[cassette]
+mode = "record"
+dir = "{}"
+# Only what the test asks for is decided.
+[tasks.trading_decision]
+interval_seconds = 604800
+[agents.trading_decision]
+poll_timeout_seconds = {poll_seconds}
+voters = [
+    {{ name = "ema_cross", strategy = "ema_cross", enabled = true }},
+    {{ name = "macd_momentum", strategy = "macd_momentum", enabled = true }},
+    {{ name = "rsi_trend", strategy = "rsi_trend", enabled = true }},
+    {{ name = "thinker", kind = "model", chain = "main", enabled = true }},
+]
+"#,
+        tape.display()
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = triplegain();
+    command.arg("--config").arg(&config);
+    Program::start_with(command, &folder.join("store"), &[])
+}
+
+/// Signals in the journal.
+fn signals(store: &Path) -> Vec<Value> {
+    let records = records(store).into_iter().filter(|record| record["kind"] == "SignalReceived");
+    records.map(|record| record["data"]["signal"].clone()).collect()
+}
+
+/// Forces decisions until there is one that was asked for after now; its ballots by rules and the model's.
+fn next_decision(program: &Program) -> (Vec<Value>, Value) {
+    let before = signals(&program.store).len();
+    let mut accepted = false;
+    let signal = until("the next decision", || {
+        let now = signals(&program.store);
+        if !accepted && now.len() == before {
+            // Refused while one is under way: then that one is waited for.
+            accepted = program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success();
+        }
+        now.get(before).cloned()
+    });
+    let ballots = signal["ballots"].as_array().unwrap().clone();
+    let (model, rules) = ballots.into_iter().partition::<Vec<_>, _>(|ballot| ballot["voter"] == "thinker");
+    (rules, model[0].clone())
+}
+
+fn all_voted(rules: &[Value]) -> bool {
+    rules.len() == 3 && rules.iter().all(|ballot| ballot["ballot"].get("failed").is_none())
+}
+
+#[test]
+fn a_models_answer_is_its_ballot_and_prose_is_a_failed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let words: Words = Arc::new(Mutex::new(Some(HOLD)));
+    let program = start(folder.path(), &provider(&words), 60);
+    let (rules, model) = next_decision(&program);
+    assert!(all_voted(&rules), "{rules:?}");
+    assert_eq!(model["ballot"]["vote"]["action"], "HOLD");
+    assert_eq!((&model["model"]["model"], &model["model"]["template"]), (&json!("p/m"), &json!("trading_decision@1")));
+    assert_eq!(model["model"]["cost_usd"].as_str(), Some("0.00092"));
+    let tape = fs::read_dir(folder.path().join("tape")).unwrap().count();
+    assert_eq!(tape, 1, "the call was recorded");
+
+    *words.lock().unwrap() = Some(Box::leak(PROSE.repeat(200).into_boxed_str()));
+    let (rules, model) = next_decision(&program);
+    assert!(all_voted(&rules), "{rules:?}");
+    assert_eq!(model["ballot"]["failed"], "unparsable");
+    assert_eq!(model["model"]["failures"], json!(["p/m: unparsable"]));
+
+    let status = program.status();
+    let row = status["voters"].as_array().unwrap().iter().find(|row| row["voter"] == "thinker").unwrap();
+    assert_eq!((&row["votes"], &row["failures_by_kind"]["unparsable"]), (&json!(1), &json!(1)));
+    assert_eq!(row["models"]["calls"], json!(2));
+    let store = program.stop("TERM");
+    process_support::assert_sound(&store);
+}
+
+#[test]
+fn a_silent_provider_ends_with_the_poll_and_the_rules_decide() {
+    let folder = tempfile::tempdir().unwrap();
+    let words: Words = Arc::new(Mutex::new(None));
+    let program = start(folder.path(), &provider(&words), 2);
+    let (rules, model) = next_decision(&program);
+    assert!(all_voted(&rules), "{rules:?}");
+    let why = model["ballot"]["failed"].as_str().unwrap();
+    assert!(why == "timeout" || why == "late", "{model}");
+    let signal = &signals(&program.store)[0];
+    assert_eq!((&signal["voters_asked"], &signal["voters_valid"]), (&json!(4), &json!(3)));
+    let store = program.stop("TERM");
+    process_support::assert_sound(&store);
+}

@@ -1,0 +1,185 @@
+//! Voters that are models, in virtual time: who waits for whom, and what happens to the decision meanwhile.
+
+use std::{cell::RefCell, rc::Rc};
+
+use triplegain::{
+    llm::{
+        actor::AskModel,
+        question::{Answered, AttemptFailure, FailureKind, Unanswered},
+    },
+    settings::{ModelSettings, ProviderKind, ProviderSettings, VoterKind, VoterSettings},
+};
+
+use crate::support::*;
+
+const POLL_MS: i64 = 30_000;
+
+/// Every voter is a model; who answers is up to `play`.
+fn thinking(voters: usize, play: impl Fn(&AskModel) -> Reply<Result<Answered, Unanswered>> + 'static) -> Setup {
+    let mut setup = Setup::new().with(|s| {
+        let model = ModelSettings {
+            input_usd_per_1k: Decimal::ONE,
+            output_usd_per_1k: Decimal::ONE,
+            max_output_tokens: 500,
+            temperature: None,
+        };
+        let provider = ProviderSettings {
+            kind: ProviderKind::Ollama,
+            base_url: String::new(),
+            key_env: String::new(),
+            key_file: String::new(),
+            calls_per_minute: 60,
+            burst: 10,
+            timeout_seconds: 30,
+            max_parallel: 4,
+            daily_usd: None,
+            models: [("m".to_owned(), model)].into(),
+        };
+        s.providers.insert("p".to_owned(), provider);
+        s.chains.insert("main".to_owned(), vec!["p/m".to_owned()]);
+        s.agents.trading_decision.voters = (0..voters)
+            .map(|n| VoterSettings {
+                name: format!("model{n}"),
+                kind: VoterKind::Model,
+                strategy: None,
+                chain: Some("main".to_owned()),
+                enabled: true,
+            })
+            .collect();
+    });
+    setup.doubles.trading = Some(Rc::new(|_| Reply::Pass(0)));
+    setup.doubles.models = Some(Rc::new(play));
+    setup
+}
+
+/// A vote whose levels fit the price it was shown.
+fn buys(ask: &AskModel) -> Result<Answered, Unanswered> {
+    let shown: serde_json::Value = serde_json::from_str(&ask.0.prompt.user).unwrap();
+    let price: f64 = shown["market"]["price"].as_str().unwrap().parse().unwrap();
+    let (stop, target) = (price * 0.98, price * 1.04);
+    let text = format!(
+        r#"{{"action":"BUY","confidence":0.9,"entry":{price},"stop":{stop},"target":{target},"position_size_pct":10,"reasoning":"up"}}"#
+    );
+    assert_eq!((ask.0.check)(&text), Ok(()));
+    Ok(said(&text))
+}
+
+fn said(text: &str) -> Answered {
+    Answered {
+        text: text.to_owned(),
+        reasoning: None,
+        provider: "p".to_owned(),
+        model: "m".to_owned(),
+        input_tokens: 10,
+        output_tokens: 10,
+        cost_usd: dec("0.02"),
+        took_ms: 0,
+        before: Vec::new(),
+        prompt_sha256: String::new(),
+    }
+}
+
+fn timed_out() -> Result<Answered, Unanswered> {
+    let (provider, model, message) = ("p".to_owned(), "m".to_owned(), "no complete reply".to_owned());
+    let attempt = AttemptFailure { provider, model, kind: FailureKind::Timeout, message };
+    Err(Unanswered { attempts: vec![attempt], cost_usd: dec("0.01"), kind: FailureKind::Timeout })
+}
+
+fn of(world: &World, symbol: Symbol) -> Vec<(f64, Signal)> {
+    world.all(|event| match event {
+        Event::SignalReceived { signal, .. } if signal.head.symbol == symbol => {
+            Some((signal.head.produced_at.since_ms(world.start) as f64 / 1_000.0, (**signal).clone()))
+        }
+        _ => None,
+    })
+}
+
+fn is_btc(ask: &AskModel) -> bool {
+    ask.0.key.symbol == btc()
+}
+
+#[test]
+fn an_entry_whose_price_moved_while_a_model_thought_expires_with_its_reason() {
+    for (price, traded) in [(45_000.0 * 1.006, false), (45_000.0 * 1.004, true)] {
+        let setup =
+            thinking(1, |ask| if is_btc(ask) { Reply::After(20_000, buys(ask)) } else { Reply::Now(timed_out()) });
+        setup.play(async |world| {
+            world.until(130).await;
+            assert_eq!(world.count("SignalReceived"), 0, "the model still thinks");
+            world.tape.set(btc(), price);
+            world.until(160).await;
+            let ended = world.all(|event| match event {
+                Event::DecisionEnded { end, reason, .. } => Some((end.name().to_owned(), reason.clone())),
+                _ => None,
+            });
+            let expired = ended.iter().find(|(end, _)| end == "expired");
+            assert_eq!(expired.is_none(), traded, "{}", world.timeline());
+            assert_eq!(world.count("TradeIntent") > 0, traded, "{}", world.timeline());
+            assert!(world.state().risk.reservations.is_empty() || traded);
+            if let Some((_, reason)) = expired {
+                let reason = reason.as_deref().unwrap();
+                assert!(reason.contains("price_moved") && reason.contains("0.6 %, limit 0.5 %"), "{reason}");
+            }
+        });
+    }
+}
+
+#[test]
+fn one_symbols_thinking_blocks_no_other_and_a_hanging_router_ends_with_the_poll() {
+    let setup = thinking(2, |ask| if is_btc(ask) { Reply::Hang } else { Reply::After(2_000, buys(ask)) });
+    setup.play(async |world| {
+        world.until(125).await;
+        assert_eq!(of(world, sym("XRP/USDT")).len(), 1, "{}", world.timeline());
+        assert_eq!(world.count("RunFinished"), 2, "{}", world.timeline());
+        // Nobody voted on BTC: that is no opinion, and no HOLD in disguise.
+        world.until(120 + POLL_MS / 1_000 + 1).await;
+        let outcomes = world.all(|event| match event {
+            Event::RunFinished { key, outcome, .. } if key.symbol == btc() => Some(format!("{outcome:?}")),
+            _ => None,
+        });
+        assert!(outcomes.len() == 1 && outcomes[0].contains("no_votes: timeout"), "{outcomes:?}");
+    });
+}
+
+#[test]
+fn every_ballot_of_a_model_is_recorded_with_prompt_cost_time_and_failure_and_counted() {
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&asked);
+    let setup = thinking(3, move |ask| {
+        if !is_btc(ask) {
+            return Reply::Now(timed_out());
+        }
+        seen.borrow_mut().push(ask.0.prompt.sha256());
+        match seen.borrow().len() {
+            1 => Reply::After(4_000, buys(ask)),
+            2 => Reply::After(29_000, timed_out()),
+            _ => Reply::Now(Ok(said("I would not buy here."))),
+        }
+    });
+    setup.play(async |world| {
+        world.until(155).await;
+        let signals = of(world, btc());
+        assert_eq!(signals.len(), 1, "{}", world.timeline());
+        let (at, signal) = &signals[0];
+        assert!((149.0..150.0).contains(at), "decided when the last one had failed: {at}");
+        assert_eq!((signal.voters_asked, signal.voters_valid), (3, 1));
+        assert_eq!(signal.vote_class, VoteClass::InsufficientQuorum);
+        let ballots: Vec<_> = signal.ballots.iter().map(|b| (&b.ballot, b.model.as_deref().unwrap())).collect();
+        assert!(matches!(ballots[0].0, Ballot::Vote(vote) if vote.action == Action::Buy));
+        assert_eq!(*ballots[1].0, Ballot::Failed("timeout".into()));
+        assert_eq!(*ballots[2].0, Ballot::Failed("unparsable".into()));
+        for ((_, call), sha) in ballots.iter().zip(asked.borrow().iter()) {
+            assert_eq!((call.template.as_str(), &call.prompt_sha256), ("trading_decision@1", sha));
+            assert_eq!(call.model.as_deref(), Some("p/m"));
+        }
+        let timing: Vec<_> = ballots.iter().map(|(_, call)| (call.latency_ms, call.cost_usd)).collect();
+        assert_eq!(timing, [(4_000, dec("0.02")), (29_000, dec("0.01")), (0, dec("0.02"))]);
+        assert_eq!(ballots[1].1.failures, ["p/m: timeout"]);
+        let rows = world.status().await.voters;
+        let row = |name: &str| rows.iter().find(|row| row.voter == name).unwrap().clone();
+        assert_eq!((row("model0").votes, row("model0").models.unwrap().p50_latency_ms), (1, 4_000));
+        assert_eq!((row("model1").failures, row("model1").failures_by_kind["timeout"]), (1, 1));
+        assert_eq!(row("model2").failures_by_kind["unparsable"], 1);
+        assert_eq!(row("model1").models.unwrap().cost_usd, dec("0.01"));
+    });
+}
