@@ -95,6 +95,8 @@ pub struct Seams {
     pub remote: Option<Rc<dyn RemoteVenue>>,
     /// Changes whom the coordinator talks to.
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
+    /// A market of these settings that has taken the older part of the history already; the feed goes on after it.
+    pub market: Option<Market>,
     /// Who answers questions to models instead of the router.
     pub models: Option<Recipient<AskModel>>,
 }
@@ -226,7 +228,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let risk = supervise("risk", policy, move || RiskActor::new(risk_parts.clone()), escalate);
 
     let level = Rc::new(Cell::new(Default::default()));
-    let mut market = Market::new(&settings, feed.base())?;
+    let mut market = seams.market.map_or_else(|| Market::new(&settings, feed.base()), Ok)?;
     let mut gap = opened.gap_from.map_or_else(Gap::none, |from| Gap::since(from, &view.read()));
     feed.history(clock.now(), &mut |item| {
         if let Some(tick) = market.take(item) {

@@ -80,7 +80,7 @@ pub(super) struct Limits {
 }
 
 /// The market of all configured symbols.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Market {
     base: Timeframe,
     limits: Limits,

@@ -19,7 +19,7 @@ const GAP_CANDLES_MIN: u64 = 12;
 /// Closed candles before EMA9 and EMA21 may be compared for the alignment score.
 const ALIGNMENT_CANDLES: u64 = 21;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FrameState {
     engine: IndicatorEngine,
     last: Candle,
@@ -32,7 +32,7 @@ struct FrameState {
 }
 
 /// Closes and volumes of the last 24 hours.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Day {
     frame: Timeframe,
     /// (end, close, volume), oldest first.
@@ -43,7 +43,7 @@ struct Day {
     reference: Option<(Ts, f64)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SymbolMarket {
     symbol: Symbol,
     rules: SymbolRules,

@@ -206,6 +206,7 @@ impl Setup {
                 venue: Some(Box::new(venue)),
                 remote: None,
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
+                market: None,
                 models: models.map(doubles::thinker),
             };
             let records = Rc::new(RefCell::new(Vec::new()));
