@@ -219,6 +219,12 @@ pub struct FeedLink {
     pub silences: u64,
     /// Candles missing that nobody could give.
     pub unfilled_candles: u64,
+    /// The newest such hole: start of its first candle, and of the first one after it.
+    #[serde(default)]
+    pub last_gap: Option<(Ts, Ts)>,
+    /// State of the venue's engine in its own words; `online` is the only one it trades in.
+    #[serde(default)]
+    pub system: String,
 }
 
 /// The clock against the venue.

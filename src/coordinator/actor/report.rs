@@ -195,6 +195,8 @@ fn feed_link(link: &LinkView, symbol: Symbol, now: Ts) -> FeedLink {
         broken_books: line.broken_books,
         silences: line.silences,
         unfilled_candles: line.unfilled_candles,
+        last_gap: line.last_gap,
+        system: link.system.clone(),
     }
 }
 

@@ -144,6 +144,11 @@ impl Session {
         self.counts
     }
 
+    /// State of the venue's engine, in its own words.
+    pub fn system(&self) -> &str {
+        &self.system
+    }
+
     /// Symbols the venue does not serve, with its words.
     pub fn refused(&self) -> &BTreeMap<String, String> {
         &self.refused
