@@ -3,13 +3,14 @@
 //! there or reported as missing. The figures it prints are those of `docs/market-data.md`; none of them decides the test.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+#[path = "support/kraken_home.rs"]
+mod kraken_home;
 #[path = "support/kraken_venue.rs"]
 mod kraken_venue;
 mod process_support;
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -20,7 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kraken_venue::{Venue, candle, now};
+use kraken_home::*;
+use kraken_venue::{Venue, now};
 use process_support::*;
 use serde_json::Value;
 
@@ -90,15 +92,8 @@ fn watch_decisions(store: PathBuf, done: Arc<AtomicBool>) -> thread::JoinHandle<
     })
 }
 
-fn feed(status: &Value, symbol: &str) -> Value {
-    status["feeds"].as_array().unwrap().iter().find(|feed| feed["symbol"] == symbol).unwrap().clone()
-}
-
-fn alive(status: &Value) -> bool {
-    SYMBOLS.iter().all(|(symbol, _)| {
-        let feed = feed(status, symbol);
-        feed["connected"] == true && feed["subscribed"] == true && feed["healthy"] == true
-    })
+fn all_alive(status: &Value) -> bool {
+    SYMBOLS.iter().all(|(symbol, _)| alive(status, symbol))
 }
 
 fn minutes(path: &Path) -> Vec<i64> {
@@ -131,21 +126,14 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
     let venue = Venue::start();
     // What was missed must come over REST: a snapshot brings the forming candle alone.
     venue.control().snapshot_candles = Some(0);
-    let home = tempfile::tempdir().unwrap();
-    let config = home.path().join("live.toml");
-    fs::write(&config, venue.settings() + SCHEDULES).unwrap();
-    let config = config.to_str().unwrap();
-    let store = home.path().join("store");
-    let mut import = vec!["--config", config, "--store", store.to_str().unwrap(), "import", "kraken-csv"];
-    let files: Vec<String> = SYMBOLS.iter().map(|(symbol, name)| history(home.path(), symbol, name)).collect();
-    import.extend(files.iter().map(String::as_str));
-    let imported = run_to_end(&import);
+    let home = Home::with(&venue, SCHEDULES);
+    let imported = home.import();
     assert!(imported.status.success(), "{}", stderr(&imported));
 
-    let program = Program::start(&store, &["--config", config]);
+    let (program, store) = (home.start(), home.store());
     let done = Arc::new(AtomicBool::new(false));
     let watcher = watch_decisions(store.clone(), Arc::clone(&done));
-    program.status_when("live data", alive);
+    program.status_when("live data", all_alive);
     let (began, minute) = (Instant::now(), now() / 60_000);
     for (at, fault) in plan(seconds) {
         wait_until(began + Duration::from_secs(at));
@@ -170,7 +158,7 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
     // Three kicks of young connections let the program wait for up to four seconds.
     let kicks = venue.control().kicks;
     program.status_when("every lost connection to be made up for", |status| {
-        alive(status) && feed(status, "BTC/USDT")["reconnects"].as_u64() >= Some(kicks)
+        all_alive(status) && feed(status, "BTC/USDT")["reconnects"].as_u64() >= Some(kicks)
     });
     wait_until(began + Duration::from_secs(seconds));
     program.done(&["run-task", "technical_analysis", "BTC/USDT"]);
@@ -235,17 +223,4 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
         assert!(made > 0, "the dark stretch must cost candles");
         assert!(decisions.len() >= 4, "{decisions:?}");
     }
-}
-
-/// One-minute candles of the last 270 hours, up to seven minutes ago, in Kraken's layout.
-fn history(folder: &Path, symbol: &str, name: &str) -> String {
-    let last = now() / 60_000 - 7;
-    let mut text = String::new();
-    for minute in last - 270 * 60..last {
-        let [open, high, low, close, volume] = candle(symbol, minute);
-        writeln!(text, "{},{open},{high},{low},{close},{volume},3", minute * 60).unwrap();
-    }
-    let path = folder.join(name);
-    fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
 }
