@@ -44,7 +44,8 @@ fn a_frozen_feed_pauses_says_so_and_ends_with_its_cause() {
     let resumed = program.done(&["resume"]);
     assert!(resumed.to_string().contains("venue"), "the operator does not thaw it: {resumed}");
     assert!(paused_for_venue(&program.status()));
-    println!("RUN {}", stdout(&program.cli(&["--json", "run-task", "trading_decision", "BTC/USDT"])));
+    let reason = program.refused(&["run-task", "trading_decision", "BTC/USDT"], "state_paused");
+    assert!(reason.contains("paused: venue"), "{reason}");
 
     venue.control().frozen = false;
     program.status_when("the end of the pause", |status| {
@@ -55,7 +56,6 @@ fn a_frozen_feed_pauses_says_so_and_ends_with_its_cause() {
     let alerts = noted(&records, "feed_frozen");
     assert_eq!(alerts.len(), 1, "{alerts:?}");
     assert_eq!(alerts[0]["data"]["facts"]["no_price_for_seconds"], "3");
-    println!("{:?}", records.iter().map(|r| (r["kind"].clone(), r["data"].to_string())).collect::<Vec<_>>());
 }
 
 #[test]
@@ -68,6 +68,8 @@ fn a_venue_in_maintenance_pauses_whatever_its_prices_look_like() {
     assert_eq!(feed(&status, "BTC/USDT")["system"], "maintenance");
     let text = stdout(&program.cli(&["status"]));
     assert!(text.contains("PAUSED (venue)") && text.contains("engine is `maintenance`"), "{text}");
+    let reason = program.refused(&["run-task", "trading_decision", "BTC/USDT"], "state_paused");
+    assert!(reason.contains("paused: venue"), "{reason}");
 
     // It outlives the process, and ends when the venue says so.
     program.kill9();

@@ -213,6 +213,12 @@ pub struct FeedLink {
     pub last_message_age_seconds: Option<f64>,
     /// Connections after the first one.
     pub reconnects: u64,
+    /// Frames heard over the connection, of all symbols.
+    #[serde(default)]
+    pub frames: u64,
+    /// Those of them that could not be understood.
+    #[serde(default)]
+    pub odd_frames: u64,
     /// Books that did not fit their checksum.
     pub broken_books: u64,
     /// Times its prices stopped while the connection stood.

@@ -37,6 +37,10 @@ pub struct LinkView {
     pub reconnects: u64,
     /// Connections lost or not opened.
     pub losses: u64,
+    /// Frames heard since the start.
+    pub frames: u64,
+    /// Those of them that could not be understood.
+    pub odd_frames: u64,
     /// Venue minus wall, milliseconds, and when it was measured.
     pub offset: Option<(i64, Ts)>,
     /// State of the venue's engine in its own words.
@@ -50,8 +54,16 @@ const ONLINE: &str = "online";
 
 impl Default for LinkView {
     fn default() -> LinkView {
-        let (connected, reconnects, losses, offset) = (false, 0, 0, None);
-        LinkView { connected, reconnects, losses, offset, system: ONLINE.to_owned(), symbols: BTreeMap::new() }
+        LinkView {
+            connected: false,
+            reconnects: 0,
+            losses: 0,
+            frames: 0,
+            odd_frames: 0,
+            offset: None,
+            system: ONLINE.to_owned(),
+            symbols: BTreeMap::new(),
+        }
     }
 }
 

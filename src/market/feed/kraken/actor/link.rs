@@ -417,6 +417,7 @@ impl Link {
             view.connected = self.session.is_up();
             view.reconnects = counts.connections.saturating_sub(1);
             view.losses = counts.losses;
+            (view.frames, view.odd_frames) = (counts.frames, counts.odd_frames);
             if view.system != self.session.system() {
                 self.session.system().clone_into(&mut view.system);
             }
