@@ -52,7 +52,9 @@ fn every_recorded_book_frame_reproduces_its_checksum() {
             other => panic!("line {}: {other:?}", line + 1),
         }
     }
-    println!("{taken} book frames with their checksum, {heartbeats} heartbeats, {status} status, {acks} acknowledgement");
+    println!(
+        "{taken} book frames with their checksum, {heartbeats} heartbeats, {status} status, {acks} acknowledgement"
+    );
     // Every one of the 1 376: a snapshot and 1 253 changes carry a checksum, the others have no book to prove.
     assert_eq!((taken, heartbeats, status, acks), (1_254, 120, 1, 1));
 }

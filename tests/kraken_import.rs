@@ -51,7 +51,9 @@ fn a_first_start_without_import_begins_its_hours_with_those_of_the_venue() {
     program.status_when("live data", |status| alive(status, "BTC/USDT") && alive(status, "XRP/USDT"));
     {
         let control = venue.control();
-        let hours = |symbol: &str| control.asked.iter().filter(|path| path.contains(symbol) && path.contains("interval=60")).count();
+        let hours = |symbol: &str| {
+            control.asked.iter().filter(|path| path.contains(symbol) && path.contains("interval=60")).count()
+        };
         assert_eq!((hours("XBTUSDT"), hours("XRPUSDT")), (1, 1), "{:?}", control.asked);
     }
     program.done(&["run-task", "technical_analysis", "BTC/USDT"]);

@@ -84,8 +84,8 @@ fn one_changed_digit_in_the_recording_breaks_one_book_and_nothing_else() {
     let program = home.start();
     let status = program.status_when("the broken book", |status| feed(status, "BTC/USDT")["broken_books"] == 1);
     assert_eq!(feed(&status, "BTC/USDT")["odd_frames"], 0);
-    let status = program
-        .status_when("the end of the script", |status| feed(status, "BTC/USDT")["frames"].as_u64() >= Some(760));
+    let status =
+        program.status_when("the end of the script", |status| feed(status, "BTC/USDT")["frames"].as_u64() >= Some(760));
     let feed = feed(&status, "BTC/USDT");
     assert_eq!((&feed["broken_books"], &feed["reconnects"]), (&Value::from(1), &Value::from(0)), "{feed}");
     program.stop("TERM");

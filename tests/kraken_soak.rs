@@ -72,7 +72,9 @@ fn watch_decisions(store: PathBuf, done: Arc<AtomicBool>) -> thread::JoinHandle<
         while !done.load(Ordering::Relaxed) {
             thread::park_timeout(Duration::from_millis(4));
             let Ok(names) = fs::read_dir(store.join("journal")) else { continue };
-            for path in names.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "jsonl")) {
+            for path in
+                names.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+            {
                 let length = fs::metadata(&path).map_or(0, |meta| usize::try_from(meta.len()).unwrap());
                 let offset = read.entry(path.clone()).or_default();
                 if length <= *offset {

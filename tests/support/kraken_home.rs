@@ -86,4 +86,3 @@ pub fn history(symbol: &str, minutes: i64, until: i64) -> String {
     }
     text
 }
-

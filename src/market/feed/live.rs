@@ -121,3 +121,7 @@ impl Feed for LiveFeed {
         self.waiting.insert((at, self.brought), FeedItem { available_at: at, ..item });
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;
