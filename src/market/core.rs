@@ -199,6 +199,12 @@ impl Market {
     pub fn take(&mut self, item: FeedItem) -> Option<PriceTick> {
         match item.kind {
             FeedKind::Candle(candle) => self.on_candle(item.symbol, candle).tick,
+            FeedKind::Longer(frame, candle) => {
+                if let Some(market) = self.symbols.get_mut(&item.symbol) {
+                    market.on_longer(frame, candle);
+                }
+                None
+            }
             FeedKind::Price(price) => self.on_price(item.symbol, price, item.available_at).ok(),
             FeedKind::Book(book) => {
                 self.on_book(item.symbol, book);

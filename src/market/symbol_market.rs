@@ -108,6 +108,19 @@ impl SymbolMarket {
         Ok(Some(self.accept(close, at, (!seen_inside).then_some(range))))
     }
 
+    /// Takes a closed candle of a frame longer than the base, from before the base candles began. What the frame holds
+    /// already is never replaced, and no price comes of it.
+    pub(super) fn on_longer(&mut self, frame: Timeframe, candle: Candle) {
+        let known = self.frames[frame.index()].as_ref().is_some_and(|state| state.last.open_time >= candle.open_time);
+        let fits = frame > self.aggregator.base() && candle.open_time == candle.open_time.floor_to(frame.ms());
+        if known || !fits || candle.defect().is_some() {
+            self.count(Reject::Late);
+            return;
+        }
+        self.cached = None;
+        self.take_closed(&ClosedFrame { symbol: self.symbol, frame, candle, partial: false });
+    }
+
     pub(super) fn on_price(&mut self, price: f64, at: Ts) -> Result<PriceTick, Reject> {
         let taken = match self.rules.price_from_f64(price) {
             None => Err(Reject::Defect("the price is below one step of the symbol or not finite")),

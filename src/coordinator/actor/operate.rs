@@ -192,7 +192,14 @@ impl Coordinator {
             Some(Ok(())) => {
                 done(Vec::new(), json!({"started": format!("{task} {symbol}"), "slot": format!("manual:{key}")}))
             }
-            Some(Err((code, reason))) => refused(code, reason),
+            Some(Err((code, reason))) => {
+                let why = &self.view.read().coordinator.pause_reasons;
+                if why.is_empty() {
+                    return refused(code, reason);
+                }
+                let why: Vec<&str> = why.iter().map(String::as_str).collect();
+                refused(code, format!("{reason} (paused: {})", why.join(", ")))
+            }
             None => refused("unknown", "the scheduler gave no answer"),
         }
     }

@@ -128,7 +128,7 @@ impl Link {
         }
         parts.view.change(|view| {
             for symbol in &parts.symbols {
-                view.symbols.entry(*symbol).or_default();
+                view.symbols.entry(*symbol).or_default().silent = false;
             }
         });
         let (wanted, questions) = unbounded_channel();
@@ -291,7 +291,7 @@ impl Link {
                 self.priced.insert(item.symbol, (item.available_at, told));
                 items.push(item);
             }
-            FeedKind::Book(_) => items.push(item),
+            FeedKind::Book(_) | FeedKind::Longer(..) => items.push(item),
         }
     }
 
@@ -307,6 +307,7 @@ impl Link {
             }
         }
         for (symbol, silent, age_ms) in changed {
+            self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silent = silent);
             if silent {
                 tracing::warn!("{symbol}: no price for {age_ms} ms, the connection stands");
                 self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silences += 1);
@@ -341,7 +342,9 @@ impl Link {
             let missing = self.backfill.missing(gap);
             let view = &self.parts.view;
             view.change(|view| {
-                view.symbols.entry(symbol).or_default().unfilled_candles += missing.unsigned_abs();
+                let line = view.symbols.entry(symbol).or_default();
+                line.unfilled_candles += missing.unsigned_abs();
+                line.last_gap = Some(gap);
             });
             let text =
                 format!("{missing} candles from {} to {} are missing; the venue does not give them", gap.0, gap.1);
@@ -420,6 +423,10 @@ impl Link {
             view.connected = self.session.is_up();
             view.reconnects = counts.connections.saturating_sub(1);
             view.losses = counts.losses;
+            (view.frames, view.odd_frames) = (counts.frames, counts.odd_frames);
+            if view.system != self.session.system() {
+                self.session.system().clone_into(&mut view.system);
+            }
             for symbol in &self.parts.symbols {
                 let line = view.symbols.entry(*symbol).or_default();
                 line.subscribed = self.session.is_subscribed(*symbol);
