@@ -201,7 +201,7 @@ impl Market {
             FeedKind::Candle(candle) => self.on_candle(item.symbol, candle).tick,
             FeedKind::Longer(frame, candle) => {
                 if let Some(market) = self.symbols.get_mut(&item.symbol) {
-                    market.on_longer(frame, candle);
+                    market.on_longer(frame, candle, &self.limits);
                 }
                 None
             }

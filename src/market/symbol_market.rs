@@ -110,7 +110,7 @@ impl SymbolMarket {
 
     /// Takes a closed candle of a frame longer than the base, from before the base candles began. What the frame holds
     /// already is never replaced, and no price comes of it.
-    pub(super) fn on_longer(&mut self, frame: Timeframe, candle: Candle) {
+    pub(super) fn on_longer(&mut self, frame: Timeframe, candle: Candle, limits: &Limits) {
         let known = self.frames[frame.index()].as_ref().is_some_and(|state| state.last.open_time >= candle.open_time);
         let fits = frame > self.aggregator.base() && candle.open_time == candle.open_time.floor_to(frame.ms());
         if known || !fits || candle.defect().is_some() {
@@ -118,7 +118,7 @@ impl SymbolMarket {
             return;
         }
         self.cached = None;
-        self.take_closed(&ClosedFrame { symbol: self.symbol, frame, candle, partial: false });
+        self.take_closed(&ClosedFrame { symbol: self.symbol, frame, candle, partial: false }, limits);
     }
 
     pub(super) fn on_price(&mut self, price: f64, at: Ts) -> Result<PriceTick, Reject> {
