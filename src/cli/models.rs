@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::{
     llm::actor::{
+        http::Http,
         keys::{self, Key},
         router::Router,
         shared::{RouterParts, Shared},
@@ -36,6 +37,8 @@ pub(super) struct Around {
     pub stored: Vec<(String, Vec<u8>)>,
     /// Virtual time: nothing leaves the process.
     pub is_virtual: bool,
+    /// Who stands for the network; nothing outside tests.
+    pub stand: Option<Http>,
 }
 
 /// The router and what outlives its lives.
@@ -71,7 +74,11 @@ pub(super) fn start(around: Around, on_incident: fn(&Incident)) -> Result<Option
     if settings.chains.is_empty() {
         return Ok(None);
     }
-    let network = !around.is_virtual && settings.cassette.mode != CassetteMode::Replay;
+    let wired = !around.is_virtual && settings.cassette.mode != CassetteMode::Replay;
+    let http = match around.stand {
+        None if wired => Some(Http::new().map_err(|text| anyhow!(text))?),
+        stand => stand,
+    };
     let keys = if around.is_virtual { BTreeMap::new() } else { read_keys(&settings)? };
     let seed = around.view.read().meta.seed ^ u64::from(around.view.read().meta.epoch);
     let policy = Policy::from_settings(&settings.supervisor);
@@ -86,9 +93,9 @@ pub(super) fn start(around: Around, on_incident: fn(&Incident)) -> Result<Option
         stored: around.stored,
         keys: keys.into_iter().map(|(name, key)| (name, Ok(key))).collect(),
         seed,
-        network,
+        http,
     };
-    let shared = Shared::new(parts).map_err(|text| anyhow!(text))?;
+    let shared = Shared::new(parts);
     let lives = Rc::clone(&shared);
     let router = supervise("models", policy, move || Router::new(Rc::clone(&lives)), on_incident);
     Ok(Some((router, shared)))

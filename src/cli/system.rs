@@ -30,7 +30,7 @@ use crate::{
         restart::Gap,
         venue::Venue,
     },
-    llm::actor::{AskModel, Models, router::Router},
+    llm::actor::{AskModel, Models, http::Http, router::Router},
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -92,6 +92,8 @@ pub struct Seams {
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
     /// Who answers questions to models instead of the router.
     pub models: Option<Recipient<AskModel>>,
+    /// Who stands for the providers of models behind the router.
+    pub providers: Option<Http>,
 }
 
 /// The running actors.
@@ -253,6 +255,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         store: store.clone(),
         stored: endpoints,
         is_virtual,
+        stand: seams.providers,
     };
     let models = models::start(around, |incident| report(incident, |_| ()))?;
 
