@@ -25,14 +25,20 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     let good = Loopback::start(vec![Play::ok(LIST)]).await;
     let refusing = Loopback::start(vec![Play::status(401, "{}")]).await;
     let unpaid = Loopback::start(vec![Play::status(402, "{}")]).await;
+    let elsewhere = Loopback::start(vec![Play::status(404, "not here")]).await;
+    let website = Loopback::start(vec![Play::ok("<html>welcome</html>")]).await;
+    let plain = Loopback::start(vec![Play::ok(LIST)]).await;
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let text = [
-        "chains.one = [\"good/good-model\"]\nchains.all = [\"refusing/m\", \"unpaid/m\", \"gone/m\", \"typo/god-model\", \"keyless/m\"]\nruntime.speed = 1\n".to_owned(),
+        "chains.one = [\"good/good-model\"]\nchains.all = [\"refusing/m\", \"unpaid/m\", \"gone/m\", \"typo/god-model\", \"keyless/m\"]\nchains.wrong = [\"elsewhere/m\", \"website/m\", \"plain/m\"]\nruntime.speed = 1\n".to_owned(),
         provider("good", "openai", &good.url, "good-model", "A_KEY"),
         provider("refusing", "anthropic", &refusing.url, "m", "A_KEY"),
         provider("unpaid", "deepseek", &unpaid.url, "m", "A_KEY"),
         provider("gone", "ollama", &nobody, "m", ""),
         provider("typo", "xai", &good.url, "god-model", "A_KEY"),
+        provider("elsewhere", "openai", &elsewhere.url, "m", "A_KEY"),
+        provider("website", "openai", &website.url, "m", "A_KEY"),
+        provider("plain", "openai", &plain.url.replace("http://", "https://"), "m", "A_KEY"),
         provider("keyless", "xai", &good.url, "m", "NO_SUCH_KEY"),
     ]
     .concat();
@@ -55,6 +61,9 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     line("gone", "cannot be reached");
     line("typo", "does not list god-model; it lists good-model, other-model");
     line("keyless", "NO_SUCH_KEY");
+    line("elsewhere", "check base_url");
+    line("website", "lists no models");
+    line("plain", "over TLS");
     assert_eq!(refusing.seen().len(), 1, "one request");
     assert!(refusing.seen()[0].starts_with("GET /models"), "{}", refusing.seen()[0]);
 }

@@ -59,7 +59,10 @@ impl Http {
     /// TLS could not be set up.
     pub fn new() -> Result<Http, String> {
         let builder = Client::builder().redirect(redirect::Policy::none()).user_agent("triplegain");
-        builder.build().map(|client| Http(Way::Wire(client))).map_err(|error| format!("the HTTP client cannot be made: {error}"))
+        builder
+            .build()
+            .map(|client| Http(Way::Wire(client)))
+            .map_err(|error| format!("the HTTP client cannot be made: {error}"))
     }
 
     /// Calls that never leave the process.
