@@ -8,6 +8,7 @@ mod process_support;
 
 use loopback::{Loopback, Play};
 use process_support::*;
+use tokio::io::AsyncWriteExt;
 
 const LIST: &str = r#"{"object":"list","data":[{"id":"good-model"},{"id":"other-model"}]}"#;
 
@@ -27,7 +28,16 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     let unpaid = Loopback::start(vec![Play::status(402, "{}")]).await;
     let elsewhere = Loopback::start(vec![Play::status(404, "not here")]).await;
     let website = Loopback::start(vec![Play::ok("<html>welcome</html>")]).await;
-    let plain = Loopback::start(vec![Play::ok(LIST)]).await;
+    // Answers a greeting it does not understand in plain words, as a web server without TLS does.
+    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain_url = format!("https://{}", plain.local_addr().unwrap());
+    actix_rt::spawn(async move {
+        while let Ok((mut stream, _)) = plain.accept().await {
+            // A client that went away is part of the play.
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
+            let _ = stream.shutdown().await;
+        }
+    });
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let text = [
         "chains.one = [\"good/good-model\"]\nchains.all = [\"refusing/m\", \"unpaid/m\", \"gone/m\", \"typo/god-model\", \"keyless/m\"]\nchains.wrong = [\"elsewhere/m\", \"website/m\", \"plain/m\"]\nruntime.speed = 1\n".to_owned(),
@@ -38,7 +48,7 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
         provider("typo", "xai", &good.url, "god-model", "A_KEY"),
         provider("elsewhere", "openai", &elsewhere.url, "m", "A_KEY"),
         provider("website", "openai", &website.url, "m", "A_KEY"),
-        provider("plain", "openai", &plain.url.replace("http://", "https://"), "m", "A_KEY"),
+        provider("plain", "openai", &plain_url, "m", "A_KEY"),
         provider("keyless", "xai", &good.url, "m", "NO_SUCH_KEY"),
     ]
     .concat();
