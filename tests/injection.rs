@@ -150,6 +150,7 @@ fn prompt(news: &[String]) -> Prompt {
         social_score: None,
         news_score: None,
         overall_score: Score::ZERO,
+        news: Vec::new(),
     };
     let snapshot = snapshot();
     let inputs = DecisionInputs { snapshot: &snapshot, ta: None, regime: None, sentiment: Some(&mood), position: None };

@@ -1,7 +1,7 @@
 //! Opinions by models: the question an agent asks and what a reply comes to. A failure is the rules' opinion marked
 //! degraded, or none; never an invented one (domain §3.3).
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -194,7 +194,16 @@ pub fn sentiment(ctx: &RunContext, settings: &SentimentSettings, replies: &[(Rol
         social_score: of(Role::Social),
         news_score: of(Role::News),
         overall_score,
+        news: news(moods.iter().map(|(_, mood)| mood)),
     }))
+}
+
+/// What voters are told of it (domain §6.1): at most 3 events, the weightiest first, and 2 narratives.
+fn news<'a>(moods: impl Iterator<Item = &'a Mood> + Clone) -> Vec<String> {
+    let mut events: Vec<_> = moods.clone().flat_map(|mood| &mood.events).collect();
+    events.sort_by_key(|event| Reverse(event.significance));
+    let told = events.into_iter().take(3).map(|event| format!("{} ({})", event.event, event.source));
+    told.chain(moods.flat_map(|mood| mood.narratives.iter().cloned()).take(2)).collect()
 }
 
 /// The bands of domain §4.3.

@@ -59,9 +59,10 @@ pub fn questions(ctx: &RunContext, inputs: &DecisionInputs, settings: &AgentsSet
     let poll_ms = i64::from(settings.trading_decision.poll_timeout_seconds) * 1_000;
     let deadline = ctx.started_at.plus_ms(poll_ms - (2 * PATIENCE_MS).min(poll_ms / 4));
     let candles = data::history(inputs.snapshot);
+    let news = inputs.sentiment.map_or(&[][..], |mood| &mood.news);
     let asked = voters(&settings.trading_decision).map(|(name, chain)| Asked {
         voter: name.into(),
-        question: question(chain, ctx, inputs, &[], &candles, ground, deadline),
+        question: question(chain, ctx, inputs, news, &candles, ground, deadline),
         asked_at: ctx.now,
     });
     asked.collect()

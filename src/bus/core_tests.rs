@@ -62,6 +62,7 @@ fn sentiment() -> Payload {
         social_score: None,
         news_score: None,
         overall_score: Score::ZERO,
+        news: Vec::new(),
     }))
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::{
     coordinator::watch::MODELS,
     llm::actor::{
+        http::Http,
         keys::{self, Key},
         router::Router,
         shared::{RouterParts, Shared},
@@ -37,6 +38,8 @@ pub(super) struct Around {
     pub stored: Vec<(String, Vec<u8>)>,
     /// Virtual time: nothing leaves the process.
     pub is_virtual: bool,
+    /// Who stands for the network; nothing outside tests.
+    pub stand: Option<Http>,
 }
 
 /// The router and what outlives its lives.
@@ -72,7 +75,11 @@ pub(super) fn start(around: Around, on_incident: impl FnMut(&Incident) + 'static
     if settings.chains.is_empty() {
         return Ok(None);
     }
-    let network = !around.is_virtual && settings.cassette.mode != CassetteMode::Replay;
+    let wired = !around.is_virtual && settings.cassette.mode != CassetteMode::Replay;
+    let http = match around.stand {
+        None if wired => Some(Http::new().map_err(|text| anyhow!(text))?),
+        stand => stand,
+    };
     let keys = if around.is_virtual { BTreeMap::new() } else { read_keys(&settings)? };
     let seed = around.view.read().meta.seed ^ u64::from(around.view.read().meta.epoch);
     let policy = Policy::from_settings(&settings.supervisor);
@@ -87,9 +94,9 @@ pub(super) fn start(around: Around, on_incident: impl FnMut(&Incident) + 'static
         stored: around.stored,
         keys: keys.into_iter().map(|(name, key)| (name, Ok(key))).collect(),
         seed,
-        network,
+        http,
     };
-    let shared = Shared::new(parts).map_err(|text| anyhow!(text))?;
+    let shared = Shared::new(parts);
     let lives = Rc::clone(&shared);
     let router = supervise(MODELS, policy, move || Router::new(Rc::clone(&lives)), on_incident);
     Ok(Some((router, shared)))

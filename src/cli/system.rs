@@ -31,7 +31,7 @@ use crate::{
         restart::Gap,
         venue::Venue,
     },
-    llm::actor::{AskModel, Models, router::Router},
+    llm::actor::{AskModel, Models, http::Http, router::Router},
     market::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
@@ -99,6 +99,8 @@ pub struct Seams {
     pub market: Option<Market>,
     /// Who answers questions to models instead of the router.
     pub models: Option<Recipient<AskModel>>,
+    /// Who stands for the providers of models behind the router.
+    pub providers: Option<Http>,
 }
 
 /// The running actors.
@@ -269,6 +271,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         store: store.clone(),
         stored: endpoints,
         is_virtual,
+        stand: seams.providers,
     };
     let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     // Everything with a fallback: the program goes on without it, and says so.

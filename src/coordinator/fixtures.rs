@@ -67,6 +67,7 @@ pub fn sentiment(symbol: &str, bias: SentimentBias, confidence: &str, age_s: i64
         social_score: None,
         news_score: None,
         overall_score: Score::ZERO,
+        news: Vec::new(),
     }
 }
 

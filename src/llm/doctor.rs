@@ -126,13 +126,29 @@ fn unlisted(name: &str, provider: &ProviderSettings, listed: &Listed) -> Option<
 fn reached(name: &str, provider: &ProviderSettings, reply: &Result<Listed, String>) -> (Severity, String) {
     let at = format!("provider {name} at {}", provider.endpoint());
     match reply.as_ref().map(|listed| listed.status) {
+        // Any web server answers something; only a list of models says that this is one.
+        Ok(200..=299) if reply.as_ref().is_ok_and(|listed| listed.models.is_empty()) => {
+            (Severity::Warning, format!("{at} answers but lists no models: check base_url, or install a model there"))
+        }
         Ok(200..=299) => (Severity::Fine, format!("{at} answers and takes the key")),
         Ok(402) => (Severity::Problem, format!("{at} wants to be paid (402): add credit")),
         Ok(401 | 403) => (Severity::Problem, format!("{at} refuses the key: renew it")),
         Ok(404) => (Severity::Warning, format!("{at} answers but lists no models: check base_url")),
         Ok(status) => (Severity::Warning, format!("{at} answers with HTTP {status}")),
+        Err(why) if is_tls(why) => {
+            let advice = "check https in base_url, the host's name and the certificates of this machine";
+            (Severity::Problem, format!("{at} cannot be reached over TLS: {why}: {advice}"))
+        }
         Err(why) => (Severity::Problem, format!("{at} cannot be reached: {why}")),
     }
+}
+
+/// Whether the words of a broken connection speak of its encryption.
+fn is_tls(why: &str) -> bool {
+    let why = why.to_lowercase();
+    ["certificate", "tls", "ssl", "handshake", "invalidcontenttype", "corrupt message"]
+        .iter()
+        .any(|word| why.contains(word))
 }
 
 #[cfg(test)]
@@ -160,12 +176,18 @@ mod tests {
         assert_eq!(worst(&chained, &seen(Ok(()), Some(Ok(listed(200, "m:latest"))))).severity, Severity::Fine);
         let other = worst(&chained, &seen(Ok(()), Some(Ok(listed(200, "n")))));
         assert!(other.severity == Severity::Warning && other.text.contains("does not list m; it lists n"), "{other:?}");
+        for reply in [Listed::read(404, b"{}"), Listed::read(200, b"<html>welcome</html>")] {
+            let wrong = worst(&chained, &seen(Ok(()), Some(Ok(reply))));
+            assert!(wrong.severity == Severity::Warning && wrong.text.contains("check base_url"), "{wrong:?}");
+        }
         assert!(worst(TEXT, &seen(Ok(()), None)).text.contains("per_decision_usd"));
         for (seen, words) in [
             (seen(Err("provider p: no key".into()), None), "no key"),
             (seen(Ok(()), Some(Ok(listed(401, "")))), "renew"),
             (seen(Ok(()), Some(Ok(listed(402, "")))), "credit"),
             (seen(Ok(()), Some(Err("refused".into()))), "cannot be reached"),
+            (seen(Ok(()), Some(Err("no answer within 10 s".into()))), "no answer within 10 s"),
+            (seen(Ok(()), Some(Err("invalid peer certificate: Expired".into()))), "over TLS"),
         ] {
             let finding = worst(&chained, &seen);
             assert!(finding.severity == Severity::Problem && finding.text.contains(words), "{finding:?}");

@@ -209,4 +209,7 @@ pub struct SentimentOutput {
     pub news_score: Option<Score>,
     /// −1..1
     pub overall_score: Score,
+    /// At most 3 events, the weightiest first, and 2 narratives in the providers' words: text from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub news: Vec<String>,
 }

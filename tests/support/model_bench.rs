@@ -8,6 +8,7 @@ use triplegain::{
     llm::{
         actor::{
             AskModel, ModelOutcome, ReadModels,
+            http::Http,
             keys::Key,
             router::Router,
             shared::{RouterParts, Shared},
@@ -196,9 +197,8 @@ impl Setup {
             keys: self.keys,
             tape: self.tape,
             seed: 7,
-            network: self.network,
+            http: self.network.then(|| Http::new().unwrap()),
         });
-        let shared = shared.unwrap();
         let told = Rc::<RefCell<Vec<ModelOutcome>>>::default();
         *shared.outcomes.borrow_mut() = Some(Ear(Rc::clone(&told)).start().recipient());
         let router = supervise("router", Policy::default(), move || Router::new(Rc::clone(&shared)), |_| ());

@@ -198,3 +198,61 @@ proptest! {
         }
     }
 }
+
+/// Every text of `value`, one after another, replaced by an object of that name.
+fn with_an_object_for_a_text(value: &serde_json::Value) -> Vec<serde_json::Value> {
+    use serde_json::{Value, json};
+    match value {
+        Value::String(word) => vec![json!({ word.clone(): null })],
+        Value::Object(fields) => {
+            let each = |(name, inner): (&String, &Value)| {
+                let name = name.clone();
+                with_an_object_for_a_text(inner).into_iter().map(move |changed| (name.clone(), changed))
+            };
+            let placed = |(name, changed)| Value::Object(fields.clone().into_iter().chain([(name, changed)]).collect());
+            fields.iter().flat_map(each).map(placed).collect()
+        }
+        Value::Array(items) => {
+            let each = |(at, inner): (usize, &Value)| {
+                with_an_object_for_a_text(inner).into_iter().map(move |changed| (at, changed))
+            };
+            let placed = |(at, changed)| {
+                let mut items = items.clone();
+                items[at] = changed;
+                Value::Array(items)
+            };
+            items.iter().enumerate().flat_map(each).map(placed).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_word_is_a_text_and_never_an_object_of_its_name() {
+    let ground = ground();
+    let mood = r#"{"bias":"bullish","score":0.1,"confidence":0.5,"narratives":["n"],"events":[{"event":"e",
+        "impact":"positive","significance":"high","source":"s"}]}"#;
+    let regime_text =
+        r#"{"regime":"choppy","confidence":0.6,"reasoning":"x","transitions":[{"regime":"ranging","chance":0.5}]}"#;
+    let resolution_text = r#"{"action":"proceed","confidence":0.6,"reasoning":"x"}"#;
+    let pace = r#"{"execution":"dca","confidence":0.6,"reasoning":"x"}"#;
+    let base = btc().base;
+    type Parse<'a> = Box<dyn Fn(&str) -> Result<(), Rejected> + 'a>;
+    let contracts: [(&str, usize, Parse<'_>); 6] = [
+        (BUY, 2, Box::new(|text| vote::parse(text, &ground).map(drop))),
+        (TA, 6, Box::new(|text| technical::parse(text, &ground).map(drop))),
+        (regime_text, 3, Box::new(|text| regime::parse(text, &ground).map(drop))),
+        (mood, 6, Box::new(|text| sentiment::parse(text, &base).map(drop))),
+        (pace, 2, Box::new(|text| portfolio::parse(text).map(drop))),
+        (resolution_text, 2, Box::new(|text| resolution::parse(text, &ground).map(drop))),
+    ];
+    for (text, texts, parse) in contracts {
+        assert_eq!(parse(text), Ok(()), "{text}");
+        let changed = with_an_object_for_a_text(&serde_json::from_str(text).unwrap());
+        assert_eq!(changed.len(), texts, "{text}");
+        for wrong in changed {
+            let kind = parse(&wrong.to_string()).map_err(|rejected| rejected.kind);
+            assert_eq!(kind, Err(Unparsable), "{wrong}");
+        }
+    }
+}

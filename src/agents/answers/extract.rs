@@ -1,7 +1,10 @@
 //! Finds the one JSON object of a reply. Fences and prose around it do not matter; a second object, an object in a list
 //! and braces that are no JSON do: what is doubtful is no answer.
 
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IntoDeserializer},
+};
 use serde_json::Value;
 
 use super::rejected;
@@ -57,6 +60,15 @@ fn depth(value: &Value) -> usize {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         _ => 0,
     }
+}
+
+/// One word of a list, given as a text. An object of that name, `{"BUY": null}`, would be taken for the same word
+/// otherwise; it is no answer of the schema.
+///
+/// # Errors
+/// No text, or no word of the list.
+pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }
 
 /// The one object of `text` as a `T`. Unknown fields are ignored; a field given twice is a failure.

@@ -23,6 +23,7 @@ pub enum Pace {
 
 #[derive(Deserialize, JsonSchema, Debug)]
 struct PortfolioAnswer {
+    #[serde(deserialize_with = "extract::word")]
     execution: Pace,
     #[schemars(range(min = 0.0, max = 1.0))]
     confidence: f64,

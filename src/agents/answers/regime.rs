@@ -14,6 +14,7 @@ use crate::{
 #[derive(Deserialize, JsonSchema, Debug)]
 struct RegimeAnswer {
     /// One of the names defined; `unknown` is no answer.
+    #[serde(deserialize_with = "extract::word")]
     regime: Regime,
     #[schemars(range(min = 0.0, max = 1.0))]
     confidence: f64,
@@ -34,6 +35,7 @@ struct RegimeAnswer {
 struct Transition {
     /// Read so that an unknown name is found; nothing is decided by it.
     #[allow(dead_code)]
+    #[serde(deserialize_with = "extract::word")]
     regime: Regime,
     #[schemars(range(min = 0.0, max = 1.0))]
     chance: f64,

@@ -12,6 +12,7 @@ use crate::{
 
 #[derive(Deserialize, JsonSchema, Debug)]
 struct ResolutionAnswer {
+    #[serde(deserialize_with = "extract::word")]
     action: ResolutionAction,
     #[schemars(range(min = 0.0, max = 1.0))]
     confidence: f64,

@@ -11,6 +11,7 @@ use crate::{
 
 #[derive(Deserialize, JsonSchema, Debug)]
 struct SentimentAnswer {
+    #[serde(deserialize_with = "extract::word")]
     bias: SentimentBias,
     #[schemars(range(min = -1.0, max = 1.0))]
     score: f64,
@@ -28,7 +29,9 @@ struct SentimentAnswer {
 struct EventAnswer {
     #[schemars(length(max = 200))]
     event: String,
+    #[serde(deserialize_with = "extract::word")]
     impact: Impact,
+    #[serde(deserialize_with = "extract::word")]
     significance: Significance,
     #[schemars(length(max = 100))]
     source: String,

@@ -16,17 +16,21 @@ const LEVELS_MAX: usize = 5;
 
 #[derive(Deserialize, JsonSchema, Debug)]
 struct TechnicalAnswer {
+    #[serde(deserialize_with = "extract::word")]
     bias: Bias,
     #[schemars(range(min = 0.0, max = 1.0))]
     trend_strength: f64,
     #[schemars(range(min = -1.0, max = 1.0))]
     momentum_score: f64,
+    #[serde(deserialize_with = "extract::word")]
     rsi_signal: RsiSignal,
+    #[serde(deserialize_with = "extract::word")]
     macd_signal: MacdSignal,
     #[schemars(length(max = 5))]
     support_levels: Vec<f64>,
     #[schemars(length(max = 5))]
     resistance_levels: Vec<f64>,
+    #[serde(deserialize_with = "extract::word")]
     current_position: LevelPosition,
     #[schemars(length(max = 200))]
     primary_signal: String,

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Deserialize, JsonSchema, Debug)]
 pub struct VoteAnswer {
     /// What to do now.
+    #[serde(deserialize_with = "extract::word")]
     action: Action,
     /// How sure.
     #[schemars(range(min = 0.0, max = 1.0))]

@@ -16,6 +16,7 @@ fn voter_prompt(news: &[String]) -> Prompt {
         social_score: None,
         news_score: None,
         overall_score: Score::ZERO,
+        news: Vec::new(),
     };
     let shown = |most| voter(market(&snapshot, &Candles::new(), most), None, None, Some((&mood, news)), None, NOW);
     render_within(TRADING_DECISION, &answers::vote::format(), shown)

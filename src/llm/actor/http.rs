@@ -2,6 +2,9 @@
 //!
 //! Total time is the caller's business: who waits no longer drops the future, and the connection closes with it.
 
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
 use reqwest::{Client, RequestBuilder, Response, header, redirect};
 use serde_json::Value;
 
@@ -36,19 +39,35 @@ pub struct Broken {
     pub unsent: bool,
 }
 
+/// Who stands for the providers, nothing outside tests: gets the address and, of a post, the body.
+pub type Stand = dyn Fn(&str, Option<&Value>) -> LocalBoxFuture<'static, Result<Raw, Broken>>;
+
 /// Makes calls.
-#[derive(Clone, Debug)]
-pub struct Http(Client);
+#[derive(Clone)]
+pub struct Http(Way);
+
+#[derive(Clone)]
+enum Way {
+    Wire(Client),
+    Stand(Rc<Stand>),
+}
 
 impl Http {
-    /// A client that follows no redirect and takes no proxy from the environment: a key goes where the configuration says
-    /// and nowhere else.
+    /// A client that follows no redirect: a key goes where the configuration says and nowhere else.
     ///
     /// # Errors
     /// TLS could not be set up.
     pub fn new() -> Result<Http, String> {
-        let builder = Client::builder().redirect(redirect::Policy::none()).no_proxy().user_agent("triplegain");
-        builder.build().map(Http).map_err(|error| format!("the HTTP client cannot be made: {error}"))
+        let builder = Client::builder().redirect(redirect::Policy::none()).user_agent("triplegain");
+        builder
+            .build()
+            .map(|client| Http(Way::Wire(client)))
+            .map_err(|error| format!("the HTTP client cannot be made: {error}"))
+    }
+
+    /// Calls that never leave the process.
+    pub fn standing(stand: Rc<Stand>) -> Http {
+        Http(Way::Stand(stand))
     }
 
     /// Posts a body.
@@ -56,7 +75,10 @@ impl Http {
     /// # Errors
     /// [`Broken`]: no connection, a connection that broke, a reply that is too large.
     pub async fn post(&self, url: &str, kind: ProviderKind, key: Option<&Key>, body: &Value) -> Result<Raw, Broken> {
-        complete(authorised(self.0.post(url).json(body), kind, key)).await
+        match &self.0 {
+            Way::Wire(client) => complete(authorised(client.post(url).json(body), kind, key)).await,
+            Way::Stand(stand) => stand(url, Some(body)).await,
+        }
     }
 
     /// Gets a document, for probes.
@@ -64,7 +86,10 @@ impl Http {
     /// # Errors
     /// As [`Http::post`].
     pub async fn get(&self, url: &str, kind: ProviderKind, key: Option<&Key>) -> Result<Raw, Broken> {
-        complete(authorised(self.0.get(url), kind, key)).await
+        match &self.0 {
+            Way::Wire(client) => complete(authorised(client.get(url), kind, key)).await,
+            Way::Stand(stand) => stand(url, None).await,
+        }
     }
 }
 

@@ -415,17 +415,20 @@ async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &T
 /// answers must not stay out for ever.
 async fn probe(shared: &Rc<Shared>) {
     let names = shared.settings.chains.values().flatten().filter_map(|entry| Some(entry.split_once('/')?.0));
-    let mut works = false;
+    let (mut asked, mut works) = (false, false);
     for name in names.collect::<BTreeSet<&str>>() {
         let Some(endpoint) = shared.endpoints.get(name) else { continue };
         let Ok(admission) = shared.admit(endpoint) else { continue };
         let listed = lists_models(shared, endpoint).await;
-        works |= listed;
+        (asked, works) = (true, works | listed);
         let timeout_ms = i64::from(endpoint.settings.timeout_seconds) * 1000;
         let outcome = if listed { classify::answered(0, timeout_ms) } else { Some(Outcome::Failed) };
         shared.record(admission, outcome);
     }
-    shared.tell(if works { Ok(()) } else { Err("probe".to_owned()) });
+    // Nobody was asked: an open breaker is no new failure.
+    if asked {
+        shared.tell(if works { Ok(()) } else { Err("probe".to_owned()) });
+    }
 }
 
 async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {

@@ -64,8 +64,8 @@ pub struct RouterParts {
     pub tape: Tape,
     /// Drives the draws of back-offs and breakers.
     pub seed: u64,
-    /// Whether calls may leave this process; never in virtual time.
-    pub network: bool,
+    /// How calls leave this process; absent where they may not.
+    pub http: Option<Http>,
 }
 
 /// One provider's endpoint.
@@ -144,10 +144,7 @@ pub struct Shared {
 
 impl Shared {
     /// Puts the parts together; breakers and rates go on where they were.
-    ///
-    /// # Errors
-    /// TLS could not be set up.
-    pub fn new(parts: RouterParts) -> Result<Rc<Shared>, String> {
+    pub fn new(parts: RouterParts) -> Rc<Shared> {
         let now = parts.clock.now();
         let stored: BTreeMap<&str, Kept> = parts
             .stored
@@ -178,8 +175,8 @@ impl Shared {
             };
             endpoints.insert(name.clone(), Rc::new(endpoint));
         }
-        let http = if parts.network && !parts.tape.replays() { Some(Http::new()?) } else { None };
-        Ok(Rc::new(Shared {
+        let http = parts.http.filter(|_| !parts.tape.replays());
+        Rc::new(Shared {
             settings: parts.settings,
             clock: parts.clock,
             view: parts.view,
@@ -192,7 +189,7 @@ impl Shared {
             store: parts.store,
             aux: parts.aux,
             draws: RefCell::new(ChaCha8Rng::seed_from_u64(parts.seed)),
-        }))
+        })
     }
 
     /// Provider and model of a chain's entry, with their settings.

@@ -24,6 +24,7 @@ use triplegain::{
         timekeeper::Outside,
     },
     execution::venue::{Venue, VenueAnswer},
+    llm::actor::http::Http,
     market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError, memory_disk::MemoryDisk},
@@ -89,6 +90,8 @@ pub struct Setup {
     pub history_hours: i64,
     /// Prices come from the simulated market instead of the tape.
     pub simulated: bool,
+    /// Who stands for the providers of models behind the real router.
+    pub providers: Option<Http>,
     /// The journal's bytes of a store in memory, for a comparison.
     pub journal: Option<Bytes>,
 }
@@ -125,6 +128,7 @@ impl Setup {
             config_hash: "a".repeat(64),
             history_hours: 2,
             simulated: false,
+            providers: None,
             journal: None,
         }
     }
@@ -208,6 +212,7 @@ impl Setup {
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
                 market: None,
                 models: models.map(doubles::thinker),
+                providers: self.providers,
             };
             let records = Rc::new(RefCell::new(Vec::new()));
             let owner = Owner(Rc::clone(&records)).start();
