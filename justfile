@@ -36,3 +36,7 @@ mutants:
 torture cycles="20000":
     cargo build --release
     target/release/triplegain torture kill --cycles {{cycles}} --parallel 4
+
+# The real binary on a misbehaving live venue at real speed, ten minutes; the figures of docs/market-data.md.
+soak-kraken seconds="600":
+    KRAKEN_SOAK_SECONDS={{seconds}} cargo test --test kraken_soak -- --nocapture

@@ -78,6 +78,7 @@ fn order(number: u64) -> Batch {
         fees: Decimal::ZERO,
         fills: 0,
         remote: None,
+        resolution: None,
     };
     let fill = Event::TradeFill {
         trade_key: key,

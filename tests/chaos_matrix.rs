@@ -133,6 +133,70 @@ fn r4_every_actor_at_every_place_comes_back_or_ends_the_process() {
     assert_eq!(table.len(), 13 * 3, "{table:#?}");
 }
 
+/// A future the coordinator spawns and does not wait for: its panic would leave a decision without an end, a plan
+/// without its legs, or a command without an answer.
+#[test]
+fn r4_a_panic_in_a_future_of_the_coordinator_ends_the_process() {
+    let _alone = alone();
+    for what in ["run", "decision", "record", "reduce", "command", "plan"] {
+        let setup = if what == "plan" { program() } else { Setup::new() };
+        let what = format!("coordinator.{what}");
+        arm_start(&what, 1);
+        setup.play(async |world| {
+            world.wishes.set(btc(), Wish::buy());
+            world.until(200).await;
+            let command = Command::CloseAll { reason: "drill".into() };
+            // Over the bus, and perhaps never answered.
+            let asked = world.system.desk.send(Operate { key: "k".into(), command, source: "test".into() });
+            world.until(400).await;
+            drop(asked);
+            let fatal = expected_fatal();
+            assert!(fatal.iter().any(|text| text.contains(&format!("{what} panicked"))), "{what}: {fatal:?}");
+        });
+    }
+}
+
+/// Risk is rebuilt for a minute: who asks meanwhile is told at once that there is no account state.
+#[test]
+fn r4_a_decision_while_risk_is_rebuilt_is_refused_and_the_next_one_goes_on() {
+    let _alone = alone();
+    let slow = Setup::new().with(|s| (s.supervisor.backoff_ms, s.supervisor.backoff_max_ms) = (60_000, 60_000));
+    slow.play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(110).await;
+        strike(world, "risk", Spot::Handler).await;
+        world.until(140).await;
+        let refused = |end: &DecisionEnd| match end {
+            DecisionEnd::Refused(refusal) => refusal.code == RiskCode::NoAccountState,
+            _ => false,
+        };
+        let ends = world.ends();
+        assert!(!ends.is_empty() && ends.iter().filter(|end| refused(end)).count() == 1, "{}", world.timeline());
+        assert_eq!(world.count("TradeIntent"), 0);
+        world.wishes.set(btc(), Wish::buy());
+        world.until(150 + 3_600).await;
+        assert!(world.count("TradeIntent") > 0, "{}", world.timeline());
+        assert!(world.ends().iter().filter(|end| refused(end)).count() == 1);
+        assert_eq!(expected_fatal(), Vec::<String>::new());
+        let held: Vec<TradeKey> = world.state().risk.reservations.keys().copied().collect();
+        assert!(held.iter().all(|key| world.state().trades.contains_key(key)), "nothing is held for nothing: {held:?}");
+    });
+}
+
+#[test]
+fn r4_who_has_a_fallback_is_given_up_with_an_alert() {
+    let _alone = alone();
+    arm_start("conflict_resolver", 6);
+    program().play(async |world| {
+        world.until(100).await;
+        let gone = world.notes("actor_given_up");
+        assert_eq!(gone.len(), 1, "one alert: {gone:?}");
+        assert_eq!(gone[0]["actor"], "conflict_resolver");
+        assert_eq!(expected_fatal(), Vec::<String>::new());
+        assert_eq!(world.is(), CoordinatorState::Running);
+    });
+}
+
 #[test]
 fn r4_a_first_life_that_panics_as_it_begins_is_followed_by_a_second_one() {
     let _alone = alone();

@@ -155,3 +155,53 @@ fn b12_a_process_with_an_agent_that_never_returns_ends_at_the_deadline_of_draini
 fn b12_a_second_signal_ends_a_frozen_process_at_once() {
     stops("execution:handler:pause", true);
 }
+
+/// A future the coordinator spawned: it belongs to no actor, and its panic is not lost.
+#[test]
+fn r4_a_panic_in_a_spawned_future_ends_the_process_with_70_and_the_next_start_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    for what in ["coordinator.run", "coordinator.record", "coordinator.decision"] {
+        ends_with_70_and_recovers(&store, &format!("{what}:start:panic:1"));
+    }
+    Program::start(&store, &FAST).stop("TERM");
+}
+
+/// Starts that die at `place` count, or not, towards a crash loop.
+fn after_three_deaths_at(place: &str, drain: bool) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let command = || {
+        let mut command = triplegain();
+        command.env_remove("TRIPLEGAIN__SUPERVISOR__CRASH_LOOP__STARTS");
+        command
+    };
+    Program::start_with(command(), &store, &SLOW).stop("TERM");
+    for _ in 0..3 {
+        let mut command = command();
+        command.env("TRIPLEGAIN_FAILPOINTS", format!("{place}=kill"));
+        let mut program = Program::spawn_with(command, &store, &SLOW);
+        if drain {
+            program = program.answering();
+            program.signal("TERM");
+        }
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&program.wait()), Some(9), "{}", program.said());
+    }
+    let program = Program::start_with(command(), &store, &SLOW);
+    let status = program.status();
+    program.stop("TERM");
+    assert_sound(&store);
+    status
+}
+
+#[test]
+fn r6_three_starts_that_die_within_recovery_are_a_crash_loop() {
+    let status = after_three_deaths_at("boot.epoch", false);
+    assert_eq!((&status["state"], &status["pause_reasons"][0]), (&"PAUSED".into(), &"boot:crash_loop".into()));
+}
+
+#[test]
+fn r6_three_drains_that_were_cut_short_are_no_crash_loop() {
+    let status = after_three_deaths_at("commit.stop", true);
+    assert_eq!((&status["state"], &status["recovered"]["clean"]), (&"RUNNING".into(), &false.into()));
+}

@@ -31,7 +31,7 @@ fn every_recorded_book_frame_reproduces_its_checksum() {
     let Some(frames) = recorded("live_book_btcusd_2026-07-19.jsonl") else { return };
     assert_eq!(frames.len(), 1_376);
     let mut book = OrderBook::default();
-    let (mut taken, mut other) = (0, 0);
+    let (mut taken, mut heartbeats, mut status, mut acks) = (0, 0, 0, 0);
     for (line, text) in frames.iter().enumerate() {
         match decode(text).unwrap_or_else(|error| panic!("line {}: {error}", line + 1)) {
             Frame::Book(frame) => {
@@ -40,12 +40,23 @@ fn every_recorded_book_frame_reproduces_its_checksum() {
                 assert!(view.spread_bps > 0.0 && view.imbalance.abs() <= 1.0, "line {}: {view:?}", line + 1);
                 taken += 1;
             }
-            _ => other += 1,
+            Frame::Heartbeat => heartbeats += 1,
+            Frame::Status(system) => {
+                assert_eq!(system, "online", "line {}", line + 1);
+                status += 1;
+            }
+            Frame::Subscribed { channel, .. } => {
+                assert_eq!(channel, "book", "line {}", line + 1);
+                acks += 1;
+            }
+            other => panic!("line {}: {other:?}", line + 1),
         }
     }
-    println!("{taken} book frames with their checksum, {other} others");
-    // 1 snapshot and 1 253 changes.
-    assert_eq!(taken, 1_254);
+    println!(
+        "{taken} book frames with their checksum, {heartbeats} heartbeats, {status} status, {acks} acknowledgement"
+    );
+    // Every one of the 1 376: a snapshot and 1 253 changes carry a checksum, the others have no book to prove.
+    assert_eq!((taken, heartbeats, status, acks), (1_254, 120, 1, 1));
 }
 
 #[test]

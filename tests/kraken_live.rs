@@ -1,64 +1,18 @@
 //! The real binary on a live feed: a venue on the loopback interface that also misbehaves.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+#[path = "support/kraken_home.rs"]
+mod kraken_home;
 #[path = "support/kraken_venue.rs"]
 mod kraken_venue;
 mod process_support;
 
-use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
+use kraken_home::*;
 use kraken_venue::Venue;
 use process_support::*;
 use serde_json::Value;
-
-/// A folder with settings for the venue, and the place of the store.
-struct Home(tempfile::TempDir);
-
-impl Home {
-    fn new(venue: &Venue) -> Home {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("live.toml"), venue.settings()).unwrap();
-        Home(folder)
-    }
-
-    fn config(&self) -> String {
-        self.0.path().join("live.toml").to_str().unwrap().to_owned()
-    }
-
-    fn store(&self) -> std::path::PathBuf {
-        self.0.path().join("store")
-    }
-
-    fn start(&self) -> Program {
-        Program::start(&self.store(), &["--config", &self.config()])
-    }
-
-    /// A command that needs no running process.
-    fn run(&self, args: &[&str]) -> std::process::Output {
-        let (config, store) = (self.config(), self.store());
-        run_to_end(&[&["--config", &config, "--store", store.to_str().unwrap()], args].concat())
-    }
-}
-
-fn feed(status: &Value, symbol: &str) -> Value {
-    status["feeds"].as_array().unwrap().iter().find(|feed| feed["symbol"] == symbol).unwrap().clone()
-}
-
-fn alive(status: &Value, symbol: &str) -> bool {
-    let feed = feed(status, symbol);
-    feed["connected"] == true && feed["subscribed"] == true && feed["healthy"] == true
-}
-
-/// Kraken's layout: one-minute candles of the last `minutes`, up to `until` minutes ago.
-fn history(symbol: &str, minutes: i64, until: i64) -> String {
-    let last = chrono::Utc::now().timestamp() / 60 - until;
-    let mut text = String::new();
-    for minute in last - minutes..last {
-        let [open, high, low, close, volume] = kraken_venue::candle(symbol, minute);
-        writeln!(text, "{},{open},{high},{low},{close},{volume},3", minute * 60).unwrap();
-    }
-    text
-}
 
 fn rows(path: &Path) -> Vec<i64> {
     let text = fs::read_to_string(path).unwrap();
@@ -170,15 +124,7 @@ fn a_clock_ten_seconds_off_the_venue_pauses() {
 fn with_an_imported_history_the_first_analysis_succeeds() {
     let venue = Venue::start();
     let home = Home::new(&venue);
-    let files: Vec<String> = [("XBTUSDT_1.csv", "BTC/USDT"), ("XRPUSDT_1.csv", "XRP/USDT")]
-        .iter()
-        .map(|(name, symbol)| {
-            let path = home.0.path().join(name);
-            fs::write(&path, history(symbol, 270 * 60, 7)).unwrap();
-            path.to_str().unwrap().to_owned()
-        })
-        .collect();
-    let imported = home.run(&["--json", "import", "kraken-csv", &files[0], &files[1]]);
+    let imported = home.import();
     assert!(imported.status.success(), "{}", stderr(&imported));
     let lines: Value = serde_json::from_slice(&imported.stdout).unwrap();
     assert_eq!((&lines[0]["added"], &lines[0]["holes"]), (&Value::from(270 * 60), &Value::from(0)));
@@ -203,7 +149,7 @@ fn with_an_imported_history_the_first_analysis_succeeds() {
 fn a_bad_file_changes_nothing_and_a_hole_is_reported() {
     let venue = Venue::start();
     let home = Home::new(&venue);
-    let (good, bad) = (home.0.path().join("XBTUSDT_1.csv"), home.0.path().join("XRPUSDT_1.csv"));
+    let (good, bad) = (home.path().join("XBTUSDT_1.csv"), home.path().join("XRPUSDT_1.csv"));
     let text = history("BTC/USDT", 100, 50);
     let holed: String = text
         .lines()

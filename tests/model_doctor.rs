@@ -56,7 +56,10 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     std::fs::write(&config, text).unwrap();
     let store = folder.path().join("store");
     let args = ["--config", config.to_str().unwrap(), "--store", store.to_str().unwrap(), "doctor"].map(str::to_owned);
-    let run = move || triplegain().args(args).env("A_KEY", "secret-of-the-test").output().unwrap();
+    let proxy = Loopback::start(vec![Play::ok("{}")]).await;
+    let through = proxy.url.clone();
+    let run =
+        move || triplegain().args(args).env("A_KEY", "secret-of-the-test").env("HTTP_PROXY", through).output().unwrap();
     let output = tokio::task::spawn_blocking(run).await.unwrap();
     let said = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -74,6 +77,7 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     line("elsewhere", "check base_url");
     line("website", "lists no models");
     line("plain", "over TLS");
+    assert_eq!(proxy.seen(), Vec::<String>::new(), "a key goes to the configured host only");
     assert_eq!(refusing.seen().len(), 1, "one request");
     assert!(refusing.seen()[0].starts_with("GET /models"), "{}", refusing.seen()[0]);
 }

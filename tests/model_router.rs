@@ -81,6 +81,7 @@ fn rows(kind: ProviderKind) -> Vec<Row> {
         row("429 with retry-after", later, RateLimited, 1, zero),
         row("500", status(500, "error_500_server_error.json", "oops"), ServerError, 3, zero),
         row("529", status(529, "error_529_overloaded.json", "Overloaded"), Overloaded, 3, zero),
+        row("504", status(504, "none", "upstream timed out"), Timeout, 1, worst()),
         row("blank", Play::ok("\n\n  \n"), Empty, 3, worst()),
         row("truncated", Play::ok(&said(kind, "{\"ok\":", true)), Truncated, 1, usd(COST)),
         row("prose", Play::ok(&said(kind, "do not buy here", false)), Unparsable, 1, usd(COST)),
@@ -134,6 +135,20 @@ async fn every_provider_answers_in_its_dialect_and_gets_its_key_in_its_header() 
         };
         assert!(request.starts_with(path) && request.contains(&header), "{request}");
         assert_eq!(bench.told.borrow().len(), 1);
+    }
+}
+
+#[actix::test]
+async fn an_answer_that_counts_no_tokens_costs_what_was_reserved() {
+    let kind = ProviderKind::OpenAi;
+    // With a total that names the missing part, the total counts.
+    for (counted, liar) in [("5,\"total_tokens\":15", "0"), ("10", "0"), ("5", "1000000000000000")] {
+        let body =
+            said(kind, "{\"ok\":true}", false).replace(&format!("_tokens\":{counted}"), &format!("_tokens\":{liar}"));
+        let server = Loopback::start(vec![Play::ok(&body)]).await;
+        let bench = Setup::new(vec![provider(kind, &server.url, 30)]).start().await;
+        let answered = bench.ask(60_000).await.unwrap();
+        assert_eq!((answered.cost_usd, bench.spent()), (worst(), worst()), "{counted} as {liar}: {body}");
     }
 }
 

@@ -201,6 +201,87 @@ fn an_unanswering_venue_is_told_after_a_minute_and_left_to_the_operator_after_fi
     assert_eq!(world.ended(key), TradeState::Manual);
 }
 
+/// A venue that forgot a resting order is asked for ever otherwise: told after a minute, the operator's after fifteen.
+#[test]
+fn c5_an_order_the_venue_took_and_no_longer_lists_is_told_and_left_to_the_operator() {
+    let mut world = World::new(11, Faults::none());
+    let key = submitted_at(&mut world, dec!(39_000));
+    world.venue().never_fills(key.client_order_id());
+    world.run(START.plus_ms(10_000));
+    assert_eq!(world.ended(key), TradeState::Acked);
+    world.venue().taken.clear();
+    world.run(START.plus_ms(60_000));
+    assert_eq!(world.alerts_of("order_lost"), 0);
+    // Maintenance in between neither proves it nor makes it good.
+    world.venue().faults.offline = true;
+    world.run(START.plus_ms(100_000));
+    world.venue().faults.offline = false;
+    world.run(START.plus_ms(880_000));
+    assert_eq!((world.ended(key), world.alerts_of("order_lost")), (TradeState::Acked, 1));
+    world.run(START.plus_ms(930_000));
+    assert_eq!((world.ended(key), world.alerts_of("order_lost")), (TradeState::Manual, 1));
+    assert!(world.state.account.locked("USDT".parse().unwrap()) > Decimal::ZERO, "its funds stay held");
+    let asked = world.venue().seen;
+    world.crash();
+    world.run(START.plus_ms(1_000_000));
+    assert_eq!((world.ended(key), world.venue().seen), (TradeState::Manual, asked), "and nobody asks any more");
+}
+
+#[test]
+fn an_order_that_is_listed_again_within_the_limit_goes_on() {
+    let mut world = World::new(12, Faults::none());
+    let key = submitted_at(&mut world, dec!(39_000));
+    world.venue().never_fills(key.client_order_id());
+    world.run(START.plus_ms(10_000));
+    let kept = std::mem::take(&mut world.venue().taken);
+    world.run(START.plus_ms(600_000));
+    world.venue().taken = kept;
+    world.run(START.plus_ms(1_400_000));
+    assert_eq!((world.ended(key), world.alerts_of("order_lost")), (TradeState::Acked, 1));
+    world.venue().taken.clear();
+    world.run(START.plus_ms(2_100_000));
+    assert_eq!((world.ended(key), world.alerts_of("order_lost")), (TradeState::Acked, 2), "its time began anew");
+}
+
+/// The venue reports more than was ordered, or more than the account can pay: no start can book it. The trade is the
+/// operator's, once, and every later start goes on.
+#[test]
+fn c2_a_fill_the_account_cannot_book_is_left_to_the_operator_and_no_start_ends_by_it() {
+    for (quantity, price, word) in [(dec!(0.5), dec!(39_000), "remaining"), (dec!(0.01), dec!(390_000_000), "paid")] {
+        let mut world = World::new(13, Faults::none());
+        let key = submitted_at(&mut world, dec!(39_000));
+        world.venue().never_fills(key.client_order_id());
+        world.run(START.plus_ms(10_000));
+        world.venue().fill_now(key.client_order_id(), world.now);
+        world.venue().taken.iter_mut().for_each(|taken| {
+            taken.fills.iter_mut().for_each(|(_, fill)| (fill.quantity, fill.price) = (quantity, price));
+        });
+        world.run(START.plus_ms(30_000));
+        for _ in 0..3 {
+            world.crash();
+            world.run(world.now.plus_ms(30_000));
+        }
+        assert_eq!(
+            (world.ended(key), world.count("TradeManual"), world.count("TradeFill")),
+            (TradeState::Manual, 1, 0)
+        );
+        let told = world.journal.iter().any(|record| match &record.event {
+            Event::TradeManual { reason, .. } => reason.contains(word),
+            _ => false,
+        });
+        assert!(told, "the damage is named");
+        assert!(world.entry(dec!(39_000), dec!(0.01)).is_none());
+        // The way out: the operator states what the account should hold.
+        let fill = Some(ManualFill { quantity: dec!(0.01), price: dec!(39_000), fee: dec!(1) });
+        let resolution = ManualResolution { fill, evidence: "the venue's statement".into(), source: "k".into() };
+        world.commit(vec![Event::TradeResolved { trade_key: key, resolution }]);
+        world.crash();
+        world.run(world.now.plus_ms(1_000));
+        assert_eq!((world.ended(key), world.count("TradeFill")), (TradeState::Settled, 1));
+        assert!(world.entry(dec!(39_000), dec!(0.01)).is_some(), "entries go on");
+    }
+}
+
 #[test]
 fn a_venue_in_maintenance_proves_nothing() {
     let mut world = World::new(9, Faults { lose_request: 1.0, ..Faults::none() });

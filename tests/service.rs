@@ -113,3 +113,36 @@ fn r6_the_unit_is_accepted_by_the_service_manager() {
     let complaints: Vec<&str> = said.lines().filter(|line| line.contains("triplegain.service")).filter(known).collect();
     assert!(verified.status.success() && complaints.is_empty(), "{said}");
 }
+
+/// The real binary calls the address again and again by its own progress, and ends the calls when it is stopped.
+#[test]
+fn r6_a_dead_man_address_is_called_while_everything_is_alive() {
+    use std::io::{Read, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let file = folder.path().join("url");
+    std::fs::write(&file, format!("http://{}/token\n", listener.local_addr().unwrap())).unwrap();
+    let mut command = triplegain();
+    command.env("TRIPLEGAIN__NOTIFY__DEAD_MAN_URL_FILE", &file);
+    command.env("TRIPLEGAIN__NOTIFY__DEAD_MAN_SECONDS", "10");
+    let spawn = |command| Program::spawn_with(command, &folder.path().join("store"), &["--speed", "1200"]);
+    let mode = |mode| std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o644);
+    let mut refused = spawn(command);
+    assert_eq!(refused.wait().code(), Some(2), "{}", refused.said());
+    mode(0o600);
+    let mut command = triplegain();
+    command.env("TRIPLEGAIN__NOTIFY__DEAD_MAN_URL_FILE", &file);
+    let program = spawn(command).answering();
+    let mut stream = until("a call", || listener.accept().ok()).0;
+    stream.set_nonblocking(false).unwrap();
+    let mut head = [0; 18];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"GET /token HTTP/1.");
+    // It never hears the end of it, and goes on all the same.
+    stream.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
+    let seq = program.status()["journal"]["seq"].as_u64();
+    program.status_when("work beside it", |status| status["journal"]["seq"].as_u64() > seq);
+    program.stop("TERM");
+}

@@ -255,7 +255,7 @@ fn rules_over_several_keys_are_refused() {
             "[tasks.technical_analysis]\nenabled = false\n[tasks.regime_detection]\nenabled = false\n",
             vec!["trading_decision requires technical_analysis"],
         ),
-        ("[tasks.sentiment_analysis]\nenabled = true\n", vec!["no provider exists in this release"]),
+        ("[tasks.sentiment_analysis]\nenabled = true\n", vec!["needs somebody to ask"]),
         ("[tasks.trading_decision]\nsymbols = [\"ETH/USDT\"]\n", vec!["ETH/USDT", "not among the traded symbols"]),
         ("symbols = [\"BTC/USDT\", \"ETH/USDT\"]\n", vec!["ETH/USDT", "has no rules"]),
         ("symbols = [\"XRP/USDT\", \"XRP/BTC\"]\n", vec!["XRP/BTC", "BTC/USDT"]),

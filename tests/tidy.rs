@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-const RULES: [&str; 8] = ["pure", "order", "do_send", "hash", "length", "header", "ignore", "marker"];
+const RULES: [&str; 9] = ["pure", "order", "do_send", "spawn", "hash", "length", "header", "ignore", "marker"];
 const LENGTH_MAX: usize = 500;
 
 /// A source file with its comments, strings and tests told apart.
@@ -290,6 +290,12 @@ fn check_lines(source: &Source, findings: &mut Vec<String>) {
             let what = "do_send ignores the mailbox and drops in silence; use runtime::post, where drops are counted";
             findings.extend(source.finding("do_send", line, what));
         }
+        let spawns = ["actix_rt::spawn(", "actix::spawn(", "tokio::spawn(", "task::spawn(", "spawn_local("];
+        if source.module() != "runtime" && spawns.iter().any(|name| code.contains(name)) {
+            let what =
+                "a panic in there is noticed by nobody; use runtime::task::guarded, or owned and keep the handle";
+            findings.extend(source.finding("spawn", line, what));
+        }
         if let Some(word) = words(code).find(|word| matches!(*word, "HashMap" | "HashSet")) {
             let what =
                 format!("{word} has no order; use BTreeMap, BTreeSet or Vec, or say why nobody can see its order");
@@ -437,7 +443,7 @@ fn invariant_1_names_are_found_in_pure_modules_only() {
         "let now = chrono::Utc::now();",
         "use rand::random;",
         "let x: u8 = rand::rng().random();",
-        "tokio::spawn(x);",
+        "tokio::select! {}",
         "use std::net::TcpStream;",
     ] {
         finds("src/risk/rules.rs", bad, "pure");
@@ -468,6 +474,8 @@ fn invariant_2_order_is_read_from_single_and_grouped_paths() {
 #[test]
 fn invariants_3_and_10_and_the_form_are_found_and_excused_with_a_reason_only() {
     finds("src/coordinator/actor.rs", "addr.do_send(Tick);", "do_send");
+    finds("src/cli/system.rs", "actix_rt::spawn(async {});", "spawn");
+    accepts("src/runtime/task.rs", "actix_rt::spawn(async {});");
     accepts("src/store/actor.rs", "addr.do_send(Tick);");
     finds("src/risk/rules.rs", "use std::collections::HashMap;", "hash");
     accepts("src/risk/rules.rs", "// tidy: allow(hash) only looked up by key\nlet m: HashMap<u8, u8>;");

@@ -9,7 +9,10 @@ use actix::Recipient;
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
 use anyhow::{Context, Result};
 
-use crate::coordinator::messages::{GetStatus, Operate};
+use crate::{
+    coordinator::messages::{GetStatus, Operate},
+    runtime::task,
+};
 
 /// Largest request body, bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -47,7 +50,7 @@ pub fn listen(address: &str) -> Result<TcpListener> {
 ///
 /// # Errors
 /// When the server cannot take the socket.
-pub fn serve(listener: TcpListener, surface: Surface) -> Result<ServerHandle> {
+pub fn serve(listener: TcpListener, surface: Surface, on_fatal: fn(&str)) -> Result<ServerHandle> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(surface.clone()))
@@ -62,6 +65,10 @@ pub fn serve(listener: TcpListener, surface: Surface) -> Result<ServerHandle> {
     .listen(listener)?
     .run();
     let handle = server.handle();
-    actix_rt::spawn(server);
+    task::guarded("api", on_fatal, async move {
+        if let Err(error) = server.await {
+            tracing::error!("the HTTP surface ended: {error}");
+        }
+    });
     Ok(handle)
 }

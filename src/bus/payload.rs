@@ -160,6 +160,7 @@ impl Payload {
             | Event::TradeUnknown { .. }
             | Event::TradeCancelRequested { .. }
             | Event::TradeManual { .. }
+            | Event::TradeResolved { .. }
             | Event::TradeCancelled { .. } => Payload::Execution(ExecutionEvent(record)),
             Event::PlanCreated { .. }
             | Event::LegsRespread { .. }

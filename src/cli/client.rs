@@ -8,7 +8,7 @@ use reqwest::blocking::{Client, Response};
 
 use crate::{
     api::auth,
-    coordinator::status::Status,
+    coordinator::status::{FeedLine, Status},
     model::{Command, CommandAnswer},
 };
 
@@ -112,12 +112,13 @@ pub fn render(status: &Status) -> String {
     for (asset, balance) in &status.account.balances {
         balances.add_row([asset.clone(), balance.free.to_string(), balance.locked.to_string()]);
     }
-    let mut feeds = table(["feed", "price", "age s", "healthy", "gaps"]);
-    for feed in &status.feeds {
-        let age = feed.data_age_seconds.map_or("-".to_owned(), |age| format!("{age:.1}"));
-        let price = feed.price.map_or("-".to_owned(), |price| price.to_string());
-        feeds.add_row([feed.symbol.to_string(), price, age, yes_no(feed.healthy), feed.gaps.to_string()]);
+    if let Some(offset_ms) = status.clock.offset_ms {
+        line(format!("the venue's clock is {offset_ms} ms ahead of this machine's (± 500 ms)"));
     }
+    if let Some(link) = status.feeds.iter().find_map(|feed| feed.link.as_ref()).filter(|link| link.system != "online") {
+        line(format!("the venue's engine is `{}`", link.system));
+    }
+    let feeds = feed_table(&status.feeds);
     let mut tasks = table(["task", "symbol", "running", "last success", "next due", "last outcome", "last skip"]);
     for task in &status.tasks {
         tasks.add_row([
@@ -182,6 +183,37 @@ pub fn render(status: &Status) -> String {
         line(table.to_string());
     }
     out
+}
+
+/// Feeds, with what the connection to a live venue shows of itself.
+fn feed_table(feeds: &[FeedLine]) -> Table {
+    let live = feeds.iter().any(|feed| feed.link.is_some());
+    let mut header = vec!["feed", "price", "age s", "healthy", "gaps"];
+    if live {
+        header.extend(["socket", "data age s", "reconnects", "silences", "last gap", "unfilled"]);
+    }
+    let mut shown = Table::new();
+    shown.load_preset(UTF8_BORDERS_ONLY).set_header(header);
+    let seconds = |age: Option<f64>| age.map_or("-".to_owned(), |age| format!("{age:.1}"));
+    for feed in feeds {
+        let price = feed.price.map_or("-".to_owned(), |price| price.to_string());
+        let age = seconds(feed.data_age_seconds);
+        let mut row = vec![feed.symbol.to_string(), price, age, yes_no(feed.healthy), feed.gaps.to_string()];
+        if let Some(link) = &feed.link {
+            let socket = match (&link.refused, link.connected, link.subscribed) {
+                (Some(words), ..) => format!("refused: {words}"),
+                (None, false, _) => "down".to_owned(),
+                (None, true, false) => "up, not subscribed".to_owned(),
+                (None, true, true) => "up".to_owned(),
+            };
+            row.extend([socket, seconds(link.last_message_age_seconds), link.reconnects.to_string()]);
+            row.push(link.silences.to_string());
+            row.push(link.last_gap.map_or("-".to_owned(), |(from, to)| format!("{from} to {to}")));
+            row.push(link.unfilled_candles.to_string());
+        }
+        shown.add_row(row);
+    }
+    shown
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

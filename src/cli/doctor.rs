@@ -25,7 +25,7 @@ use crate::{
         wire::{self, Frame},
     },
     model::Symbol,
-    runtime::failure::Exit,
+    runtime::{dead_man::read_url, failure::Exit},
     settings::{CassetteMode, MarketSource, Settings},
     store::{files, identity, lock::StoreLock, verify},
 };
@@ -83,7 +83,7 @@ pub type Check = fn(&Settings) -> Vec<Finding>;
 
 /// Every area, in the order they are shown. Another one is a line here.
 pub fn checks() -> Vec<Check> {
-    vec![folder, journal, feed, models]
+    vec![folder, journal, feed, models, dead_man]
 }
 
 /// Looks at everything.
@@ -194,6 +194,18 @@ fn journal(settings: &Settings) -> Vec<Finding> {
     }
     let advice = "run `triplegain journal verify` for all of it; keep the folder as it is";
     report.defects.iter().take(5).map(|defect| Finding::bad("journal", defect, advice)).collect()
+}
+
+/// The address that is called while everything is alive. It is only read: a call would say that the program is alive.
+fn dead_man(settings: &Settings) -> Vec<Finding> {
+    let file = &settings.notify.dead_man_url_file;
+    if file.is_empty() {
+        return vec![Finding::note("dead man", "nobody outside of this machine hears of a silence")];
+    }
+    vec![match read_url(Path::new(file)) {
+        Ok(url) => Finding::good("dead man", format!("an address at {}", url.host_str().unwrap_or("?"))),
+        Err(why) => Finding::bad("dead man", why, "correct the file, or leave `notify.dead_man_url_file` empty"),
+    }]
 }
 
 /// The live feed: the venue's time over REST, and data of every symbol over the WebSocket.

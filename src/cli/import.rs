@@ -1,6 +1,9 @@
 //! `import kraken-csv` and `import fetch`: candles into the local candle store.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -19,8 +22,9 @@ use crate::{
         kraken::actor::fetch::RestClient,
     },
     model::{Symbol, Ts},
-    runtime::failure::Exit,
+    runtime::failure::{Exit, Failure},
     settings::Settings,
+    store::lock::StoreLock,
 };
 
 /// Candles into the local candle store.
@@ -53,7 +57,16 @@ pub struct FetchArgs {
 /// A file that is not what it should be, before anything is written; a venue that does not answer.
 pub fn import(global: &Global, command: &ImportCommand) -> Result<Exit> {
     let settings = load(global, &[])?.settings;
+    // Before anything is made or asked for: a symbol nobody knows.
+    if let ImportCommand::Fetch(FetchArgs { symbol: Some(symbol), .. }) = command {
+        known_symbol(&settings, *symbol)?;
+    }
     let store = candle_store(&settings)?;
+    // A running process appends to the same files; a merge would take the place of what it writes meanwhile.
+    let _held = StoreLock::take(Path::new(&settings.data_dir), Duration::ZERO, "import").map_err(|error| {
+        let text = format!("{error}; stop it, import, and start it again. Nothing was imported");
+        Failure::new(Exit::from_code(error.exit_code()), text)
+    })?;
     let lines = match command {
         ImportCommand::KrakenCsv { files } => kraken_csv(&settings, &store, files)?,
         ImportCommand::Fetch(args) => {
@@ -65,6 +78,19 @@ pub fn import(global: &Global, command: &ImportCommand) -> Result<Exit> {
         println!("{}", serde_json::to_string_pretty(&lines)?);
     }
     Ok(Exit::Done)
+}
+
+/// Refuses a symbol without rules, with the nearest one that has some.
+fn known_symbol(settings: &Settings, symbol: Symbol) -> Result<()> {
+    let known = &settings.market.symbol;
+    if known.contains_key(&symbol) {
+        return Ok(());
+    }
+    let name = symbol.to_string();
+    let near = |other: &Symbol| strsim::jaro_winkler(&name, &other.to_string());
+    let nearest = known.keys().max_by(|a, b| near(a).total_cmp(&near(b)));
+    let hint = nearest.map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default();
+    bail!("unknown symbol `{name}`{hint} Another one needs `[market.symbol.\"{name}\"]` in the settings")
 }
 
 fn say(symbol: Symbol, from: &str, merged: &Merged, store: &CandleStore) -> Value {

@@ -21,7 +21,8 @@ use crate::{
             live::LiveFeed,
         },
     },
-    model::{Symbol, Timeframe},
+    model::{Symbol, Timeframe, Ts},
+    runtime::clock::wall_now,
     settings::Settings,
 };
 
@@ -53,11 +54,27 @@ pub async fn open(settings: &Settings) -> Result<LiveFeed> {
     for symbol in &settings.symbols {
         store.repair(*symbol).with_context(|| format!("cannot repair {}", store.path(*symbol).display()))?;
     }
+    if let Some(hours) = hour_store(settings)? {
+        for symbol in &settings.symbols {
+            hours.repair(*symbol).with_context(|| format!("cannot repair {}", hours.path(*symbol).display()))?;
+        }
+    }
     if settings.market.gap_fill && timeout(CATCH_UP, catch_up(settings, &store)).await.is_err() {
         tracing::warn!("the venue's REST interface is slow; the candles of the downtime come later");
     }
     let history_ms = Market::history_ms(&settings.market, store.frame());
-    Ok(LiveFeed::new("kraken", store.frame(), store, settings.symbols.clone(), history_ms))
+    let hours = hour_store(settings)?;
+    Ok(LiveFeed::new("kraken", store.frame(), store, settings.symbols.clone(), history_ms).with_hours(hours))
+}
+
+/// Where hours are kept that reach further back than the candles; none when the candles are hours or longer.
+fn hour_store(settings: &Settings) -> Result<Option<CandleStore>> {
+    if frame(settings) >= Timeframe::H1 {
+        return Ok(None);
+    }
+    let dir = Path::new(&settings.data_dir).join("candles");
+    let hours = CandleStore::open(&dir, Timeframe::H1);
+    hours.map(Some).with_context(|| format!("cannot make the folder {}", dir.display()))
 }
 
 async fn catch_up(settings: &Settings, store: &CandleStore) {
@@ -71,6 +88,28 @@ async fn catch_up(settings: &Settings, store: &CandleStore) {
             Err(error) => tracing::warn!("{symbol}: the candles of the downtime could not be fetched: {error:#}"),
         }
     }
+    // The candles reach back for 720 of their own length; longer frames begin with hours until they reach far enough.
+    let Ok(Some(hours)) = hour_store(settings) else { return };
+    let from = history_start(settings, store.frame());
+    for symbol in &settings.symbols {
+        let wanted = store.oldest(*symbol).map(|oldest| oldest.is_none_or(|oldest| oldest > from));
+        let fetched = match wanted {
+            Ok(false) => continue,
+            Ok(true) => fetch_newer(&mut client, &hours, *symbol).await,
+            Err(error) => Err(error.into()),
+        };
+        match fetched {
+            Ok(added) => tracing::info!("{symbol}: {added} hours from before the candles fetched"),
+            Err(error) => tracing::warn!("{symbol}: no hours from before the candles: {error:#}"),
+        }
+    }
+}
+
+/// Where the history that fills the primary frame begins.
+fn history_start(settings: &Settings, base: Timeframe) -> Ts {
+    let market = &settings.market;
+    let candles = market.lookback.get(&market.primary_timeframe).map_or(0, |n| i64::from(*n)) + 1;
+    wall_now().plus_ms(-candles * market.primary_timeframe.ms().max(base.ms()))
 }
 
 async fn fetch_newer(client: &mut RestClient, store: &CandleStore, symbol: Symbol) -> Result<u64> {

@@ -21,7 +21,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    model::{Command, CommandAnswer, Ts},
+    model::{Command, CommandAnswer, ManualOutcome, Ts},
     runtime::failure::{Exit, Failure},
     settings::{Loaded, Sources},
 };
@@ -131,6 +131,26 @@ enum Subcommands {
         /// Plan id or leg key
         id: String,
     },
+    /// Say what became of an order that is left to the operator (MANUAL); look at the venue first
+    ResolveManual {
+        /// Trade key as `status` shows it, or its beginning
+        trade: String,
+        /// What you found out
+        #[arg(long = "as", value_enum)]
+        outcome: Outcome,
+        /// With `filled`: base units executed beyond the fills that are booked
+        #[arg(long)]
+        quantity: Option<rust_decimal::Decimal>,
+        /// With `filled`: quote units per base unit
+        #[arg(long)]
+        price: Option<rust_decimal::Decimal>,
+        /// With `filled`: quote units
+        #[arg(long)]
+        fee: Option<rust_decimal::Decimal>,
+        /// Where you know it from; kept with the trade
+        #[arg(long)]
+        evidence: String,
+    },
     /// Accept a copied, moved or restored store as the original; only where HALTED says store_moved, and only after the
     /// original is stopped for good
     AdoptStore {
@@ -151,6 +171,15 @@ enum Subcommands {
     /// Prove on this machine that a killed program loses nothing
     #[command(subcommand)]
     Torture(torture::TortureCommand),
+}
+
+/// What an operator found out about an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Outcome {
+    /// So much was executed
+    Filled,
+    /// Nothing more was executed
+    Expired,
 }
 
 /// Parses the command line, does what it says, and turns an error into one message and an exit code.
@@ -195,6 +224,13 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Subcommands::Disable { task } => command_to_peer(&global, &Command::DisableTask { task }),
         Subcommands::CancelScheduled { id } => command_to_peer(&global, &Command::CancelScheduled { id }),
         Subcommands::RunScheduled { id } => command_to_peer(&global, &Command::RunScheduled { id }),
+        Subcommands::ResolveManual { trade, outcome, quantity, price, fee, evidence } => {
+            let outcome = match outcome {
+                Outcome::Filled => ManualOutcome::Filled,
+                Outcome::Expired => ManualOutcome::Expired,
+            };
+            command_to_peer(&global, &Command::ResolveManual { trade, outcome, quantity, price, fee, evidence })
+        }
         Subcommands::AdoptStore { id } => command_to_peer(&global, &Command::AdoptStore { store: id }),
         Subcommands::Release { task, symbol } => command_to_peer(&global, &Command::Release { task, symbol }),
         Subcommands::ClockAck => command_to_peer(&global, &Command::ClockAck {}),

@@ -6,6 +6,7 @@ use actix::Addr;
 use anyhow::{Result, anyhow, bail};
 
 use crate::{
+    coordinator::watch::MODELS,
     llm::actor::{
         http::Http,
         keys::{self, Key},
@@ -69,7 +70,7 @@ pub(super) fn read_keys(settings: &Settings) -> Result<BTreeMap<String, Option<K
 ///
 /// # Errors
 /// Keys that are missing or readable by others, all at once; a recording that cannot be read; no TLS.
-pub(super) fn start(around: Around, on_incident: fn(&Incident)) -> Result<Option<Running>> {
+pub(super) fn start(around: Around, on_incident: impl FnMut(&Incident) + 'static) -> Result<Option<Running>> {
     let settings = around.settings;
     if settings.chains.is_empty() {
         return Ok(None);
@@ -97,7 +98,7 @@ pub(super) fn start(around: Around, on_incident: fn(&Incident)) -> Result<Option
     };
     let shared = Shared::new(parts);
     let lives = Rc::clone(&shared);
-    let router = supervise("models", policy, move || Router::new(Rc::clone(&lives)), on_incident);
+    let router = supervise(MODELS, policy, move || Router::new(Rc::clone(&lives)), on_incident);
     Ok(Some((router, shared)))
 }
 

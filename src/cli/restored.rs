@@ -11,7 +11,7 @@ use crate::{
         schedule::{Effect, Gates, Generation, Restored, Scheduler, Setup},
         states,
     },
-    model::{Clock, Event, InFlightMarker, Recovered, State, TradeState, Ts},
+    model::{Clock, Event, InFlightMarker, PlanState, Recovered, State, Symbol, TaskName, TradeState, Ts},
     runtime::failpoint,
     settings::Settings,
     store::{Batch, Commit, Opened, Store, StoreActor, view::StateView},
@@ -88,7 +88,7 @@ pub(super) async fn restore(
         restored.markers.extend(kept.markers.into_iter().filter(|marker| marker.run_id.epoch < state.meta.epoch));
         let mut effects = Vec::new();
         let runs = scheduler.restore(now, restored, &mut effects);
-        let recovered = found(&state, opened, runs.len() as u32);
+        let recovered = found(&state, settings, opened, runs.len() as u32);
         (scheduler, effects, runs, recovered)
     };
     if opened.frozen {
@@ -110,8 +110,28 @@ pub(super) async fn restore(
     Ok((scheduler, effects, recovered))
 }
 
+/// What goes on although the settings no longer have its symbol or its task: nobody schedules anything for it, but its
+/// stops, exits and legs are carried out.
+fn orphans(state: &State, settings: &Settings) -> Vec<String> {
+    let gone = |symbol: &Symbol| !settings.symbols.contains(symbol);
+    let positions = state.positions.values().filter(|held| gone(&held.symbol));
+    let mut found: Vec<String> =
+        positions.map(|held| format!("position {} of {}: not in `symbols`", held.id, held.symbol)).collect();
+    let trades = state.trades.values().filter(|trade| gone(&trade.body.symbol));
+    found.extend(trades.map(|trade| format!("order {} of {}: not in `symbols`", trade.key, trade.body.symbol)));
+    let off = settings.tasks.get(&TaskName::PortfolioRebalance).is_none_or(|task| !task.enabled);
+    for plan in state.plans.values().filter(|plan| plan.state == PlanState::Active) {
+        if off {
+            found.push(format!("plan {}: portfolio_rebalance is off", plan.id));
+        }
+        let legs = plan.legs.iter().filter(|leg| leg.state == TradeState::Planned && gone(&leg.symbol));
+        found.extend(legs.map(|leg| format!("leg {} of {}: not in `symbols`", leg.key, leg.symbol)));
+    }
+    found
+}
+
 /// What the boot found, for people.
-fn found(state: &State, opened: &Opened, interrupted_runs: u32) -> Recovered {
+fn found(state: &State, settings: &Settings, opened: &Opened, interrupted_runs: u32) -> Recovered {
     let trades = |wanted: &[TradeState]| state.trades.values().filter(|t| wanted.contains(&t.state)).count() as u32;
     let planned = state.plans.values().flat_map(|plan| &plan.legs).filter(|leg| leg.state == TradeState::Planned);
     Recovered {
@@ -126,6 +146,8 @@ fn found(state: &State, opened: &Opened, interrupted_runs: u32) -> Recovered {
         resting_orders: trades(&[TradeState::Acked, TradeState::Partial]),
         positions: state.positions.len() as u32,
         planned_legs: planned.count() as u32,
+        announced_again: opened.unannounced.len() as u32,
+        orphans: orphans(state, settings),
         ..opened.recovered.clone()
     }
 }

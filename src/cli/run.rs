@@ -40,6 +40,7 @@ use crate::{
     runtime::{
         boots,
         clock::wall_now,
+        dead_man::{self, DeadMan},
         failpoint,
         failure::{Exit, Failure},
         placement::{Place, run_live},
@@ -49,7 +50,7 @@ use crate::{
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
         AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT,
-        lock::StoreLock, verify,
+        lock::StoreLock, starts, verify,
     },
 };
 
@@ -75,6 +76,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         auth::check(&token_file(&loaded.settings)).map_err(wrong_usage)?;
     }
     models::read_keys(&loaded.settings).map_err(wrong_usage)?;
+    let dead_man = dead_man(&loaded.settings).map_err(wrong_usage)?;
     // The port before the store, so that a refused start leaves no boot in the journal; but a store that is in use is
     // the better answer when both are taken by the same process.
     let listener = match enabled.then(|| api::listen(&loaded.settings.api.bind)).transpose() {
@@ -82,7 +84,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         listener => listener,
     };
     let (mut store, mut opened) = open_store(&data, &loaded)?;
-    note_boot(&mut store, &mut opened, &loaded.settings.supervisor.crash_loop)
+    note_boot(&mut store, &mut opened, &data, &loaded.settings.supervisor.crash_loop)
         .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listener = match listener? {
         Some(listener) => Some((listener, auth::load_or_create(&token_file(&loaded.settings)).map_err(wrong_usage)?)),
@@ -90,7 +92,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
     };
     let start = logical_start(&opened, &loaded.settings)?;
     say_what_was_found(&opened, &data, start, loaded.settings.runtime.speed);
-    run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener))?
+    run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener, dead_man))?
 }
 
 /// Only a person can help; the service manager does not try again.
@@ -122,17 +124,20 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
 
 /// Notes a start that follows a crash before anything else can crash, and begins PAUSED when there were too many: a
 /// program that fails by what it does must not do it again and again by itself.
-fn note_boot(store: &mut Store, opened: &mut Opened, limits: &CrashLoopSettings) -> Result<()> {
-    let clean = opened.created || opened.recovered.clean;
+fn note_boot(store: &mut Store, opened: &mut Opened, data: &Path, limits: &CrashLoopSettings) -> Result<()> {
+    // A drain that was cut short is recovered from like a crash; it is none.
+    let clean = opened.created || opened.recovered.clean || starts::was_stopping(data);
     let rows = store.aux_rows(META)?;
     // A row that cannot be read is as good as none: only the count of a loop begins anew.
     let earlier: Option<Vec<Ts>> =
         rows.iter().find(|(key, _)| key == CRASHES).and_then(|(_, row)| serde_json::from_slice(row).ok());
     let window_ms = i64::from(limits.minutes) * MINUTE_MS;
-    let boots = boots::judge(&earlier.unwrap_or_default(), clean, wall_now(), limits.starts, window_ms);
+    let boots =
+        boots::judge(&earlier.unwrap_or_default(), &opened.aborted, clean, wall_now(), limits.starts, window_ms);
     let value = Some(serde_json::to_vec(&boots.crashes)?);
     store.aux_write(vec![AuxChange { tree: META, key: CRASHES.to_owned(), value }])?;
     store.aux_flush()?;
+    starts::counted(data);
     if boots.looping {
         let reason = states::boot_reason("crash_loop");
         opened.warnings.push(format!(
@@ -268,6 +273,7 @@ async fn live(
     store: Store,
     opened: Opened,
     listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
+    dead_man: Option<DeadMan>,
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
     let outside = outside(&settings, &store, &opened);
@@ -300,7 +306,7 @@ async fn live(
                 token,
                 allowed_hosts: settings.api.allowed_hosts.clone(),
             };
-            let handle = api::serve(listener, surface)?;
+            let handle = api::serve(listener, surface, fatal)?;
             tracing::info!("listening on http://{}, token in {}", settings.api.bind, settings.api.token_file);
             Some(handle)
         }
@@ -311,12 +317,11 @@ async fn live(
     // Before anybody is told that it is ready: a manager may stop it at once.
     let signals = signals()?;
     let service = Service::from_environment();
-    if let Some(service) = &service {
-        report_to(service, &system).await?;
-    }
+    report_to(service.clone(), dead_man, &system).await?;
     let within = Duration::from_secs(u64::from(settings.coordinator.shutdown_seconds));
     end_by_force_if_needed(within)?;
     let stopped = stop_on_signal(signals, within, |signal| async move {
+        starts::stopping(Path::new(&settings.data_dir));
         tracing::info!("{signal:?}: draining, at most {} s; a second signal ends at once", within.as_secs());
         if let Some(service) = service {
             service.stopping();
@@ -333,15 +338,37 @@ async fn live(
 /// Everybody is asked at least so often, and must answer within twice that, real time (resilience §6).
 const BEAT: Duration = Duration::from_secs(5);
 
-/// Ready now, alive with every beat of the coordinator that finds everybody answering.
-async fn report_to(service: &Service, system: &System) -> Result<()> {
+/// The switch outside of this machine, when one is configured.
+fn dead_man(settings: &Settings) -> Result<Option<DeadMan>> {
+    let (file, seconds) = (&settings.notify.dead_man_url_file, settings.notify.dead_man_seconds);
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let url = dead_man::read_url(Path::new(file)).map_err(anyhow::Error::msg)?;
+    DeadMan::new(url, Duration::from_secs(u64::from(seconds))).map(Some).map_err(anyhow::Error::msg)
+}
+
+/// Ready now, alive with every beat of the coordinator that finds everybody answering; without anyone to tell, no beat.
+async fn report_to(service: Option<Service>, mut dead_man: Option<DeadMan>, system: &System) -> Result<()> {
+    if service.is_none() && dead_man.is_none() {
+        return Ok(());
+    }
     // A manager with less patience is told more often.
-    let every = service.watchdog.map_or(BEAT, |limit| BEAT.min(limit / 6));
-    service.ready("recovered, every actor runs");
-    let manager = service.clone();
-    let on_beat = Box::new(move |beat: &Beat| match beat.silent.as_slice() {
-        [] => manager.alive(&beat.status),
-        _ => manager.status(&beat.status),
+    let watchdog = service.as_ref().and_then(|service| service.watchdog);
+    let every = watchdog.map_or(BEAT, |limit| BEAT.min(limit / 6));
+    if let Some(service) = &service {
+        service.ready("recovered, every actor runs");
+    }
+    let on_beat = Box::new(move |beat: &Beat| {
+        let alive = beat.silent.is_empty();
+        match &service {
+            Some(manager) if alive => manager.alive(&beat.status),
+            Some(manager) => manager.status(&beat.status),
+            None => {}
+        }
+        if let Some(dead_man) = dead_man.as_mut().filter(|_| alive) {
+            dead_man.alive();
+        }
     });
     let watch = Watch { pulses: system.pulses.clone(), horizon: every * 2, every, on_beat };
     system.coordinator.send(watch).await.context("the coordinator does not answer")

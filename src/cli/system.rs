@@ -1,10 +1,11 @@
 //! Puts the actors together: the same ones for the long-running process and for a backtest. Only clock, feed and the
 //! store's backend differ.
 
-use std::{cell::Cell, collections::BTreeMap, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use actix::{Addr, Recipient};
 use anyhow::{Result, anyhow};
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::{
     models,
@@ -18,7 +19,7 @@ use crate::{
     },
     coordinator::{
         actor::{self, Coordinator, Links},
-        announce::Announcer,
+        announce::{Announcer, Progress},
         command_desk::CommandDesk,
         resolver::ConflictResolver,
         timekeeper::Outside,
@@ -35,7 +36,7 @@ use crate::{
         Feed, Market,
         actor::{FeedEnded, MarketActor},
     },
-    model::{Clock, PriceTick, Recovered, TaskName},
+    model::{Clock, PriceTick, Recovered},
     risk::{
         RiskRules,
         actor::{Mark, Parts as RiskParts, RiskActor},
@@ -47,6 +48,7 @@ use crate::{
         post::post,
         pulse::{Pulse, answers_pings},
         supervisor::{Incident, Next, Policy, run_fatal, supervise},
+        task,
     },
     settings::Settings,
     store::{
@@ -54,6 +56,9 @@ use crate::{
         view::{CommitLog, StateView},
     },
 };
+
+/// How far announcing has got is noted this often: so much is said again after a crash.
+const ANNOUNCED_NOTE: Duration = Duration::from_secs(1);
 
 /// What a system is made of.
 pub struct Ingredients {
@@ -90,6 +95,8 @@ pub struct Seams {
     pub remote: Option<Rc<dyn RemoteVenue>>,
     /// Changes whom the coordinator talks to.
     pub links: Option<Box<dyn FnOnce(Links) -> Links>>,
+    /// A market of these settings that has taken the older part of the history already; the feed goes on after it.
+    pub market: Option<Market>,
     /// Who answers questions to models instead of the router.
     pub models: Option<Recipient<AskModel>>,
     /// Who stands for the providers of models behind the router.
@@ -204,6 +211,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     let policy = Policy::from_settings(&settings.supervisor);
     let rules = RiskRules::of(&settings);
     let rules = Rc::new(rules.map_err(|text| anyhow!(text))?);
+    let (ready, risk_ready) = watch::channel(true);
+    let ready = Rc::new(ready);
     let risk_parts = RiskParts {
         rules: Rc::clone(&rules),
         clock: clock.clone(),
@@ -211,12 +220,17 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         prices: prices.clone(),
         store: store.clone(),
         keep_curve: volatile,
+        ready: Rc::clone(&ready),
     };
-    let escalate = move |incident: &Incident| report(incident, on_fatal);
+    let escalate = move |incident: &Incident| {
+        // Whoever asks meanwhile is told that there is no account state.
+        ready.send_replace(false);
+        report(incident, on_fatal);
+    };
     let risk = supervise("risk", policy, move || RiskActor::new(risk_parts.clone()), escalate);
 
     let level = Rc::new(Cell::new(Default::default()));
-    let mut market = Market::new(&settings, feed.base())?;
+    let mut market = seams.market.map_or_else(|| Market::new(&settings, feed.base()), Ok)?;
     let mut gap = opened.gap_from.map_or_else(Gap::none, |from| Gap::since(from, &view.read()));
     feed.history(clock.now(), &mut |item| {
         if let Some(tick) = market.take(item) {
@@ -225,7 +239,9 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         }
     })?;
     // What is done about the downtime is told like everything else.
-    let announcer = Announcer::start_with(bus.clone(), !volatile);
+    let every = ANNOUNCED_NOTE * outside.seldom.max(1);
+    let progress = (!volatile).then(|| Progress { store: store.clone(), every });
+    let announcer = Announcer::start_with(bus.clone(), progress, &opened.unannounced);
     store.send(Observe(announcer.recipient())).await?;
     let execution = ExecutionActor::new(ExecutionParts {
         settings: Rc::clone(&settings),
@@ -257,12 +273,23 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         is_virtual,
         stand: seams.providers,
     };
-    let models = models::start(around, |incident| report(incident, |_| ()))?;
+    let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
+    // Everything with a fallback: the program goes on without it, and says so.
+    let dispensable = |gone: &UnboundedSender<AgentGone>| {
+        let gone = gone.clone();
+        move |incident: &Incident| {
+            report(incident, |_| ());
+            if incident.next == Next::GaveUp {
+                // The receiver outlives every agent; without it there is nobody left to tell.
+                let _ = gone.send(AgentGone { actor: incident.actor });
+            }
+        }
+    };
+    let models = models::start(around, dispensable(&gone))?;
 
     let agent_settings = Rc::clone(&settings);
     let router = seams.models.or_else(|| models.as_ref().map(|(router, _)| router.clone().recipient()));
     let asked = router.map_or_else(Models::default, |router| Models::through(router, clock.clone()));
-    let (gone, mut gone_agents) = tokio::sync::mpsc::unbounded_channel();
     let mut pulses =
         vec![pulse!("store", store), pulse!("bus", bus.bus()), pulse!("risk", risk), pulse!("execution", execution)];
     pulses.push(pulse!("market", market));
@@ -272,20 +299,9 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     macro_rules! agent {
         ($type:ident, $name:literal) => {{
             let settings = Rc::clone(&agent_settings);
-            let gone = gone.clone();
             let asked = asked.clone();
-            let agent = supervise(
-                $name,
-                policy,
-                move || $type::new(Rc::clone(&settings), asked.clone()),
-                move |incident: &Incident| {
-                    report(incident, |_| ());
-                    if let (Next::GaveUp, Some(task)) = (incident.next, TaskName::parse(incident.actor)) {
-                        // The receiver outlives every agent; without it there is nobody left to tell.
-                        let _ = gone.send(AgentGone { task });
-                    }
-                },
-            );
+            let agent =
+                supervise($name, policy, move || $type::new(Rc::clone(&settings), asked.clone()), dispensable(&gone));
             pulses.push(pulse!($name, agent));
             agent.recipient()
         }};
@@ -313,6 +329,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         risk,
         execution,
         bus: bus.clone(),
+        risk_ready,
+        on_fatal,
     };
     let links = match seams.links {
         Some(change) => change(links),
@@ -349,7 +367,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     }
     store.send(Observe(coordinator.clone().recipient())).await?;
     let told = coordinator.clone();
-    actix_rt::spawn(async move {
+    task::guarded("given up", on_fatal, async move {
         while let Some(agent) = gone_agents.recv().await {
             post("coordinator", &told, agent);
         }

@@ -4,6 +4,9 @@ use std::fmt::Debug;
 
 use crate::model::{CoordinatorState, DecisionEnd, Event, OrderType, Price, Record, Route};
 
+/// Note of an actor that panicked too often and is not restarted any more.
+pub const GIVEN_UP: &str = "actor_given_up";
+
 /// How loud a line is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Loudness {
@@ -22,16 +25,26 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::StoreCreated { store, data_kind, .. } => (Info, format!("new store {store} for {data_kind} data")),
         Event::StoreAdopted { store } => (Warning, format!("store {store} adopted: it is the original from now on")),
         Event::Booted { epoch, version, .. } => (Info, format!("boot {epoch}, version {version}")),
+        Event::RecoveryDone { recovered } if !recovered.orphans.is_empty() => {
+            (Warning, format!("open without a symbol or task in the settings: {}", recovered.orphans.join("; ")))
+        }
         Event::CleanStop {} => (Info, "stopped cleanly".to_owned()),
         Event::ClockJump { jump_ms } => (Warning, format!("the clock jumped by {jump_ms} ms")),
         Event::Noted { what, facts } => {
             let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            let loudness =
-                if matches!(what.as_str(), "circuit_breaker" | "order_error" | crate::execution::legs::ASKS_OPERATOR) {
-                    Error
-                } else {
-                    Warning
-                };
+            let loudness = if matches!(
+                what.as_str(),
+                "circuit_breaker"
+                    | "order_error"
+                    | "order_unknown"
+                    | "order_lost"
+                    | GIVEN_UP
+                    | crate::execution::legs::ASKS_OPERATOR
+            ) {
+                Error
+            } else {
+                Warning
+            };
             (loudness, format!("{what}: {}", facts.join(", ")))
         }
         Event::StateChanged { from, to, reason, halt } => {
@@ -165,6 +178,9 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         }
         Event::TradeManual { trade_key, reason } => {
             (Error, format!("order {} is left to the operator: {reason}", trade_key.short()))
+        }
+        Event::TradeResolved { trade_key, resolution } => {
+            (Warning, format!("order {} resolved by the operator: {resolution}", trade_key.short()))
         }
         Event::PlanCreated { plan } => {
             let batches = plan.legs.iter().map(|leg| leg.batch).max().map_or(0, |last| last + 1);

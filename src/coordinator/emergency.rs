@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     model::{
-        BreakerKind, Decimal, Emergency, EmergencyAction, EmergencyKey, Event, Latch, PositionId, PositionSide, Qty,
-        Side, State, Symbol, SymbolRules, TradeKey, TradeKind, Ts,
+        BreakerKind, Decimal, Emergency, EmergencyAction, EmergencyKey, Event, Latch, Position, PositionId,
+        PositionSide, Qty, Side, State, Symbol, SymbolRules, TradeKey, TradeKind, Ts,
     },
     settings::EmergencySettings,
 };
@@ -72,6 +72,7 @@ pub fn start(
     state: &State,
     latch: &Latch,
     action: EmergencyAction,
+    symbols: &BTreeMap<Symbol, SymbolRules>,
     settings: &EmergencySettings,
     now: Ts,
 ) -> Vec<Event> {
@@ -91,12 +92,12 @@ pub fn start(
         EmergencyAction::ReducePositions => {
             let gone = breach.map_or(Decimal::ONE_HUNDRED, |breach| breach.reduction_pct);
             let kept = (Decimal::ONE_HUNDRED - gone).clamp(Decimal::ZERO, Decimal::ONE_HUNDRED);
-            targets(state, kept / Decimal::ONE_HUNDRED)
+            targets(state, symbols, kept / Decimal::ONE_HUNDRED)
         }
         EmergencyAction::HaltAll => {
             events.push(states::halt(&state.coordinator, &reason, "risk", now));
             let close = breach.is_some_and(|breach| breach.close_positions);
-            if close { targets(state, Decimal::ZERO) } else { BTreeMap::new() }
+            if close { targets(state, symbols, Decimal::ZERO) } else { BTreeMap::new() }
         }
     };
     events.push(started(key.clone(), targets, now));
@@ -107,7 +108,12 @@ pub fn start(
 }
 
 /// Starts closing every position for the operator; the command key makes a repetition harmless.
-pub fn start_close_all(state: &State, command_key: &str, now: Ts) -> Vec<Event> {
+pub fn start_close_all(
+    state: &State,
+    symbols: &BTreeMap<Symbol, SymbolRules>,
+    command_key: &str,
+    now: Ts,
+) -> Vec<Event> {
     let key = EmergencyKey {
         breach: CLOSE_ALL.to_owned(),
         period: command_key.to_owned(),
@@ -116,7 +122,7 @@ pub fn start_close_all(state: &State, command_key: &str, now: Ts) -> Vec<Event> 
     if state.emergencies.contains_key(&key.to_string()) {
         return Vec::new();
     }
-    vec![started(key, targets(state, Decimal::ZERO), now)]
+    vec![started(key, targets(state, symbols, Decimal::ZERO), now)]
 }
 
 fn started(key: EmergencyKey, targets: BTreeMap<PositionId, Qty>, now: Ts) -> Event {
@@ -124,8 +130,24 @@ fn started(key: EmergencyKey, targets: BTreeMap<PositionId, Qty>, now: Ts) -> Ev
     Event::EmergencyStarted { emergency }
 }
 
-fn targets(state: &State, kept: Decimal) -> BTreeMap<PositionId, Qty> {
-    state.positions.values().map(|position| (position.id, (position.quantity * kept).normalize())).collect()
+/// What every position is to come to: what can be traded of the part that goes is taken away, so that the target is
+/// reached to the last unit.
+fn targets(state: &State, symbols: &BTreeMap<Symbol, SymbolRules>, kept: Decimal) -> BTreeMap<PositionId, Qty> {
+    let target = |held: &Position| {
+        let excess = held.quantity - held.quantity * kept;
+        let tradable = tradable(symbols, held.symbol, excess).unwrap_or_default();
+        (held.quantity - tradable).normalize()
+    };
+    state.positions.values().map(|held| (held.id, target(held))).collect()
+}
+
+/// The part of a quantity that a venue takes: whole steps, and not below the minimum.
+fn tradable(symbols: &BTreeMap<Symbol, SymbolRules>, symbol: Symbol, quantity: Qty) -> Option<Qty> {
+    let quantity = match symbols.get(&symbol) {
+        Some(rules) => Some(rules.floor_quantity(quantity)).filter(|quantity| *quantity >= rules.min_quantity),
+        None => Some(quantity),
+    };
+    quantity.filter(|quantity| *quantity > Qty::ZERO)
 }
 
 /// What is to be done now about every emergency under way. Called on each tick, after each step and at boot; in every
@@ -180,12 +202,7 @@ fn open_step(
     target: Qty,
 ) -> Option<ReduceOrder> {
     let position = state.positions.get(&id)?;
-    let excess = position.quantity - target;
-    let quantity = match symbols.get(&position.symbol) {
-        Some(rules) => Some(rules.floor_quantity(excess)).filter(|quantity| *quantity >= rules.min_quantity),
-        None => Some(excess),
-    };
-    let quantity = quantity.filter(|quantity| *quantity > Qty::ZERO)?;
+    let quantity = tradable(symbols, position.symbol, position.quantity - target)?;
     let side = match position.side {
         PositionSide::Long => Side::Sell,
         PositionSide::Short => Side::Buy,

@@ -26,7 +26,7 @@ fn two_longs() -> State {
 fn trigger(state: &mut State, kind: BreakerKind) -> Vec<Event> {
     let settings = emergency();
     let action = action_for(kind, settings.breach.get(&kind));
-    let events = start(state, &latch(kind), action, &settings, NOW);
+    let events = start(state, &latch(kind), action, &symbols(), &settings, NOW);
     apply(state, NOW, &events);
     events
 }
@@ -126,6 +126,21 @@ fn a107_d28_f15_a_reduction_reaches_its_targets_once_and_then_pauses() {
     assert_eq!(state.positions[&PositionId(1)].quantity, dec("0.4"));
 }
 
+/// A quantity that cannot be halved in whole steps: the stored target is what is left when the trade is done.
+#[test]
+fn k30_the_target_of_a_reduction_is_reached_to_the_last_unit() {
+    let mut state = State::default();
+    for held in [position(1, "BTC/USDT", "0.80000001", "40000"), position(2, "XRP/USDT", "1001", "500")] {
+        state.positions.insert(held.id, held);
+    }
+    trigger(&mut state, BreakerKind::WeeklyLoss);
+    let orders = steps(&state, NOW);
+    trade(&mut state, &orders);
+    let reached: BTreeMap<PositionId, Qty> = state.positions.values().map(|held| (held.id, held.quantity)).collect();
+    assert_eq!(reached, state.emergencies.values().next().unwrap().targets);
+    assert_eq!(reached[&PositionId(2)], dec("501"), "500 of 1001 can be sold");
+}
+
 #[test]
 fn a097_a108_a_daily_loss_pauses_and_never_lowers_a_halt() {
     let mut state = two_longs();
@@ -172,9 +187,9 @@ fn a_position_under_exit_waits_and_dust_counts_as_reached() {
 #[test]
 fn close_all_runs_once_per_command() {
     let mut state = two_longs();
-    let events = start_close_all(&state, "cmd-1", NOW);
+    let events = start_close_all(&state, &symbols(), "cmd-1", NOW);
     apply(&mut state, NOW, &events);
-    assert!(start_close_all(&state, "cmd-1", NOW).is_empty());
+    assert!(start_close_all(&state, &symbols(), "cmd-1", NOW).is_empty());
     let orders = steps(&state, NOW);
     assert_eq!(orders.len(), 2);
     trade(&mut state, &orders);

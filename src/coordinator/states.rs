@@ -14,6 +14,9 @@ pub const DEGRADATION: &str = "degradation";
 /// Pause reason of a clock that is not trusted; removes itself.
 pub const CLOCK: &str = "clock";
 
+/// Pause reason of a venue that is not in service, or whose prices have all stopped; removes itself.
+pub const VENUE: &str = "venue";
+
 /// Why a transition was refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}")]
@@ -50,7 +53,7 @@ pub fn pause(view: &CoordinatorView, reason: &str) -> Vec<Event> {
     events
 }
 
-/// Removes a reason whose cause has ended (`degradation`, `clock`); the last one lets PAUSED become RUNNING.
+/// Removes a reason whose cause has ended (`degradation`, `clock`, `venue`); the last one lets PAUSED become RUNNING.
 pub fn clear(view: &CoordinatorView, reason: &str) -> Vec<Event> {
     remove(view, |known| known == reason, &format!("{reason} ended"))
 }
@@ -112,8 +115,8 @@ pub struct Resumed {
     pub latched: Vec<BreakerKind>,
 }
 
-/// Removes operator, breaker and boot reasons; `degradation` and `clock` remove themselves. With `auto_clear` off
-/// nobody else removes those two, so the operator does.
+/// Removes operator, breaker and boot reasons; `degradation`, `clock` and `venue` remove themselves. With `auto_clear` off
+/// nobody else removes those, so the operator does.
 ///
 /// # Errors
 /// `halted`: only `reset` leads out of HALTED.
@@ -126,7 +129,7 @@ pub fn resume(
         let id = view.halt.as_ref().map_or("", |halt| halt.id.as_str());
         return refused("halted", format!("the program is HALTED; `reset` with halt id `{id}` comes first"));
     }
-    let stays = |reason: &str| auto_clear && (reason == DEGRADATION || reason == CLOCK);
+    let stays = |reason: &str| auto_clear && [DEGRADATION, CLOCK, VENUE].contains(&reason);
     let events = remove(view, |reason| !stays(reason), "resume");
     let remaining: Vec<String> = view.pause_reasons.iter().filter(|reason| stays(reason)).cloned().collect();
     let state = if remaining.is_empty() { CoordinatorState::Running } else { CoordinatorState::Paused };

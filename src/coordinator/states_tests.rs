@@ -104,18 +104,20 @@ fn a115_resume_lists_latched_breakers() {
 #[test]
 fn pause_is_idempotent_and_resume_keeps_what_has_not_ended() {
     let mut state = State::default();
-    for reason in [OPERATOR, CLOCK, DEGRADATION, "boot:crash_loop"] {
+    for reason in [OPERATOR, CLOCK, VENUE, DEGRADATION, "boot:crash_loop"] {
         let events = pause(&state.coordinator, reason);
         go(&mut state, events);
         assert!(pause(&state.coordinator, reason).is_empty());
     }
     let answer = resumed(&state).unwrap();
     assert_eq!(answer.state, CoordinatorState::Paused);
-    assert_eq!(answer.remaining, [CLOCK, DEGRADATION]);
+    assert_eq!(answer.remaining, [CLOCK, DEGRADATION, VENUE]);
     go(&mut state, answer.events);
-    let events = clear(&state.coordinator, CLOCK);
-    go(&mut state, events);
-    assert_eq!(state.coordinator.state, CoordinatorState::Paused);
+    for reason in [CLOCK, VENUE] {
+        let events = clear(&state.coordinator, reason);
+        go(&mut state, events);
+        assert_eq!(state.coordinator.state, CoordinatorState::Paused);
+    }
     let events = follow_degradation(&state.coordinator, DegradationLevel::Reduced, true);
     go(&mut state, events);
     assert_eq!(state.coordinator.state, CoordinatorState::Running);

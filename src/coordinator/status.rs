@@ -217,12 +217,24 @@ pub struct FeedLink {
     pub last_message_age_seconds: Option<f64>,
     /// Connections after the first one.
     pub reconnects: u64,
+    /// Frames heard over the connection, of all symbols.
+    #[serde(default)]
+    pub frames: u64,
+    /// Those of them that could not be understood.
+    #[serde(default)]
+    pub odd_frames: u64,
     /// Books that did not fit their checksum.
     pub broken_books: u64,
     /// Times its prices stopped while the connection stood.
     pub silences: u64,
     /// Candles missing that nobody could give.
     pub unfilled_candles: u64,
+    /// The newest such hole: start of its first candle, and of the first one after it.
+    #[serde(default)]
+    pub last_gap: Option<(Ts, Ts)>,
+    /// State of the venue's engine in its own words; `online` is the only one it trades in.
+    #[serde(default)]
+    pub system: String,
 }
 
 /// The clock against the venue.

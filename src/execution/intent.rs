@@ -210,6 +210,7 @@ pub(super) fn new_trade(key: TradeKey, kind: TradeKind, plan: String, leg: Strin
         fees: Decimal::ZERO,
         fills: 0,
         remote: None,
+        resolution: None,
     }
 }
 

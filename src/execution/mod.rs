@@ -8,6 +8,7 @@ pub mod intent;
 pub mod ledger;
 pub mod leg_orders;
 pub mod legs;
+pub mod manual;
 pub mod paper;
 pub mod positions;
 pub mod remote;

@@ -3,7 +3,7 @@
 //! FILLED is never alone on disk (C4). A definite failure waits 5, 10, 20 s and ends after the configured attempts.
 
 use super::{
-    Violation, ledger,
+    Violation, ledger, manual,
     paper::{self, VenueFill},
     positions,
     venue::{Venue, VenueAnswer},
@@ -59,7 +59,8 @@ pub fn at_once(
     if let VenueAnswer::Filled(fill) = &mut given {
         fill.evidence = evidence.map(str::to_owned);
     }
-    events.extend(answer(state, &submitted, given, desk)?);
+    let answered = answer(state, &submitted, given, desk);
+    events.extend(answered.or_else(|violation| manual::hand_over(&submitted, violation))?);
     Ok(events)
 }
 
@@ -95,7 +96,11 @@ pub fn answer(state: &State, trade: &Trade, answer: VenueAnswer, desk: &Desk<'_>
     Ok(events)
 }
 
-fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Result<Vec<Event>, Violation> {
+/// The events of one fill.
+///
+/// # Errors
+/// A fill the account or the positions contradict.
+pub(super) fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Result<Vec<Event>, Violation> {
     let trade_key = trade.key;
     if fill.quantity > trade.remaining() {
         return Err(Violation(format!("a fill of {} exceeds the remaining {}", fill.quantity, trade.remaining())));
@@ -105,10 +110,16 @@ fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Res
         Side::Buy => fill.value + fill.fee,
         Side::Sell => fill.quantity,
     };
-    // A fill somewhere else is a fact; whether the account can pay it is no longer a question.
-    let fact = trade.remote.is_some();
-    if !fact && spent > locked && spent - locked > ledger::beyond_lock(state, trade) {
+    // A fill somewhere else is a fact; whether the account wants to pay it is no longer a question.
+    let stated = trade.state == TradeState::Manual;
+    let fact = trade.remote.is_some() || stated;
+    let beyond = ledger::beyond_lock(state, trade);
+    if spent > locked && spent - locked > beyond {
         let reason = format!("{}: {spent} needed, {locked} locked", paper::INSUFFICIENT_FUNDS);
+        if fact {
+            let what = format!("a fill of {} at {} cannot be paid", fill.quantity, fill.price);
+            return Err(Violation(format!("{what}: {reason}, {beyond} to spend beside it")));
+        }
         return answer(state, trade, VenueAnswer::Rejected { reason }, desk);
     }
     let booked = positions::book(state, trade, &fill, desk.quote_rate, desk.now)?;
@@ -124,7 +135,7 @@ fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<'_>) -> Res
     let complete = fill.quantity == trade.remaining();
     let mut events = Vec::with_capacity(6);
     let limit = matches!(trade.body.order_type, OrderType::Limit { .. });
-    if !complete && limit && trade.body.time_in_force == TimeInForce::Gtc && trade.acked_at.is_none() {
+    if !complete && !stated && limit && trade.body.time_in_force == TimeInForce::Gtc && trade.acked_at.is_none() {
         // The remainder rests from now on; a fill raises the rank, so the rest is announced before it.
         events.push(Event::TradeAcked { trade_key, expires_at: Some(paper::expiry(trade, desk.execution)) });
     }

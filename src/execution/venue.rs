@@ -110,6 +110,8 @@ pub enum Fault {
     Definite,
     /// The order may exist.
     Ambiguous,
+    /// It executes twice what was ordered.
+    TooMuch,
 }
 
 /// A test double that fails the next `failures` executions and then passes them on.
@@ -131,6 +133,17 @@ impl<V: Venue> Venue for FaultyVenue<V> {
         let Some(left) = self.failures.checked_sub(1) else { return self.inner.execute(trade, price, now) };
         self.failures = left;
         match self.fault {
+            Fault::TooMuch => match self.inner.execute(trade, price, now) {
+                VenueAnswer::Filled(fill) => {
+                    let (quantity, value) = (fill.quantity + fill.quantity, fill.value + fill.value);
+                    VenueAnswer::Filled(VenueFill { quantity, value, ..fill })
+                }
+                // Not this time.
+                other => {
+                    self.failures += 1;
+                    other
+                }
+            },
             Fault::Definite => VenueAnswer::NotExecuted { reason: "venue error: order not accepted".into() },
             Fault::Ambiguous => VenueAnswer::Unknown { reason: "venue error: no answer".into() },
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
 
 use super::{
-    Violation, intent, leg_orders, legs, paper,
+    Violation, intent, leg_orders, legs, manual, paper,
     remote::protocol,
     settle, supervise,
     supervise::{ExitCall, Verdict},
@@ -89,7 +89,8 @@ pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk
         talks.forget_ended(state);
     }
     for trade in state.trades.values() {
-        if let Some(events) = advance(state, trade, venue, desk, &mut until)? {
+        let moved = advance(state, trade, venue, desk, &mut until);
+        if let Some(events) = moved.or_else(|violation| manual::hand_over(trade, violation).map(Some))? {
             return Ok(commit(trade, events));
         }
     }
@@ -188,6 +189,11 @@ fn advance(
             Ok(None)
         }
         TradeState::Filled => Ok(Some(vec![Event::TradeSettled { trade_key }])),
+        TradeState::Manual => {
+            let Some(settle) = settle_desk(desk, trade.body.symbol) else { return Ok(None) };
+            let events = manual::carry_out(state, trade, &settle);
+            Ok((!events.is_empty()).then_some(events))
+        }
         _ => Ok(None),
     }
 }
@@ -300,7 +306,8 @@ pub(super) fn at_price(
             continue;
         }
         let answer = venue.execute(trade, Some(tick), desk.now);
-        let events = settle::answer(state, trade, answer, &settle)?;
+        let answered = settle::answer(state, trade, answer, &settle);
+        let events = answered.or_else(|violation| manual::hand_over(trade, violation))?;
         if events.is_empty() {
             continue;
         }

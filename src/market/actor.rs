@@ -178,7 +178,11 @@ impl Handler<ReadSnapshot> for MarketActor {
     fn handle(&mut self, read: ReadSnapshot, _: &mut Context<Self>) -> Self::Result {
         let now = self.clock.now();
         self.pump(now);
-        self.market.advance(now);
+        // A live candle arrives after its end: closing the frames around it by time would refuse it as late. The next
+        // candle closes them.
+        if !self.feed.is_live() {
+            self.market.advance(now);
+        }
         MessageResult(self.market.snapshot(read.symbol, now))
     }
 }

@@ -80,7 +80,7 @@ pub(super) struct Limits {
 }
 
 /// The market of all configured symbols.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Market {
     base: Timeframe,
     limits: Limits,
@@ -199,6 +199,12 @@ impl Market {
     pub fn take(&mut self, item: FeedItem) -> Option<PriceTick> {
         match item.kind {
             FeedKind::Candle(candle) => self.on_candle(item.symbol, candle).tick,
+            FeedKind::Longer(frame, candle) => {
+                if let Some(market) = self.symbols.get_mut(&item.symbol) {
+                    market.on_longer(frame, candle, &self.limits);
+                }
+                None
+            }
             FeedKind::Price(price) => self.on_price(item.symbol, price, item.available_at).ok(),
             FeedKind::Book(book) => {
                 self.on_book(item.symbol, book);

@@ -19,7 +19,7 @@ const GAP_CANDLES_MIN: u64 = 12;
 /// Closed candles before EMA9 and EMA21 may be compared for the alignment score.
 const ALIGNMENT_CANDLES: u64 = 21;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FrameState {
     engine: IndicatorEngine,
     last: Candle,
@@ -32,7 +32,7 @@ struct FrameState {
 }
 
 /// Closes and volumes of the last 24 hours.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Day {
     frame: Timeframe,
     /// (end, close, volume), oldest first.
@@ -43,7 +43,7 @@ struct Day {
     reference: Option<(Ts, f64)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SymbolMarket {
     symbol: Symbol,
     rules: SymbolRules,
@@ -106,6 +106,19 @@ impl SymbolMarket {
         let seen_inside = self.priced_at.is_some_and(|priced| priced > candle.open_time);
         self.price = candle.close;
         Ok(Some(self.accept(close, at, (!seen_inside).then_some(range))))
+    }
+
+    /// Takes a closed candle of a frame longer than the base, from before the base candles began. What the frame holds
+    /// already is never replaced, and no price comes of it.
+    pub(super) fn on_longer(&mut self, frame: Timeframe, candle: Candle, limits: &Limits) {
+        let known = self.frames[frame.index()].as_ref().is_some_and(|state| state.last.open_time >= candle.open_time);
+        let fits = frame > self.aggregator.base() && candle.open_time == candle.open_time.floor_to(frame.ms());
+        if known || !fits || candle.defect().is_some() {
+            self.count(Reject::Late);
+            return;
+        }
+        self.cached = None;
+        self.take_closed(&ClosedFrame { symbol: self.symbol, frame, candle, partial: false }, limits);
     }
 
     pub(super) fn on_price(&mut self, price: f64, at: Ts) -> Result<PriceTick, Reject> {

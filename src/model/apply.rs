@@ -108,6 +108,7 @@ impl State {
             | Event::TradeUnknown { .. }
             | Event::TradeManual { .. }
             | Event::TradeCancelled { .. } => self.fold_trade(&record.event, at)?,
+            Event::TradeResolved { trade_key, resolution } => self.fold_resolution(*trade_key, resolution)?,
             Event::TradeCancelRequested { trade_key, reason } => self.fold_cancel_request(*trade_key, reason)?,
             Event::NoncesReserved { until } => {
                 if *until <= self.meta.nonces {

@@ -83,6 +83,7 @@ impl State {
                 trade.expires_at = *expires_at;
             }
             Event::TradeNotExecuted { retry_at, .. } => trade.retry_at = *retry_at,
+            Event::TradeManual { .. } => trade.resolution = None,
             _ => {}
         }
         if let Some(remote) = &mut trade.remote {
@@ -105,6 +106,16 @@ impl State {
         let trade = self.trades.get_mut(&key).ok_or_else(|| format!("trade {} is not open", key.short()))?;
         let remote = trade.remote.as_mut().ok_or_else(|| format!("trade {} is at no venue", key.short()))?;
         remote.cancel.get_or_insert_with(|| reason.to_owned());
+        Ok(())
+    }
+
+    /// The operator's word is remembered with the trade; execution books it.
+    pub(super) fn fold_resolution(&mut self, key: TradeKey, resolution: &ManualResolution) -> Result<(), String> {
+        let trade = self.trades.get_mut(&key).ok_or_else(|| format!("trade {} is not open", key.short()))?;
+        if trade.state != TradeState::Manual {
+            return Err(format!("trade {} is {:?}, not left to the operator", key.short(), trade.state));
+        }
+        trade.resolution = Some(resolution.clone());
         Ok(())
     }
 
@@ -162,7 +173,12 @@ impl State {
         trade.filled += *quantity;
         trade.filled_value += *value;
         trade.fees += *fee;
-        let to = if trade.remaining().is_zero() { TradeState::Filled } else { TradeState::Partial };
+        // In MANUAL a fill is what the operator stated; the end of the trade is said beside it.
+        let to = match trade.state {
+            TradeState::Manual => TradeState::Manual,
+            _ if trade.remaining().is_zero() => TradeState::Filled,
+            _ => TradeState::Partial,
+        };
         if !trade.state.may_become(to) {
             return Err(format!("trade {} cannot go from {:?} to {to:?}", trade_key.short(), trade.state));
         }

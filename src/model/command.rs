@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ts;
+use super::{Money, Price, Qty, Ts};
 
 /// One vocabulary for command line, HTTP and bus.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -69,11 +69,39 @@ pub enum Command {
         /// Plan id or key of a planned leg of it.
         id: String,
     },
+    /// Says what became of a trade in MANUAL: the only way out of it.
+    ResolveManual {
+        /// Trade key, or the beginning of it (at least six characters).
+        trade: String,
+        /// What was found out.
+        outcome: ManualOutcome,
+        /// With `filled`: base units executed beyond the fills that are booked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quantity: Option<Qty>,
+        /// With `filled`: quote units per base unit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        price: Option<Price>,
+        /// With `filled`: quote units.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fee: Option<Money>,
+        /// Where the operator knows it from.
+        evidence: String,
+    },
     /// HALTED(store_moved) → PAUSED: a copied, moved or restored store counts as the original from now on.
     AdoptStore {
         /// Identity of the store, as the refusal and the halt show it.
         store: String,
     },
+}
+
+/// What an operator found out about a trade in MANUAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManualOutcome {
+    /// So much was executed, beyond the fills that are booked.
+    Filled,
+    /// Nothing was, and nothing will be.
+    Expired,
 }
 
 impl Command {
@@ -92,6 +120,7 @@ impl Command {
             Command::Release { .. } => "release",
             Command::ClockAck {} => "clock_ack",
             Command::RunScheduled { .. } => "run_scheduled",
+            Command::ResolveManual { .. } => "resolve_manual",
             Command::AdoptStore { .. } => "adopt_store",
         }
     }

@@ -395,12 +395,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// What became of it could not be found out; only an operator leaves it.
+    /// What became of it could not be found out, or is more than the account can book; only an operator leaves it.
     TradeManual {
         /// Which.
         trade_key: TradeKey,
         /// Why.
         reason: String,
+    },
+    /// An operator said what became of a trade in MANUAL; execution books it and ends the trade.
+    TradeResolved {
+        /// Which.
+        trade_key: TradeKey,
+        /// What the operator found out.
+        resolution: ManualResolution,
     },
     /// Request numbers of the venue account below `until` are this process's; none of them is used by a later one.
     NoncesReserved {
@@ -660,6 +667,7 @@ impl Event {
             Event::TradeCancelled { .. } => "TradeCancelled",
             Event::TradeCancelRequested { .. } => "TradeCancelRequested",
             Event::TradeManual { .. } => "TradeManual",
+            Event::TradeResolved { .. } => "TradeResolved",
             Event::NoncesReserved { .. } => "NoncesReserved",
             Event::PlanCreated { .. } => "PlanCreated",
             Event::LegsRespread { .. } => "LegsRespread",
@@ -786,6 +794,16 @@ pub struct Recovered {
     pub planned_legs: u32,
     /// The last stop was clean.
     pub clean: bool,
+    /// Records that were durable and perhaps never told, and are announced again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub announced_again: u32,
+    /// What is open of symbols or tasks that the settings no longer have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<String>,
+}
+
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One vote marked against the price after the configured hours.

@@ -225,14 +225,16 @@ impl TradeState {
             Intent => matches!(to, Submitting | Refused | Expired | Cancelled),
             Submitting => matches!(
                 to,
-                Acked | Partial | Filled | Settled | Rejected | Unknown | NotExecuted | Cancelled | Expired
+                Acked | Partial | Filled | Settled | Rejected | Unknown | NotExecuted | Cancelled | Expired | Manual
             ),
             Unknown => matches!(to, Acked | Partial | Filled | Settled | NotExecuted | Rejected | Manual),
             NotExecuted => matches!(to, Submitting | Expired | Rejected | Cancelled),
+            Acked | Partial if to == Manual => true,
             Acked => matches!(to, Partial | Filled | Settled | Cancelled | Expired),
             Partial => matches!(to, Partial | Filled | Settled | Cancelled | Expired),
             Filled => matches!(to, Settled),
-            Manual => matches!(to, Settled | Expired),
+            // Once more, when what the operator stated does not fit either.
+            Manual => matches!(to, Settled | Expired | Manual),
             Settled | Cancelled | Rejected | Refused | Expired | Superseded => false,
         }
     }
@@ -350,6 +352,42 @@ pub struct Trade {
     /// What is known of it at a venue outside of the process; absent at the paper venue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
+    /// In MANUAL: what the operator stated, until it is booked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<ManualResolution>,
+}
+
+/// What an operator found out about a trade in MANUAL, outside of this program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ManualResolution {
+    /// What was executed beyond the fills that are booked; absent = nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<ManualFill>,
+    /// Where the operator knows it from.
+    pub evidence: String,
+    /// The key of the command.
+    pub source: String,
+}
+
+/// A fill as an operator states it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ManualFill {
+    /// Base units, > 0.
+    pub quantity: Qty,
+    /// Quote units per base unit, > 0.
+    pub price: Price,
+    /// Quote units, ≥ 0.
+    pub fee: Money,
+}
+
+impl fmt::Display for ManualResolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fill {
+            Some(fill) => write!(f, "{} at {}, fee {}, were executed", fill.quantity, fill.price, fill.fee)?,
+            None => f.write_str("nothing more was executed")?,
+        }
+        write!(f, " ({})", self.evidence)
+    }
 }
 
 /// What has to outlive the process about an order that left it.

@@ -9,6 +9,8 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Supervised, WrapFuture,
 };
 
+use tokio::sync::watch;
+
 use super::{
     Approved, MoveWatch, PeakKeeper, RiskRequest, RiskRules, RiskView, SoftAlerts, board::Prices, breakers,
     check_and_reserve, view,
@@ -62,6 +64,8 @@ pub struct Parts {
     pub prices: Prices,
     /// The only writer.
     pub store: Addr<StoreActor>,
+    /// Told that the view and the reservations of this life are rebuilt.
+    pub ready: Rc<watch::Sender<bool>>,
     /// Keep the hourly equity curve (reports); a long-running process does not need it.
     pub keep_curve: bool,
 }
@@ -178,7 +182,11 @@ impl Actor for RiskActor {
 }
 
 impl Supervised for RiskActor {}
-impl Worker for RiskActor {}
+impl Worker for RiskActor {
+    fn begin(&mut self, _: &mut Context<Self>) {
+        self.parts.ready.send_replace(true);
+    }
+}
 
 impl Handler<Mark> for RiskActor {
     type Result = ();

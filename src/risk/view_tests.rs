@@ -140,5 +140,6 @@ fn entry_trade(n: u8, quantity: &str, lock: &str) -> Trade {
         fees: Decimal::ZERO,
         fills: 0,
         remote: None,
+        resolution: None,
     }
 }

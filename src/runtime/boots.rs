@@ -17,13 +17,17 @@ pub struct Boots {
 /// Judges a start at wall time `now`. `earlier` = what the last start stored; `clean` = the last process ended cleanly,
 /// which ends every loop. `limit` crashes within `window_ms` are a loop; 0 = never. Instants after `now` (the wall was
 /// set back) count as now: whatever happened to the clock, those crashes are the newest that are known.
-pub fn judge(earlier: &[Ts], clean: bool, now: Ts, limit: u32, window_ms: i64) -> Boots {
-    if clean {
+/// `aborted` = starts since then that never got through recovery, each a crash of its own.
+pub fn judge(earlier: &[Ts], aborted: &[Ts], clean: bool, now: Ts, limit: u32, window_ms: i64) -> Boots {
+    if clean && aborted.is_empty() {
         return Boots { crashes: Vec::new(), looping: false };
     }
-    let recent = earlier.iter().map(|at| (*at).min(now)).filter(|at| now.since_ms(*at) <= window_ms);
+    let earlier = if clean { &[] } else { earlier };
+    // One that was counted already, by a start that died before it could forget it, counts once.
+    let aborted = aborted.iter().filter(|at| !earlier.contains(at));
+    let recent = earlier.iter().chain(aborted).map(|at| (*at).min(now)).filter(|at| now.since_ms(*at) <= window_ms);
     let mut crashes: Vec<Ts> = recent.collect();
-    crashes.push(now);
+    crashes.extend((!clean).then_some(now));
     let surplus = crashes.len().saturating_sub(KEPT);
     crashes.drain(..surplus);
     let looping = limit > 0 && u32::try_from(crashes.len()).unwrap_or(u32::MAX) >= limit;
@@ -39,7 +43,7 @@ mod tests {
     fn loops(minutes: &[i64]) -> bool {
         let mut boots = Boots { crashes: Vec::new(), looping: false };
         for minute in minutes {
-            boots = judge(&boots.crashes, false, Ts(minute * MINUTE_MS), 3, 10 * MINUTE_MS);
+            boots = judge(&boots.crashes, &[], false, Ts(minute * MINUTE_MS), 3, 10 * MINUTE_MS);
         }
         boots.looping
     }
@@ -58,16 +62,31 @@ mod tests {
     #[test]
     fn a_clean_stop_ends_a_loop_and_a_limit_of_zero_has_none() {
         let known = [Ts(0), Ts(1), Ts(2)];
-        assert_eq!(judge(&known, true, Ts(3), 3, 10), Boots { crashes: Vec::new(), looping: false });
-        assert!(judge(&known, false, Ts(3), 3, 10).looping);
-        assert!(!judge(&known, false, Ts(3), 0, 10).looping);
+        assert_eq!(judge(&known, &[], true, Ts(3), 3, 10), Boots { crashes: Vec::new(), looping: false });
+        assert!(judge(&known, &[], false, Ts(3), 3, 10).looping);
+        assert!(!judge(&known, &[], false, Ts(3), 0, 10).looping);
+    }
+
+    #[test]
+    fn a_start_that_never_got_through_recovery_is_a_crash_of_its_own() {
+        let aborted = [Ts(1), Ts(2)];
+        assert!(!judge(&[], &aborted[..1], false, Ts(3), 3, 10).looping);
+        assert!(judge(&[], &aborted, false, Ts(3), 3, 10).looping, "two of them and the process before");
+        let after_clean = judge(&[Ts(0)], &aborted, true, Ts(3), 3, 10);
+        assert_eq!(
+            after_clean,
+            Boots { crashes: aborted.to_vec(), looping: false },
+            "what was before a clean stop is over"
+        );
+        let again = judge(&after_clean.crashes, &aborted, false, Ts(4), 9, 10);
+        assert_eq!(again.crashes, [Ts(1), Ts(2), Ts(4)], "none counts twice");
     }
 
     #[test]
     fn a_wall_that_was_set_back_hides_no_crash_and_the_list_is_bounded() {
-        let boots = judge(&[Ts(9_000_000), Ts(9_000_001)], false, Ts(5), 3, 10 * MINUTE_MS);
+        let boots = judge(&[Ts(9_000_000), Ts(9_000_001)], &[], false, Ts(5), 3, 10 * MINUTE_MS);
         assert_eq!(boots, Boots { crashes: vec![Ts(5); 3], looping: true });
         let many: Vec<Ts> = (0..500).map(Ts).collect();
-        assert_eq!(judge(&many, false, Ts(500), 3, 10 * MINUTE_MS).crashes.len(), KEPT);
+        assert_eq!(judge(&many, &[], false, Ts(500), 3, 10 * MINUTE_MS).crashes.len(), KEPT);
     }
 }

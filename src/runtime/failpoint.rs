@@ -79,6 +79,8 @@ pub const SITES: &[Site] = &[
     durable("token.sync", &["K41", "K42"]),
     durable("token.rename", &["K41", "K42"]),
     durable("token.dir_sync", &["K41", "K42"]),
+    passed("starts.note", &["K41"]),
+    passed("starts.forget", &["K41"]),
     passed("boot.epoch", &["K38"]),
     // Commits on their way to the store.
     passed("commit.boot", &["K41"]),
@@ -100,6 +102,7 @@ pub const SITES: &[Site] = &[
     passed("venue.answer", &["K21", "K23"]),
     passed("announce", &["K25"]),
     passed("bus.publish", &["K06"]),
+    passed("dead_man.call", &["K40"]),
     passed("api.answer", &["K08", "K32"]),
 ];
 

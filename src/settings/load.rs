@@ -22,7 +22,7 @@ pub struct Loaded {
     /// For people; nothing stops because of them.
     pub warnings: Vec<String>,
     /// SHA-256 of the effective settings in hex: the config epoch. Keys that say only where things live
-    /// (`data_dir`, `market.csv.dir`, `cassette.dir`, `api.*`, `log.*`) are left out, so that moving a store changes nothing.
+    /// (`data_dir`, `market.csv.dir`, `cassette.dir`, `api.*`, `notify.*`, `log.*`) are left out, so that moving a store changes nothing.
     pub hash: String,
     /// Source of every value by dotted key.
     pub origins: BTreeMap<String, String>,
@@ -31,7 +31,7 @@ pub struct Loaded {
 }
 
 /// Keys that are no part of the config epoch.
-const NOT_HASHED: [&str; 5] = ["data_dir", "api", "log", "market.csv.dir", "cassette.dir"];
+const NOT_HASHED: [&str; 6] = ["data_dir", "api", "notify", "log", "market.csv.dir", "cassette.dir"];
 
 /// Reads the file, if there is one, and checks, merges, resolves and judges the sources.
 ///

@@ -56,6 +56,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub supervisor: SupervisorSettings,
     pub api: ApiSettings,
+    pub notify: NotifySettings,
     pub log: LogSettings,
 }
 
@@ -695,6 +696,10 @@ section!(
 section!(
     /// `[api]`
     ApiSettings { pub enabled: bool, pub bind: String, pub token_file: String, pub allowed_hosts: Vec<String> }
+);
+section!(
+    /// `[notify]`; an empty file name calls nobody.
+    NotifySettings { pub dead_man_url_file: String, pub dead_man_seconds: u32 }
 );
 section!(
     /// `[log]`; an empty `dir` logs to standard error only.

@@ -126,6 +126,8 @@ impl Store {
             created: true,
             frozen: false,
             pause: None,
+            unannounced: Vec::new(),
+            aborted: Vec::new(),
             warnings: Vec::new(),
         };
         let opened = store.boot(info, info.new_store_id(), 1, opened)?;

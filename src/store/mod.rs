@@ -25,11 +25,13 @@ mod power_loss_tests;
 pub mod reader;
 mod recover;
 pub mod segments;
+pub mod starts;
 pub mod state_db;
 pub mod touched;
 #[cfg(test)]
 pub(crate) mod trace;
 pub mod twice;
+pub mod unannounced;
 pub mod verify;
 pub mod view;
 
@@ -40,5 +42,5 @@ pub use actor::{
 pub use batch::{AuxChange, Batch, CommitResult, Committed, Expectation, Refused};
 pub use core::{Head, OpenInfo, Opened, Store};
 pub use error::{Damage, Fatal, HaltReason, StoreError};
-pub use recover::{CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, STORE_MOVED, VERIFIED_AT};
+pub use recover::{ANNOUNCED, CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, STORE_MOVED, VERIFIED_AT};
 pub use verify::{Audit, Report};

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::error::HaltReason;
-use crate::model::{Asset, Money, Recovered, State, Ts};
+use crate::model::{Asset, Money, Record, Recovered, State, Ts};
 
 /// What a start tells the store.
 #[derive(Clone, Debug)]
@@ -64,6 +64,10 @@ pub struct Opened {
     pub frozen: bool,
     /// A pause this start begins with, for reasons outside of the store.
     pub pause: Option<String>,
+    /// Durable before this boot and perhaps never told, oldest first; empty after a clean stop.
+    pub unannounced: Vec<Record>,
+    /// Starts before this one that never got through recovery, wall time.
+    pub aborted: Vec<Ts>,
     /// What an operator should know.
     pub warnings: Vec<String>,
 }

@@ -16,8 +16,10 @@ use super::{
     memory_disk::{MemoryDisk, OnMemoryDisk, Tap},
     reader::{self, End, ReadError, Start},
     segments::{Folder, Segments},
+    starts,
     state_db::{self, StateDb},
     touched::Touched,
+    unannounced,
 };
 use crate::{
     model::{CoordinatorState, Event, Halt, Record, Recovered, State, TradeState, Ts, event::SCHEMA_VERSION},
@@ -52,6 +54,19 @@ pub(super) fn open(
     files::create_dir(data)?;
     files::refuse_network_file_system(data)?;
     let lock = StoreLock::take(data, lock::PATIENCE, &format!("since {}", info.now))?;
+    let aborted = starts::begin(data);
+    let found = recover(data, settings, info, opener, lock);
+    starts::through(data, &aborted);
+    found.map(|(store, opened)| (store, Opened { aborted, ..opened }))
+}
+
+fn recover(
+    data: &Path,
+    settings: &StoreSettings,
+    info: &OpenInfo,
+    opener: Opener,
+    lock: StoreLock,
+) -> Result<(Store, Opened), StoreError> {
     files::restrict_dir(data)?;
     for name in [JOURNAL, CHECKPOINTS] {
         files::create_dir(&data.join(name))?;
@@ -79,7 +94,12 @@ pub(super) fn open(
     let identity = agree(data, identified, folded.state.meta.store, info, &mut opened)?;
     let (db, epoch_seen) = materialise(data, settings, &folded, info.now, &mut opened)?;
     describe(&folded, &mut opened);
-    note_gap(&db.aux_rows(META)?, &mut opened, |from| {
+    let rows = db.aux_rows(META)?;
+    if !opened.recovered.clean && opened.halt.is_none() {
+        let announced = number(&rows, ANNOUNCED).and_then(|seq| u64::try_from(seq).ok());
+        opened.unannounced = unannounced::since(&data.join(JOURNAL), announced.unwrap_or(0));
+    }
+    note_gap(&rows, &mut opened, |from| {
         let value = Some(from.as_bytes().to_vec());
         db.aux_write(&[AuxChange { tree: META, key: GAP_FROM.to_owned(), value }])?;
         db.aux_flush()
@@ -109,6 +129,8 @@ fn nothing_found() -> Opened {
         created: false,
         frozen: false,
         pause: None,
+        unannounced: Vec::new(),
+        aborted: Vec::new(),
         warnings: Vec::new(),
     }
 }
@@ -167,8 +189,15 @@ pub const CRASHES: &str = "crashes";
 /// Row of [`META`]: since when prices were not worked on.
 pub const GAP_FROM: &str = "gap_from";
 
+/// Row of [`META`]: number of the newest record that was announced.
+pub const ANNOUNCED: &str = "announced";
 /// Row of [`META`]: program time when the whole journal was last verified.
 pub const VERIFIED_AT: &str = "verified_at";
+
+fn number(rows: &[(String, Vec<u8>)], name: &str) -> Option<i64> {
+    let (_, value) = rows.iter().find(|(key, _)| key == name)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
 
 /// Reads the instants kept beside the journal. The start of the gap is noted before `Booted` moves the journal's time:
 /// a crash in the middle of working the gap off must not shorten it.
@@ -177,10 +206,7 @@ fn note_gap(
     opened: &mut Opened,
     keep: impl FnOnce(&str) -> Result<(), Fatal>,
 ) -> Result<(), StoreError> {
-    let instant = |name: &str| {
-        let (_, value) = rows.iter().find(|(key, _)| key == name)?;
-        std::str::from_utf8(value).ok()?.parse().ok().map(Ts)
-    };
+    let instant = |name: &str| number(rows, name).map(Ts);
     opened.last_logical_time = opened.last_logical_time.max(instant(LOGICAL_TIME).unwrap_or_default());
     if opened.created {
         return Ok(());

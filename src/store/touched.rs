@@ -104,6 +104,7 @@ impl Touched {
             | Event::TradeAcked { trade_key: key, .. }
             | Event::TradeNotExecuted { trade_key: key, .. }
             | Event::TradeManual { trade_key: key, .. }
+            | Event::TradeResolved { trade_key: key, .. }
             | Event::TradeCancelRequested { trade_key: key, .. }
             | Event::TradeUnknown { trade_key: key, .. } => self.trade(*key, before),
             Event::TradeSettled { trade_key: key }

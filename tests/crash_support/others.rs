@@ -1,9 +1,13 @@
 //! Rows that are more than one death: other processes, other disks, other clocks, other programs.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use serde_json::json;
 
 use tempfile::TempDir;
 use triplegain::{
@@ -11,8 +15,8 @@ use triplegain::{
     runtime::failpoint::{Class, SITES},
 };
 
-use super::{Settings, World, answering_or_dead, killed, launch, make_world};
-use crate::process_support::*;
+use super::{Settings, World, answering_or_dead, command, killed, launch, make_world};
+use crate::{process_support::*, service_support::Manager};
 
 type Outcome = Result<(), String>;
 
@@ -39,9 +43,9 @@ fn require(holds: bool, what: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-/// K39 and K40: frozen while it holds the lock, at any of these places; a second process is refused and writes nothing;
+/// K39: frozen while it holds the lock, at any of these places; a second process is refused and writes nothing;
 /// when the frozen one is ended, the next start goes on.
-pub fn k39_k40_a_frozen_predecessor(place: &str) -> Outcome {
+pub fn k39_a_frozen_predecessor(place: &str) -> Outcome {
     let (_folder, store) = world(World::Morning);
     let frozen = launch(&store, &format!("{place}=stop"), &[]);
     let stat = format!("/proc/{}/stat", frozen.id());
@@ -53,6 +57,37 @@ pub fn k39_k40_a_frozen_predecessor(place: &str) -> Outcome {
     let said = second.said();
     require(status.code() == Some(73) && said.contains("in use"), || format!("{status}: {said}"))?;
     require(before == (lines(&store), files("journal"), files("checkpoint")), || "it wrote something".to_owned())?;
+    frozen.kill9();
+    plain(&store, &[]).stop("TERM");
+    drop(assert_sound(&store));
+    Ok(())
+}
+
+/// K40: it holds the lock and one of its threads stands still. The successor is refused; the signs of life end, so a
+/// service manager ends it, as this one does; then the next start goes on.
+pub fn k40_the_watchdog(who: &str) -> Outcome {
+    let (folder, store) = world(World::Morning);
+    let manager = Manager::new(folder.path());
+    let mut command = manager.command(Some(Duration::from_secs(3)));
+    command.env("TRIPLEGAIN_CHAOS", format!("{who}:handler:pause:1500"));
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crash_support/crash.toml");
+    let frozen = Program::spawn_with(command, &store, &["--config", config, "--speed", "60"]);
+    manager.hears("READY=1");
+    manager.hears("WATCHDOG=1");
+    // Looks of 50 ms without a sign of life; a manager's patience is 60 of them.
+    let mut quiet = 0;
+    until("silence", || {
+        let told = manager.heard();
+        let alive = told.iter().flatten().any(|line| line == "WATCHDOG=1");
+        quiet = if alive { 0 } else { quiet + 1 };
+        (quiet > 60).then_some(())
+    });
+    let before = lines(&store);
+    let mut second = launch(&store, "", &[]);
+    let status = second.wait();
+    let said = second.said();
+    require(status.code() == Some(73) && said.contains("in use"), || format!("{status}: {said}"))?;
+    require(before == lines(&store), || "it wrote something".to_owned())?;
     frozen.kill9();
     plain(&store, &[]).stop("TERM");
     drop(assert_sound(&store));
@@ -209,22 +244,54 @@ pub fn k46_another_day(days: i64) -> Outcome {
     let store = folder.path().join("store");
     let wall = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
     super::prepare(&store, wall - days * 86_400);
-    let mut program = launch(&store, "store.durable[TradeSettled]=kill", &[]);
+    let mut program = launch(&store, "store.durable[TradeSettled]=kill", OFTEN);
     let status = program.wait();
     require(killed(status), || format!("it ended with {status}: {}", program.said()))?;
     let crashed = records(&store);
     // At speed 1 the program follows the wall.
-    let program = plain(&store, &[("-speed", "1")]);
-    program.status_when("the records of the start", |_| of_kind(&records(&store), "RecoveryDone").len() > 1);
+    let settings: Vec<(&str, &str)> = OFTEN.iter().copied().chain([("-speed", "1")]).collect();
+    let program = launch(&store, "", &settings).answering();
+    let mut asked = 0;
+    until("runs after the jump", || {
+        // PAUSED when its clock is seen to be wrong, until somebody trusts it.
+        if program.try_status()?["state"] == "PAUSED" {
+            asked += 1;
+            command(&program, &format!("trust-{asked}"), &json!({"command": "clock_ack"}));
+            command(&program, &format!("go-on-{asked}"), &json!({"command": "resume"}));
+        }
+        let claims = of_kind(&records(&store)[crashed.len()..], "RunClaimed").len();
+        (claims >= 4).then_some(())
+    });
     program.stop("TERM");
     let all = assert_sound(&store);
-    let legs = of_kind(&all[crashed.len()..], "TradeIntent").len();
-    require(legs <= 2, || format!("{legs} legs at once"))?;
+    // A day of one plan was missed: not more than one batch of it goes at once.
+    let mut legs: BTreeMap<String, usize> = BTreeMap::new();
+    for intent in of_kind(&all[crashed.len()..], "TradeIntent") {
+        *legs.entry(intent["data"]["trade"]["plan"].to_string()).or_default() += 1;
+    }
+    require(legs.values().all(|legs| *legs <= 2), || format!("legs at once: {legs:?}"))?;
     let times: Vec<&str> = all.iter().filter_map(|record| record["ts"].as_str()).collect();
-    require(times.is_sorted(), || "journal time went back".to_owned())
+    require(times.is_sorted(), || "journal time went back".to_owned())?;
+    let claims = of_kind(&all, "RunClaimed");
+    let mut slots = BTreeSet::new();
+    for claim in &claims {
+        let marker = &claim["data"]["marker"];
+        let slot = format!("{} {}", marker["key"], marker["slot"]);
+        require(slots.insert(slot.clone()), || format!("{slot} was claimed twice"))?;
+    }
+    Ok(())
 }
 
-/// K48: a symbol is gone and a task is off: what is open is still there and accounted for.
+/// The rebalance check so often that slots are met on both sides of a jump within seconds at speed 1.
+const OFTEN: Settings = &[
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__INTERVAL_SECONDS", "5"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__TIMEOUT_SECONDS", "4"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__SNAPSHOT_TIMEOUT_SECONDS", "1"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__CATCH_UP_SECONDS", "5"),
+    ("TRIPLEGAIN__TASKS__PORTFOLIO_REBALANCE__START_DEADLINE_SECONDS", "5"),
+];
+
+/// K48: a symbol is gone and a task is off: what is open is still there and accounted for, and is listed.
 pub fn k48_another_configuration() -> Outcome {
     let (_folder, store) = killed_with_a_plan(&[])?;
     let planned = of_kind(&records(&store), "PlanCreated").len();
@@ -233,29 +300,84 @@ pub fn k48_another_configuration() -> Outcome {
     let program = plain(&store, settings);
     let status = program.status();
     let xrp = &status["account"]["balances"]["XRP"];
-    require(planned == 1 && !status["scheduled"].as_array().unwrap().is_empty(), || "the plan is gone".to_owned())?;
+    let legs = status["scheduled"].as_array().unwrap();
+    require(planned == 1 && !legs.is_empty(), || "the plan is gone".to_owned())?;
     let held = of_kind(&records(&store), "TradeFill").iter().any(|fill| fill["data"]["symbol"] == "XRP/USDT");
     require(!held || xrp.is_object(), || format!("the XRP is gone: {}", status["account"]))?;
+    let orphans = &status["recovered"]["orphans"];
+    let listed =
+        |what: &str| orphans.as_array().is_some_and(|all| all.iter().any(|line| line.to_string().contains(what)));
+    require(listed("portfolio_rebalance is off"), || format!("the plan is not listed: {orphans}"))?;
+    for leg in legs.iter().filter(|leg| leg["symbol"] == "XRP/USDT") {
+        let key = leg["trade_key"].as_str().unwrap();
+        require(listed(key), || format!("leg {key} is not listed: {orphans}"))?;
+    }
     program.stop("TERM");
     drop(assert_sound(&store));
+    let program = plain(&store, &[]);
+    let status = program.status();
+    require(status["recovered"]["orphans"].is_null(), || status["recovered"].to_string())?;
+    program.stop("TERM");
     Ok(())
 }
 
-/// K49: a store of a newer schema is refused with a sentence, and left as it is.
-pub fn k49_another_schema() -> Outcome {
+/// The only file of a folder, or its newest.
+fn newest_in(folder: &Path) -> PathBuf {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+}
+
+/// The newest line with `find` replaced, its checksum made right again.
+fn forge_line(file: &Path, find: &str, put: &str) -> Outcome {
+    let text = fs::read_to_string(file).unwrap();
+    let (rest, line) = text.trim_end().rsplit_once('\n').unwrap();
+    let (body, _) = line.rsplit_once(",\"crc\"").unwrap();
+    let forged = body.replacen(find, put, 1);
+    require(forged != body, || format!("no {find} in {line}"))?;
+    let crc = crc32c::crc32c(forged.as_bytes());
+    fs::write(file, format!("{rest}\n{forged},\"crc\":\"{crc:08x}\"}}\n")).unwrap();
+    Ok(())
+}
+
+/// K49: what a newer program wrote is refused with a sentence, and left as it is. There is no older schema than this
+/// one, so nothing can be upcast yet.
+pub fn k49_another_schema(what: &str) -> Outcome {
     let (_folder, store) = killed_with_a_plan(&[])?;
-    let file = store.join("identity.json");
-    let text = fs::read_to_string(&file).unwrap();
-    let newer = text.replace("\"schema\": 1", "\"schema\": 99");
-    require(newer != text, || format!("no schema in {text}"))?;
-    fs::write(&file, newer).unwrap();
-    let before = lines(&store);
+    let file = match what {
+        "identity" => store.join("identity.json"),
+        _ => newest_in(&store.join("journal")),
+    };
+    let text = fs::read(&file).unwrap();
+    match what {
+        "record" => forge_line(&file, "{\"v\":1,", "{\"v\":99,")?,
+        "kind" => {
+            let line = String::from_utf8_lossy(&text).trim_end().lines().last().unwrap().to_owned();
+            let kind = line.split("\"kind\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+            forge_line(&file, &format!("\"kind\":\"{kind}\""), "\"kind\":\"FromTheFuture\"")?;
+        }
+        _ => {
+            let newer = String::from_utf8(text.clone()).unwrap().replacen("\"schema\": 1", "\"schema\": 99", 1);
+            require(newer.as_bytes() != text, || format!("no schema in {}", file.display()))?;
+            fs::write(&file, newer).unwrap();
+        }
+    }
+    let (before, forged) = (lines(&store), fs::read(&file).unwrap());
     let mut program = launch(&store, "", &[]);
     let status = program.wait();
-    require(status.code() == Some(2) && program.said().contains("schema 99"), || program.said())?;
-    require(lines(&store) == before, || "it wrote something".to_owned())?;
+    require(status.code() == Some(2) && program.said().contains("newer"), || format!("{status}: {}", program.said()))?;
+    require(lines(&store) == before && fs::read(&file).unwrap() == forged, || "it wrote something".to_owned())?;
     fs::write(&file, text).unwrap();
     plain(&store, &[]).stop("TERM");
     drop(assert_sound(&store));
     Ok(())
+}
+
+/// K49: a store whose last boots were of another version of the program, with the same schema, goes on.
+pub fn k49_another_version() -> Outcome {
+    let (_folder, store) = killed_with_a_plan(&[])?;
+    plain(&store, &[]).stop("TERM");
+    let all = assert_sound(&store);
+    let versions: Vec<&str> =
+        of_kind(&all, "Booted").iter().filter_map(|boot| boot["data"]["version"].as_str()).collect();
+    let (first, last) = (versions.first().copied(), versions.last().copied());
+    require(first == Some("test") && last == Some(env!("CARGO_PKG_VERSION")), || format!("{versions:?}"))
 }

@@ -133,6 +133,22 @@ pub fn decision_whole(e: &Evidence) -> Outcome {
     sound(e)
 }
 
+/// What was durable and perhaps never told is announced again by the start that follows: from the newest `wanted` on.
+fn announced_again(e: &Evidence, wanted: &str) -> Outcome {
+    let at = e.crashed.iter().rposition(|record| record["kind"] == wanted);
+    let at = at.ok_or_else(|| format!("no {wanted} was durable"))?;
+    let untold = (e.crashed.len() - at) as u64;
+    let said = of_kind(e.after(), "RecoveryDone");
+    let most = said.iter().filter_map(|done| done["data"]["recovered"]["announced_again"].as_u64()).max().unwrap_or(0);
+    require(most >= untold, || format!("{untold} records from {wanted} on were untold, {most} were announced again"))
+}
+
+/// K06: accepted and not published: published after the boot, under the run that was accepted, and accepted only once.
+pub fn published_again(e: &Evidence) -> Outcome {
+    announced_again(e, "RunFinished")?;
+    decision_whole(e)
+}
+
 /// K07 and K08: all legs or none; at most one plan lives at a time, and each leg is claimed once.
 pub fn one_plan(e: &Evidence) -> Outcome {
     let (mut living, mut legs, mut claimed) = (None::<String>, BTreeSet::new(), BTreeSet::new());
@@ -238,6 +254,7 @@ pub fn settled_before(e: &Evidence) -> Outcome {
     let key = key_of(last(&e.crashed, "TradeSettled").ok_or("nothing was settled")?);
     let moved = of_trade(e.after(), key);
     require(moved.is_empty(), || format!("after its settlement {key} had {moved:?}"))?;
+    announced_again(e, "TradeSettled")?;
     settled_with_fill(e)
 }
 
@@ -286,19 +303,15 @@ pub fn targets_reached(e: &Evidence) -> Outcome {
             e.all[..done].iter().filter(|r| r["seq"].as_u64() > started["seq"].as_u64()).filter(of).collect();
         let whole = since.last().is_some_and(|record| match record["kind"].as_str() {
             Some("PositionClosed") => target == "0",
-            _ => {
-                // The stored target is not rounded to the lot, the trade is.
-                let lot = if text(record, "/data/position/symbol") == "XRP/USDT" { 1.0 } else { 1e-8 };
-                record.pointer("/data/position/quantity").is_some_and(|now| (number(now) - number(target)).abs() < lot)
-            }
+            _ => record.pointer("/data/position/quantity").is_some_and(|now| number(now) == number(target)),
         });
         require(since.len() == 1 && whole, || format!("position {position} should be {target}: {since:?}"))?;
     }
     each_once(e)
 }
 
-fn number(value: &Value) -> f64 {
-    value.as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+fn number(value: &Value) -> Option<triplegain::model::Decimal> {
+    value.as_str().and_then(|text| text.parse().ok())
 }
 
 /// K31: no effect, and nobody was told of one.

@@ -125,7 +125,7 @@ impl Generator {
         let plan = self.pick(state.plans.keys().copied()).unwrap_or_default();
         let decision = self.pick(state.decisions.keys().copied()).unwrap_or_default();
         let reason = String::from("why");
-        match self.rng.random_range(0..52) {
+        match self.rng.random_range(0..53) {
             0..6 => self.intent(state),
             6..9 => Event::TradeSubmitting {
                 trade_key,
@@ -144,8 +144,12 @@ impl Generator {
             23 => Event::TradeCancelled { trade_key, reason },
             48 => Event::TradeCancelRequested { trade_key, reason },
             49 => Event::TradeManual { trade_key, reason },
+            51 => {
+                let resolution = ManualResolution { fill: None, evidence: reason, source: "test".into() };
+                Event::TradeResolved { trade_key, resolution }
+            }
             50 => Event::NoncesReserved { until: state.meta.nonces + 10 },
-            51 => Event::GapReplayed {
+            52 => Event::GapReplayed {
                 symbol: symbol(),
                 at,
                 done: PriceDone { filled: vec![position], moved: Vec::new() },
@@ -232,6 +236,7 @@ impl Generator {
                 fees: Decimal::ZERO,
                 fills: 0,
                 remote: None,
+                resolution: None,
             }),
         }
     }

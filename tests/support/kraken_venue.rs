@@ -40,6 +40,23 @@ pub struct Control {
     pub connections: u32,
     /// Paths asked for over REST.
     pub asked: Vec<String>,
+    /// Raised by one, it drops every connection that stands.
+    pub kicks: u64,
+    /// Connections are dropped before they are taken.
+    pub away: bool,
+    /// Closed candles in a snapshot; 4 when absent.
+    pub snapshot_candles: Option<i64>,
+    /// Frames sent.
+    pub frames: u64,
+    /// When the first frame of a minute was handed to the network: it closes the minute before. Milliseconds.
+    pub begun: BTreeMap<(String, i64), i64>,
+    /// Connections lost, by whatever cause of the venue.
+    pub dropped: u64,
+    /// Frames that are sent to every connection as they are, at their time after the first subscription, milliseconds;
+    /// nothing else is sent then but acknowledgements.
+    pub script: Vec<(u64, String)>,
+    /// Frames of the script that were sent.
+    pub scripted: usize,
 }
 
 /// The running venue; it ends with the process of the test.
@@ -50,7 +67,8 @@ pub struct Venue {
     rest_port: u16,
 }
 
-fn now() -> i64 {
+/// The wall, milliseconds.
+pub fn now() -> i64 {
     i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
@@ -74,6 +92,15 @@ pub fn candle(symbol: &str, minute: i64) -> [f64; 5] {
     [open, open.max(close) * 1.000_1, open.min(close) * 0.999_9, close, 12.5]
 }
 
+/// A candle of `length` minutes, built from its minutes.
+fn longer(symbol: &str, number: i64, length: i64) -> [f64; 5] {
+    let mut minutes = (number * length..(number + 1) * length).map(|minute| candle(symbol, minute));
+    let first = minutes.next().unwrap();
+    minutes.fold(first, |[open, high, low, _, volume], [_, h, l, close, v]| {
+        [open, high.max(h), low.min(l), close, volume + v]
+    })
+}
+
 impl Venue {
     /// Starts it on free ports.
     pub fn start() -> Venue {
@@ -95,6 +122,9 @@ impl Venue {
                 });
                 loop {
                     let (stream, _) = ws.accept().await.unwrap();
+                    if shared.lock().unwrap().away {
+                        continue;
+                    }
                     tokio::spawn(serve(stream, Arc::clone(&shared)));
                 }
             });
@@ -144,13 +174,31 @@ fn book(symbol: &str, at: i64, wrong: bool) -> String {
     )
 }
 
+/// The symbol and minute of every row of candles.
+fn begins(text: &str) -> Vec<(String, i64)> {
+    if !text.contains("\"ohlc\"") || !text.contains("interval_begin") {
+        return Vec::new();
+    }
+    let frame: Value = serde_json::from_str(text).unwrap();
+    let row = |row: &Value| {
+        let at: Ts = serde_json::from_value(row["interval_begin"].clone()).unwrap();
+        (row["symbol"].as_str().unwrap().to_owned(), at.0 / 60_000)
+    };
+    frame["data"].as_array().unwrap().iter().map(row).collect()
+}
+
 /// One WebSocket connection.
 async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
     let Ok(mut socket) = accept_async(stream).await else { return };
     let mut subscribed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut told = String::new();
     let mut beat = interval(Duration::from_millis(200));
-    control.lock().unwrap().connections += 1;
+    let (mut at, mut scripted_since) = (0, None);
+    let kicks = {
+        let mut control = control.lock().unwrap();
+        control.connections += 1;
+        control.kicks
+    };
     loop {
         let mut out: Vec<String> = Vec::new();
         let mut dropped = false;
@@ -172,12 +220,14 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                         let result = json!({"channel": channel, "symbol": symbol, "snapshot": true});
                         out.push(json!({"method": "subscribe", "result": result, "success": true}).to_string());
                         subscribed.entry(symbol.to_owned()).or_default().insert(channel.clone());
-                        if channel == "ohlc" && !control.frozen {
+                        let silent = control.frozen || !control.script.is_empty();
+                        if channel == "ohlc" && !silent {
                             let minute = now() / 60_000;
-                            let rows: Vec<Value> = (minute - 4..=minute).map(|minute| row(symbol, minute)).collect();
+                            let closed = control.snapshot_candles.unwrap_or(4);
+                            let rows: Vec<Value> = (minute - closed..=minute).map(|minute| row(symbol, minute)).collect();
                             out.push(json!({"channel": "ohlc", "type": "snapshot", "data": rows}).to_string());
                         }
-                        if channel == "book" && !control.frozen {
+                        if channel == "book" && !silent {
                             let wrong = control.wrong_books > 0;
                             control.wrong_books = control.wrong_books.saturating_sub(1);
                             out.push(book(symbol, now(), wrong));
@@ -190,13 +240,29 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                 }
             }
             _ = beat.tick() => {
-                let control = control.lock().unwrap();
-                out.push(json!({"channel": "heartbeat"}).to_string());
-                if told != control.system {
+                let mut control = control.lock().unwrap();
+                if control.kicks != kicks {
+                    control.dropped += 1;
+                    return;
+                }
+                let plays = !control.script.is_empty();
+                if plays && !subscribed.is_empty() {
+                    let since = i64::try_from(scripted_since.get_or_insert_with(std::time::Instant::now).elapsed().as_millis());
+                    let since = u64::try_from(since.unwrap()).unwrap();
+                    while let Some((_, text)) = control.script.get(at).filter(|(due, _)| *due <= since) {
+                        out.push(text.clone());
+                        at += 1;
+                    }
+                    control.scripted = control.scripted.max(at);
+                }
+                if !plays {
+                    out.push(json!({"channel": "heartbeat"}).to_string());
+                }
+                if !plays && told != control.system {
                     told.clone_from(&control.system);
                     out.push(json!({"channel": "status", "type": "update", "data": [{"system": told}]}).to_string());
                 }
-                if !control.frozen {
+                if !control.frozen && !plays {
                     for (symbol, channels) in &subscribed {
                         let at = now();
                         if channels.contains("ticker") {
@@ -214,11 +280,18 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
             }
         }
         for text in out {
+            let minutes = begins(&text);
             if socket.send(Message::text(text)).await.is_err() {
                 return;
             }
+            let mut control = control.lock().unwrap();
+            control.frames += 1;
+            for minute in minutes {
+                control.begun.entry(minute).or_insert_with(now);
+            }
         }
         if dropped {
+            control.lock().unwrap().dropped += 1;
             return;
         }
     }
@@ -260,14 +333,15 @@ fn ohlc(path: &str) -> Value {
         "XRPUSDT" => "XRP/USDT",
         _ => return json!({"error": ["EQuery:Unknown asset pair"], "result": null}),
     };
-    let last = now() / 60_000;
+    let length: i64 = field("interval=").parse().unwrap();
+    let last = now() / 60_000 / length;
     let since: i64 = field("since=").parse().unwrap();
-    let first = (since / 60 + 1).max(last - 719);
+    let first = (since / 60 / length + 1).max(last - 719);
     let rows: Vec<Value> = (first..=last)
-        .map(|minute| {
-            let [o, h, l, c, v] = candle(symbol, minute).map(|value| value.to_string());
-            json!([minute * 60, o, h, l, c, o, v, 3])
+        .map(|number| {
+            let [o, h, l, c, v] = longer(symbol, number, length).map(|value| value.to_string());
+            json!([number * length * 60, o, h, l, c, o, v, 3])
         })
         .collect();
-    json!({"error": [], "result": {"PAIR": rows, "last": (last - 1) * 60}})
+    json!({"error": [], "result": {"PAIR": rows, "last": (last - 1) * length * 60}})
 }

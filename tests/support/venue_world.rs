@@ -258,7 +258,11 @@ impl World {
     }
 
     pub fn alerts(&self) -> usize {
-        let alert = |event: &Event| matches!(event, Event::Noted { what, .. } if what == "order_unknown");
+        self.alerts_of("order_unknown")
+    }
+
+    pub fn alerts_of(&self, name: &str) -> usize {
+        let alert = |event: &Event| matches!(event, Event::Noted { what, .. } if what == name);
         self.journal.iter().filter(|record| alert(&record.event)).count()
     }
 

@@ -170,3 +170,50 @@ fn a171_a_command_holds_after_a_crash_and_its_key_gets_the_same_answer() {
         assert_eq!(world.state().coordinator.halts, 1);
     });
 }
+
+/// A fill beyond what was ordered used to end the process, and every start after it.
+#[test]
+fn c2_f12_an_impossible_fill_waits_for_the_operator_over_restarts_until_it_is_resolved() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Setup::new().durable(folder.path()).play(async |world| {
+        world.faults.set(Some((1, Fault::TooMuch)));
+        world.wishes.set(btc(), Wish::buy());
+        world.until(150).await;
+        let state = world.state();
+        let manual = state.trades.values().find(|trade| trade.state == TradeState::Manual);
+        manual.unwrap_or_else(|| panic!("{}", world.timeline())).key
+    });
+    Setup::new().durable(folder.path()).at(START.plus_ms(400_000)).play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until(1_000).await;
+        assert_eq!(world.state().trades[&key].state, TradeState::Manual);
+        assert_eq!(world.count("TradeIntent"), 0, "no entry of its symbol: {}", world.timeline());
+        let shown = world.status().await.orders.iter().any(|order| order.trade_key == key.to_string());
+        assert!(shown, "`status` shows what waits");
+
+        let resolve = |trade: &str, outcome, quantity: Option<&str>, evidence: &str| Command::ResolveManual {
+            trade: trade.to_owned(),
+            outcome,
+            quantity: quantity.map(dec),
+            price: quantity.map(|_| dec("40000")),
+            fee: None,
+            evidence: evidence.to_owned(),
+        };
+        let named = key.to_string();
+        let filled = |quantity| resolve(&named, ManualOutcome::Filled, quantity, "the statement");
+        assert_eq!(world.refusal("a", resolve("123456", ManualOutcome::Expired, None, "x")).await, "not_manual");
+        assert_eq!(world.refusal("b", resolve(&named, ManualOutcome::Expired, None, " ")).await, "no_evidence");
+        assert_eq!(world.refusal("c", filled(None)).await, "incomplete");
+        assert_eq!(world.refusal("d", filled(Some("5"))).await, "does_not_fit");
+        assert_eq!(world.refusal("e", resolve(&named, ManualOutcome::Expired, Some("1"), "x")).await, "contradiction");
+        world.order("f", resolve(&named[..8], ManualOutcome::Filled, Some("0.001"), "the statement")).await;
+        assert_eq!(world.refusal("g", filled(Some("0.001"))).await, "not_manual");
+        let state = world.state();
+        assert_eq!(state.trade_index[&key].state, TradeState::Expired, "{}", world.timeline());
+        assert_eq!(state.positions.values().map(|held| held.quantity).sum::<Decimal>(), dec("0.001"));
+        assert_eq!(state.account.locked(asset("USDT")), Decimal::ZERO);
+        triplegain::execution::ledger::check_conservation(&state).unwrap();
+    });
+    let verified = triplegain::cli::journal::verify(folder.path());
+    assert_eq!(verified.code, 0, "{}", verified.text);
+}

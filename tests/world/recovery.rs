@@ -219,3 +219,50 @@ fn a148_the_same_slot_twice_makes_one_trade() {
         assert_eq!(world.state().totals.orders, 1);
     });
 }
+
+/// What was accepted a moment before the end was perhaps never heard: the next start says it again, once, marked.
+#[test]
+fn k06_k25_what_was_durable_and_perhaps_untold_is_published_again_once_by_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, trade) = Setup::new().durable(folder.path()).play(async |world| {
+        world.wishes.set(btc(), Wish::buy());
+        world.until_ms(120_700).await;
+        let signals = world.all(|event| match event {
+            Event::SignalReceived { signal, .. } if signal.head.symbol == btc() => Some(signal.head.run_id),
+            _ => None,
+        });
+        let settled = world.all(|event| match event {
+            Event::TradeSettled { trade_key } | Event::TradeAcked { trade_key, .. } => Some(*trade_key),
+            _ => None,
+        });
+        (signals[0], settled[0])
+    });
+    let said = |shown: &[std::sync::Arc<Envelope>], text: &str| -> Vec<String> {
+        let about = shown.iter().filter(|said| format!("{:?}", said.payload()).contains(text));
+        about.map(|said| said.source().to_owned()).collect()
+    };
+    let again = |world: &World| world.system.recovered.announced_again;
+    Setup::new().durable(folder.path()).at(START.plus_ms(121_000)).play(async |world| {
+        assert!(again(world) > 0);
+        let signals = world.on_bus(Topic::TradingSignals).await;
+        let runs: Vec<RunId> = signals
+            .iter()
+            .filter_map(|said| match said.payload() {
+                Payload::Signal(signal) => Some(signal.head.run_id),
+                _ => None,
+            })
+            .filter(|seen| *seen == run)
+            .collect();
+        assert_eq!(runs, [run], "once");
+        assert_eq!(signals[0].source(), "boot", "marked");
+        let orders = world.on_bus(Topic::ExecutionEvents).await;
+        assert!(said(&orders, &format!("{trade:?}")).iter().all(|source| source == "boot"));
+        assert!(!said(&orders, &format!("{trade:?}")).is_empty());
+        world.until(10).await;
+        world.stop().await;
+    });
+    Setup::new().durable(folder.path()).at(START.plus_ms(140_000)).play(async |world| {
+        assert_eq!(again(world), 0, "after a clean stop everything was said");
+        assert!(world.on_bus(Topic::TradingSignals).await.is_empty());
+    });
+}

@@ -73,6 +73,16 @@ impl DiskFaults {
         })
     }
 
+    /// The process dies at the operation after `at` others, with that part (in 1/256) of an append.
+    pub fn death(at: u64, part: u8) -> DiskFaults {
+        DiskFaults { at, only: None, dies: true, kind: io::ErrorKind::Other, part, struck: Arc::default() }
+    }
+
+    /// The process dies at the first sync after `at` operations: written, and not durable.
+    pub fn death_before_sync(at: u64) -> DiskFaults {
+        DiskFaults { only: Some(Rare::Sync), ..DiskFaults::death(at, 0) }
+    }
+
     /// What the disk asks.
     pub fn injector(&self) -> Faults {
         let faults = self.clone();

@@ -111,6 +111,8 @@ fn absurd(kind: FeedKind, rng: &mut ChaCha8Rng) -> FeedKind {
             book.bid_depth_usd = wrong(book.bid_depth_usd, rng);
             FeedKind::Book(book)
         }
+        // Only a live venue has them.
+        FeedKind::Longer(..) => kind,
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     agents,
     feed::FaultyFeed,
+    history::History,
     monitor::Monitor,
     operator::Operator,
     plan::{Fault, Plan},
@@ -30,8 +31,8 @@ use crate::{
         system::{self, Ingredients, Seams, System},
     },
     coordinator::{messages::GetStats, timekeeper::Outside},
-    market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
-    model::{Clock, State, Timeframe, Ts, time::HOUR_MS, time::MINUTE_MS},
+    market::{Feed, actor::FeedEnded},
+    model::{Clock, State, Ts, time::HOUR_MS, time::MINUTE_MS},
     runtime::placement::Place,
     settings::Loaded,
     store::{Opened, Store},
@@ -57,10 +58,11 @@ pub enum End {
 struct Signals {
     fatal: Rc<RefCell<Vec<String>>>,
     wake: Rc<Notify>,
+    due: Rc<Notify>,
 }
 
 thread_local! {
-    static SIGNALS: Signals = Signals { fatal: Rc::default(), wake: Rc::default() };
+    static SIGNALS: Signals = Signals { fatal: Rc::default(), wake: Rc::default(), due: Rc::default() };
 }
 
 /// What a caller says that is ended because its process has ended.
@@ -82,7 +84,10 @@ pub fn fatal(what: &str) {
 
 /// Makes the driver of this thread look up.
 pub fn wake() {
-    SIGNALS.with(|signals| signals.wake.notify_one());
+    SIGNALS.with(|signals| {
+        signals.wake.notify_one();
+        signals.due.notify_one();
+    });
 }
 
 /// What the process said when it ended itself.
@@ -103,6 +108,20 @@ async fn unless_ended<T>(monitor: &Monitor, work: impl Future<Output = T>) -> Op
         biased;
         () = ended => None,
         done = work => Some(done),
+    }
+}
+
+/// Waits for the commit after which the process ends, and then for the turns it still has.
+async fn after_commit(monitor: &Monitor) -> End {
+    let woken = SIGNALS.with(|signals| Rc::clone(&signals.due));
+    loop {
+        if let Some(after) = monitor.due() {
+            for _ in 0..after.turns {
+                tokio::task::yield_now().await;
+            }
+            return if after.power { End::PowerCut } else { End::Killed };
+        }
+        woken.notified().await;
     }
 }
 
@@ -135,6 +154,8 @@ pub struct Life<'a> {
     pub wall_offset: &'a Rc<Cell<i64>>,
     /// The operator, who outlives processes.
     pub operator: &'a RefCell<Operator>,
+    /// The market's history, which outlives processes.
+    pub history: &'a RefCell<History>,
 }
 
 impl Life<'_> {
@@ -142,7 +163,11 @@ impl Life<'_> {
     pub async fn run(self, place: Place, store: Store, opened: Opened) -> (End, Ts) {
         let began = Instant::now();
         let true_now = move |begins: Ts| begins.plus_ms(began.elapsed().as_millis() as i64);
-        let end = self.inner(began, place, store, opened).await;
+        let end = tokio::select! {
+            biased;
+            end = after_commit(self.monitor) => Some(end),
+            end = self.inner(began, place, store, opened) => end,
+        };
         let end = if self.monitor.stopped() { End::Halted } else { end.unwrap_or(End::Died) };
         (end, true_now(self.begins))
     }
@@ -260,15 +285,8 @@ impl Life<'_> {
             seldom: self.plan.seldom(),
         };
         let state = store.state();
-        let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
-        let feed = SimulatedFeed::new(
-            &settings.market.simulated,
-            &settings.symbols,
-            state.meta.seed,
-            state.meta.created_at,
-            place.clock.now(),
-            history_ms,
-        )?;
+        let (of, now) = ((state.meta.seed, state.meta.created_at), place.clock.now());
+        let (market, feed) = self.history.borrow_mut().begin(self.plan, &settings, of, opened.gap_from, now)?;
         let feed: Box<dyn Feed> = if self.plan.faults.has(Fault::Feed) {
             Box::new(FaultyFeed::new(feed, self.plan.stream("feed", self.number)))
         } else {
@@ -288,7 +306,12 @@ impl Life<'_> {
             volatile: false,
             on_end: Silent.start().recipient(),
             on_fatal: fatal,
-            seams: Seams { venue: Some(Box::new(venue)), links: Some(Box::new(links)), ..Seams::default() },
+            seams: Seams {
+                venue: Some(Box::new(venue)),
+                links: Some(Box::new(links)),
+                market: Some(market),
+                ..Seams::default()
+            },
         };
         system::assemble(ingredients).await
     }

@@ -2,8 +2,10 @@
 //! clocks, and an operator who does anything; invariants are checked after every record.
 
 pub mod agents;
+pub mod danger;
 pub mod disk_faults;
 pub mod feed;
+pub mod history;
 pub mod invariants;
 pub mod life;
 pub mod monitor;
@@ -75,6 +77,8 @@ struct Sum {
     simulated_ms: i64,
     lives: u64,
     crashes: u64,
+    power_cuts: u64,
+    recovery_crashes: u64,
     store_faults: u64,
     events: u64,
     orders: u64,
@@ -88,6 +92,8 @@ impl Sum {
         self.simulated_ms += outcome.simulated_ms * runs;
         self.lives += u64::from(outcome.lives);
         self.crashes += u64::from(outcome.crashes);
+        self.power_cuts += u64::from(outcome.power_cuts);
+        self.recovery_crashes += u64::from(outcome.recovery_crashes);
         self.store_faults += u64::from(outcome.store_faults);
         self.events += outcome.events;
         self.orders += outcome.orders;
@@ -165,6 +171,8 @@ fn report(global: &Global, args: &SimulateArgs, sum: &Sum, seconds: f64) {
         ("simulated_days", format!("{days:.1}")),
         ("processes", sum.lives.to_string()),
         ("crashes", sum.crashes.to_string()),
+        ("power_cuts", sum.power_cuts.to_string()),
+        ("recovery_crashes", sum.recovery_crashes.to_string()),
         ("store_faults", sum.store_faults.to_string()),
         ("events", sum.events.to_string()),
         ("orders", sum.orders.to_string()),

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{invariants::Invariants, plan::Until};
+use super::{danger::AfterCommit, invariants::Invariants, plan::Until};
 use crate::{
     model::{Record, State},
     store::{
@@ -51,6 +51,8 @@ struct Inner {
     tail: VecDeque<Arc<[Record]>>,
     life: u32,
     starting: bool,
+    /// The process ends after this commit; counted down.
+    after_commit: Option<AfterCommit>,
     stopped: bool,
     violation: Option<Violation>,
 }
@@ -68,6 +70,7 @@ impl Monitor {
             tail: VecDeque::new(),
             life: 0,
             starting: false,
+            after_commit: None,
             stopped: false,
             violation: None,
         })))
@@ -78,9 +81,14 @@ impl Monitor {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A process starts.
-    pub fn begins(&self, life: u32) {
-        self.with(|inner| (inner.life, inner.starting) = (life, true));
+    /// A process starts, and ends after that commit at the latest.
+    pub fn begins(&self, life: u32, after_commit: Option<AfterCommit>) {
+        self.with(|inner| (inner.life, inner.starting, inner.after_commit) = (life, true, after_commit));
+    }
+
+    /// The end that is due now, because its commit has been.
+    pub fn due(&self) -> Option<AfterCommit> {
+        self.with(|inner| inner.after_commit.filter(|after| after.nth == 0))
     }
 
     /// Its store is open: the state it recovered must be what was seen.
@@ -142,6 +150,12 @@ impl Inner {
             self.observe(records);
         }
         self.start = start;
+        if let Some(after) = self.after_commit.as_mut().filter(|after| after.nth > 0 && after.topic.is_in(records)) {
+            after.nth -= 1;
+            if after.nth == 0 {
+                (self.wake)();
+            }
+        }
     }
 
     fn catch_up(&mut self) {

@@ -9,6 +9,7 @@ use crate::{
     cli::system::System,
     coordinator::messages::Operate,
     model::{Command, CoordinatorState, State, TaskName, time::HOUR_MS, time::MINUTE_MS},
+    runtime::task,
 };
 
 /// Outlives processes: keys go on, and a command may be sent again to the next process.
@@ -39,7 +40,7 @@ impl Operator {
             });
             self.last = Some((key.clone(), command.clone()));
             let desk = system.desk.clone();
-            actix_rt::spawn(async move {
+            task::guarded("simulated operator", super::life::fatal, async move {
                 // The answer may never come: the process may end first.
                 let _ = desk.send(Operate { key, command, source: "simulated".to_owned() }).await;
             });

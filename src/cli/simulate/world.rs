@@ -10,7 +10,9 @@ use rand::Rng;
 use sha2::{Digest, Sha256};
 
 use super::{
+    danger::Danger,
     disk_faults,
+    history::History,
     life::{self, End, Life},
     monitor::{Monitor, Plant, Violation},
     operator::Operator,
@@ -33,6 +35,10 @@ pub struct Outcome {
     pub events: u64,
     /// Kills and power cuts.
     pub crashes: u32,
+    /// Those that took the power along.
+    pub power_cuts: u32,
+    /// Those before the store was open: within a recovery.
+    pub recovery_crashes: u32,
     /// Errors of the disk.
     pub store_faults: u32,
     /// Processes.
@@ -62,6 +68,8 @@ pub fn simulate(plan: &Plan, plant: Option<Plant>) -> Result<Outcome> {
     let horizon = begins.plus_ms(plan.length_ms);
     let wall_offset = Rc::new(Cell::new(0));
     let operator = RefCell::new(Operator::new(plan));
+    let history = RefCell::new(History::default());
+    let mut danger = Danger::default();
     let mut outcome = Outcome::default();
     let mut now = begins;
     let mut failed_starts = 0;
@@ -73,13 +81,16 @@ pub fn simulate(plan: &Plan, plant: Option<Plant>) -> Result<Outcome> {
         outcome.lives += 1;
         let number = outcome.lives;
         let mut rng = plan.stream("between", number);
-        monitor.begins(number);
-        let faults = disk_faults::DiskFaults::draw(plan, number);
+        let mut opened_it = false;
+        let arranged = danger.arrange(plan, number);
+        monitor.begins(number, arranged.after_commit);
+        let faults = arranged.disk;
         disk.fail_by(faults.as_ref().map(disk_faults::DiskFaults::injector));
         let wall = now.plus_ms(wall_offset.get());
         let end = match open(&disk, &loaded, plan, wall, &monitor) {
             Ok((store, opened)) => {
                 failed_starts = 0;
+                opened_it = true;
                 monitor.opened(store.state());
                 let start = wall.max(opened.last_logical_time);
                 let life = Life {
@@ -91,6 +102,7 @@ pub fn simulate(plan: &Plan, plant: Option<Plant>) -> Result<Outcome> {
                     horizon,
                     wall_offset: &wall_offset,
                     operator: &operator,
+                    history: &history,
                 };
                 let (end, at) = run_virtual(start, |place| life.run(place, store, opened))?;
                 now = at;
@@ -111,12 +123,16 @@ pub fn simulate(plan: &Plan, plant: Option<Plant>) -> Result<Outcome> {
         }
         let dies = faults.as_ref().is_some_and(disk_faults::DiskFaults::is_crash);
         outcome.store_faults += u32::from(struck && !dies);
-        outcome.crashes += u32::from(struck && dies || matches!(end, End::Killed | End::PowerCut));
+        let crashed = struck && dies || matches!(end, End::Killed | End::PowerCut);
+        outcome.crashes += u32::from(crashed);
+        outcome.recovery_crashes += u32::from(crashed && !opened_it);
         let power = match &end {
+            End::Killed | End::PowerCut | End::Died if arranged.power.is_some() => arranged.power == Some(true),
             End::PowerCut => true,
             End::Died => rng.random_bool(0.5),
             _ => false,
         };
+        outcome.power_cuts += u32::from(power);
         if power {
             disk.power_cut(&mut plan.stream("power", number));
         } else {

@@ -111,7 +111,7 @@ impl Coordinator {
         failpoint::effect("commit.plan", "");
         let request = self.links.store.send(Commit(self.batch("coordinator", run_id.to_string(), events)));
         let execution = self.links.execution.clone();
-        actix_rt::spawn(async move {
+        self.links.spawn("coordinator.plan", async move {
             if matches!(request.await, Ok(Ok(_))) && planned {
                 post("execution", &execution, LookAgain);
             }
@@ -130,7 +130,7 @@ impl Coordinator {
         }
         failpoint::effect("commit.record", "");
         let request = self.links.store.send(Commit(self.batch("coordinator", corr.to_owned(), events)));
-        actix_rt::spawn(async move { drop(request.await) });
+        self.links.spawn("coordinator.record", async move { drop(request.await) });
     }
 
     /// Hands the notes beside the truth to the store.
@@ -172,7 +172,7 @@ impl Coordinator {
     }
 
     /// Records a change of a capability's level and what follows from the global one.
-    fn follow_level(&mut self, changed: Option<Event>, ctx: &mut Context<Self>) {
+    pub(super) fn follow_level(&mut self, changed: Option<Event>, ctx: &mut Context<Self>) {
         let Some(changed) = changed else { return };
         self.level_cell.set(self.degradation.global());
         let make = move |actor: &mut Coordinator| {

@@ -1,35 +1,69 @@
 //! Tells the world what became durable: topics on the bus, lines in the log. Never decides anything.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Addr, AsyncContext, Context, Handler};
 
 use super::describe::{Loudness, describe};
 use crate::{
     bus::{AlertKind, Payload, RiskAlert, Severity, actor::Publisher},
     model::{Event, Record},
-    runtime::failpoint,
-    store::actor::CommittedBatch,
+    runtime::{failpoint, post::post},
+    store::{ANNOUNCED, AuxRow, AuxWrite, META, StoreActor, actor::CommittedBatch},
 };
+
+/// Who says what a process before this one could not say any more.
+const AGAIN: &str = "boot";
+
+/// Where the announcer notes how far it has got.
+pub struct Progress {
+    /// The store.
+    pub store: Addr<StoreActor>,
+    /// At most this often.
+    pub every: Duration,
+}
 
 /// The announcer actor.
 pub struct Announcer {
     bus: Publisher,
-    log: bool,
+    progress: Option<Progress>,
+    /// Number of the newest announced record, when it is not noted yet.
+    newest: Option<u64>,
 }
 
 impl Announcer {
-    /// Starts it; `log` is off in backtests, whose report says what happened.
-    pub fn start_with(bus: Publisher, log: bool) -> Addr<Announcer> {
-        Announcer { bus, log }.start()
+    /// Starts it, saying again what was perhaps never said. Without `progress` nothing outlives the process and nobody
+    /// reads a log (backtests, whose report says what happened).
+    pub fn start_with(bus: Publisher, progress: Option<Progress>, again: &[Record]) -> Addr<Announcer> {
+        let announcer = Announcer { bus, progress, newest: None };
+        for record in again {
+            announcer.announce(record, Some(AGAIN));
+        }
+        announcer.start()
     }
 
-    fn announce(&self, record: &Record) {
+    /// Noted beside the truth, once in a while: what is said twice is marked, what is never said is lost.
+    fn note(&mut self, seq: u64, ctx: &mut Context<Self>) {
+        let Some(progress) = &self.progress else { return };
+        if self.newest.replace(seq).is_some() {
+            return;
+        }
+        ctx.run_later(progress.every, |actor, _| {
+            if let (Some(progress), Some(newest)) = (&actor.progress, actor.newest.take()) {
+                let row = AuxRow::put(META, ANNOUNCED.to_owned(), newest);
+                post("store", &progress.store, AuxWrite(vec![row]));
+            }
+        });
+    }
+
+    /// `again` = who repeats it; subscribers of this process hear it once.
+    fn announce(&self, record: &Record, again: Option<&'static str>) {
         failpoint::effect("announce", record.event.kind());
-        if self.log
+        if self.progress.is_some()
             && let Some((loudness, line)) = describe(record)
         {
             let seq = record.seq;
+            let line = if again.is_some() { format!("(again) {line}") } else { line };
             match loudness {
                 Loudness::Info => tracing::info!(at = %record.ts, seq, "{line}"),
                 Loudness::Warning => tracing::warn!(at = %record.ts, seq, "{line}"),
@@ -39,7 +73,7 @@ impl Announcer {
         match &record.event {
             Event::SignalReceived { signal, .. } => {
                 let signal = Arc::new((**signal).clone());
-                self.bus.publish("coordinator", Some(signal.head.symbol), Payload::Signal(signal));
+                self.bus.publish(again.unwrap_or("coordinator"), Some(signal.head.symbol), Payload::Signal(signal));
             }
             Event::BreakerTripped { latch, .. } => {
                 let alert = RiskAlert {
@@ -52,13 +86,13 @@ impl Announcer {
                     symbol: None,
                     message: format!("{} reached its limit", latch.breaker),
                 };
-                self.bus.publish("risk", None, Payload::RiskAlert(Arc::new(alert)));
+                self.bus.publish(again.unwrap_or("risk"), None, Payload::RiskAlert(Arc::new(alert)));
             }
             _ => {}
         }
         let payload = Payload::of_record(Arc::new(record.clone()));
         let symbol = payload.symbol();
-        self.bus.publish("store", symbol, payload);
+        self.bus.publish(again.unwrap_or("store"), symbol, payload);
     }
 }
 
@@ -68,9 +102,12 @@ impl Actor for Announcer {
 
 impl Handler<CommittedBatch> for Announcer {
     type Result = ();
-    fn handle(&mut self, CommittedBatch(records): CommittedBatch, _: &mut Context<Self>) {
+    fn handle(&mut self, CommittedBatch(records): CommittedBatch, ctx: &mut Context<Self>) {
         for record in records.iter() {
-            self.announce(record);
+            self.announce(record, None);
+        }
+        if let Some(newest) = records.last() {
+            self.note(newest.seq, ctx);
         }
     }
 }

@@ -26,7 +26,8 @@ use std::{
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
-use tokio::task::AbortHandle;
+use actix_rt::task::JoinHandle;
+use tokio::{sync::watch::Receiver, task::AbortHandle};
 
 use self::{
     command_desk::CommandAnswered,
@@ -62,6 +63,7 @@ use crate::{
     runtime::{
         alarm::{self, Alarm, Alarmed},
         clock::LogicalClock,
+        task,
     },
     settings::Settings,
     store::{actor::StoreActor, view::StateView},
@@ -98,6 +100,17 @@ pub struct Links {
     pub resolver: Recipient<Resolve>,
     /// Hears the answers to commands.
     pub answers: Recipient<CommandAnswered>,
+    /// Whether risk has the account state: not between a panic and the end of its rebuilding.
+    pub risk_ready: Receiver<bool>,
+    /// Called for a panic in a future that belongs to no actor.
+    pub on_fatal: fn(&str),
+}
+
+impl Links {
+    /// Spawns what the coordinator asked for and does not wait for; its panic ends the process like the coordinator's.
+    pub(super) fn spawn<F: Future<Output = ()> + 'static>(&self, what: &'static str, future: F) -> JoinHandle<()> {
+        task::guarded(what, self.on_fatal, future)
+    }
 }
 
 /// Everything the coordinator is made of.
@@ -335,7 +348,7 @@ impl Coordinator {
         let run_id = request.run_id;
         let supply = self.supply(request.key.symbol);
         let work = runs::perform(request, claim, Rc::clone(&self.links), supply, ctx.address());
-        self.running.insert(run_id, actix_rt::spawn(work).abort_handle());
+        self.running.insert(run_id, self.links.spawn("coordinator.run", work).abort_handle());
     }
 
     /// Nobody waits for a cancelled run any more, but what it says within a while is counted as late (B7). Agents have

@@ -25,9 +25,10 @@ use crate::{
         Payload,
         actor::{Deliver, HandlingFailed},
     },
-    execution::legs,
+    execution::{legs, manual, settle},
     model::{
-        Clock, Command, CommandAnswer, Event, Leg, Plan, PlanState, RunKey, State, TaskName, TradeKey, TradeState,
+        Clock, Command, CommandAnswer, Event, Leg, ManualFill, ManualOutcome, ManualResolution, Plan, PlanState,
+        RunKey, State, TaskName, Trade, TradeKey, TradeState,
     },
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
@@ -103,7 +104,7 @@ impl Coordinator {
             Command::RunTask { task, symbol } => self.prepare_run(&operate.key, task, symbol, ctx),
             Command::CloseAll { .. } => {
                 let state = self.view.read();
-                let events = emergency::start_close_all(&state, &operate.key, now);
+                let events = emergency::start_close_all(&state, &self.settings.market.symbol, &operate.key, now);
                 done(events, json!({"positions_to_close": state.positions.len()}))
             }
             Command::EnableTask { task } => self.prepare_switch(task, true),
@@ -112,6 +113,28 @@ impl Coordinator {
             Command::Release { task, symbol } => self.prepare_release(task, symbol, ctx),
             Command::ClockAck {} => self.prepare_clock_ack(),
             Command::RunScheduled { id } => self.prepare_run_scheduled(id),
+            Command::ResolveManual { trade, outcome, quantity, price, fee, evidence } => {
+                let fill = match (outcome, quantity, price) {
+                    (ManualOutcome::Expired, None, None) if fee.is_none() => None,
+                    (ManualOutcome::Filled, Some(quantity), Some(price)) => {
+                        Some(ManualFill { quantity: *quantity, price: *price, fee: fee.unwrap_or_default() })
+                    }
+                    (ManualOutcome::Filled, ..) => {
+                        return refused(
+                            "incomplete",
+                            "`filled` needs quantity and price, and the fee when there was one",
+                        );
+                    }
+                    (ManualOutcome::Expired, ..) => {
+                        return refused(
+                            "contradiction",
+                            "`expired` means that nothing was executed: no quantity, price or fee",
+                        );
+                    }
+                };
+                let resolution = ManualResolution { fill, evidence: evidence.clone(), source: operate.key.clone() };
+                self.prepare_resolve(trade, resolution)
+            }
             Command::AdoptStore { store } => self.prepare_adopt(store),
         }
     }
@@ -169,7 +192,14 @@ impl Coordinator {
             Some(Ok(())) => {
                 done(Vec::new(), json!({"started": format!("{task} {symbol}"), "slot": format!("manual:{key}")}))
             }
-            Some(Err((code, reason))) => refused(code, reason),
+            Some(Err((code, reason))) => {
+                let why = &self.view.read().coordinator.pause_reasons;
+                if why.is_empty() {
+                    return refused(code, reason);
+                }
+                let why: Vec<&str> = why.iter().map(String::as_str).collect();
+                refused(code, format!("{reason} (paused: {})", why.join(", ")))
+            }
             None => refused("unknown", "the scheduler gave no answer"),
         }
     }
@@ -232,6 +262,35 @@ impl Coordinator {
         done(vec![event], json!({"moved_legs": moved, "next_due_at": first}))
     }
 
+    /// Only checked and recorded here; execution, which owns the trades, books it.
+    fn prepare_resolve(&self, named: &str, resolution: ManualResolution) -> Prepared {
+        let state = self.view.read();
+        let waiting = state.trades.values().filter(|trade| trade.state == TradeState::Manual);
+        let mut found = waiting.filter(|trade| named.len() >= 6 && trade.key.to_string().starts_with(named));
+        let (Some(trade), None) = (found.next(), found.next()) else {
+            let all = state.trades.values().filter(|trade| trade.state == TradeState::Manual);
+            let all: Vec<String> = all.map(|trade| trade.key.to_string()).collect();
+            let known =
+                if all.is_empty() { "no trade is".to_owned() } else { format!("these are: {}", all.join(", ")) };
+            return refused("not_manual", format!("`{named}` names no trade that is left to the operator; {known}"));
+        };
+        if resolution.evidence.trim().is_empty() {
+            return refused("no_evidence", "say where you know it from: it is kept with the trade");
+        }
+        let symbol = trade.body.symbol;
+        let Some(rate) = self.prices.read().book.usd(symbol.quote).map(|rate| rate.price) else {
+            return refused("no_price", format!("{} cannot be valued now; try again", symbol.quote));
+        };
+        let (execution, rules) = (&self.settings.execution, self.risk_rules.as_ref());
+        let desk = settle::Desk { execution, rules, quote_rate: rate, now: self.clock.now() };
+        let resolved = Trade { resolution: Some(resolution.clone()), ..trade.clone() };
+        if let Err(violation) = manual::booked(&state, &resolved, &resolution, &desk) {
+            return refused("does_not_fit", violation.0);
+        }
+        let (trade_key, said) = (trade.key, resolution.to_string());
+        done(vec![Event::TradeResolved { trade_key, resolution }], json!({"trade": trade_key, "booked": said}))
+    }
+
     fn prepare_cancel(&self, id: &str) -> Prepared {
         let state = self.view.read();
         let (plan, legs) = match named_legs(&state, id) {
@@ -288,6 +347,9 @@ impl Coordinator {
             match event {
                 Event::LegsCancelled { plan, legs, .. } => {
                     expected.extend(legs.iter().map(|leg| Expectation::LegPlanned(*plan, *leg)));
+                }
+                Event::TradeResolved { trade_key, .. } => {
+                    expected.push(Expectation::TradeState(*trade_key, TradeState::Manual));
                 }
                 Event::LegsRespread { plan, due } => {
                     expected.extend(due.keys().map(|leg| Expectation::LegPlanned(*plan, *leg)));
@@ -370,7 +432,7 @@ impl Handler<Deliver> for Coordinator {
             Box::pin(async { Operated::Unavailable("the command expired on its way; nothing happened".to_owned()) })
         };
         let (desk, correlation, request) = (self.links.answers.clone(), envelope.correlation().clone(), envelope.id());
-        actix_rt::spawn(async move {
+        self.links.spawn("coordinator.command", async move {
             let operated = answer.await;
             post("command_desk", &desk, CommandAnswered { correlation, request, operated });
         });

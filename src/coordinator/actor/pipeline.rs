@@ -95,7 +95,7 @@ impl Coordinator {
         let batch = self.batch("coordinator", id.to_string(), events);
         failpoint::effect("commit.decide", "");
         let request = self.links.store.send(Commit(batch));
-        actix_rt::spawn(async move {
+        self.links.spawn("coordinator.decision", async move {
             if !matches!(request.await, Ok(Ok(_))) {
                 return;
             }
@@ -170,7 +170,7 @@ fn defer_legs(links: &Links, view: &StateView, settings: &Settings, legs: &[Trad
     failpoint::effect("commit.defer", "");
     let request = links.store.send(Commit(batch.expecting(Expectation::All(planned))));
     // A refusal is an answer: the leg was faster.
-    actix_rt::spawn(async move { drop(request.await) });
+    links.spawn("coordinator.defer", async move { drop(request.await) });
 }
 
 /// Legs that give way to an entry are due again after the conflict window (the signal wins, the leg is deferred).
@@ -289,8 +289,14 @@ impl Carrier {
             self.commit(vec![expired]).await;
             return;
         }
-        // A risk actor that is being restarted refuses: it has no account state.
-        let verdict = self.links.reserve.send(Reserve(request.clone())).await.unwrap_or_else(|_| Err(no_account()));
+        // A risk actor that is being restarted refuses: it has no account state. What it would say afterwards to a
+        // question nobody waits for any more is released below.
+        let mut ready = self.links.risk_ready.clone();
+        let verdict = tokio::select! {
+            biased;
+            verdict = self.links.reserve.send(Reserve(request.clone())) => verdict.unwrap_or_else(|_| Err(no_account())),
+            _ = ready.wait_for(|ready| !*ready) => Err(no_account()),
+        };
         let gate = Gate { state: self.view.read().coordinator.state, level: self.level.get(), now: self.clock.now() };
         let settings = &self.settings.decision;
         let mut progress = decision::after_risk(self.decision, &request, verdict, self.signal_at, gate, settings);

@@ -194,9 +194,13 @@ fn feed_link(link: &LinkView, symbol: Symbol, now: Ts) -> FeedLink {
         refused: line.refused,
         last_message_age_seconds: line.last_message_at.map(|at| now.since_ms(at) as f64 / 1_000.0),
         reconnects: link.reconnects,
+        frames: link.frames,
+        odd_frames: link.odd_frames,
         broken_books: line.broken_books,
         silences: line.silences,
         unfilled_candles: line.unfilled_candles,
+        last_gap: line.last_gap,
+        system: link.system.clone(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     execution,
     market::{
         self,
-        feed::kraken::view::{LinkView, Shared},
+        feed::kraken::view::{LinkView, Shared, Trouble},
     },
     model::{Clock, Event, Ts},
     runtime::post::post,
@@ -64,13 +64,15 @@ pub(super) struct Timekeeper {
     rule: Option<LogicalClock>,
     /// Little space has been told.
     told_space: bool,
+    /// What the venue's trouble was when it was last looked at; absent before the first look.
+    trouble: Option<Option<Trouble>>,
     /// A check of the journal is under way.
     pub(super) auditing: bool,
 }
 
 impl Timekeeper {
     pub(super) fn new(outside: Outside) -> Timekeeper {
-        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false, auditing: false }
+        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false, trouble: None, auditing: false }
     }
 
     fn reading(&self) -> Option<Reading> {
@@ -124,7 +126,43 @@ impl Coordinator {
         }
     }
 
+    /// A venue that is not in service, or whose prices have all stopped, takes no entries: the pause says why, and ends
+    /// with its cause.
+    fn observe_venue(&mut self, ctx: &mut Context<Self>) {
+        let Some(link) = self.time.link() else { return };
+        let trouble = link.trouble();
+        // A pause of an earlier process ends by what the venue says, not by its silence.
+        let nothing_yet = trouble.is_none() && !link.has_heard();
+        if nothing_yet || self.time.trouble.as_ref() == Some(&trouble) {
+            return;
+        }
+        self.time.trouble = Some(trouble.clone());
+        match &trouble {
+            Some(Trouble::Engine(word)) => {
+                self.note(self.clock.now(), "venue_not_in_service", [("system", word.clone())]);
+            }
+            Some(Trouble::Frozen) => {
+                let seconds = self.settings.market.silence_seconds.to_string();
+                self.note(self.clock.now(), "feed_frozen", [("no_price_for_seconds", seconds)]);
+            }
+            None => {}
+        }
+        let make = move |actor: &mut Coordinator| {
+            let state = actor.view.read();
+            let held = state.coordinator.pause_reasons.contains(states::VENUE);
+            match trouble {
+                Some(_) if !held => states::pause(&state.coordinator, states::VENUE),
+                None if held && actor.settings.degradation.auto_clear_pause => {
+                    states::clear(&state.coordinator, states::VENUE)
+                }
+                _ => Vec::new(),
+            }
+        };
+        self.change_state("venue".to_owned(), make, ctx);
+    }
+
     fn observe_clock(&mut self, ctx: &mut Context<Self>) {
+        self.observe_venue(ctx);
         let Some(reading) = self.time.reading() else { return };
         if let Some(step) = self.time.rule.as_mut().map(|rule| rule.observe(reading)) {
             self.obey(step, reading.wall, ctx);

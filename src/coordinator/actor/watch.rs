@@ -7,6 +7,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::{
     Coordinator, LookAgain,
+    describe::GIVEN_UP,
     emergency::{self, EmergencyOrder, ReduceOrder},
     schedule::Input,
 };
@@ -102,7 +103,8 @@ impl Coordinator {
     fn start_emergency(&mut self, latch: Latch, action: EmergencyAction, ctx: &mut Context<Self>) {
         let make = move |actor: &mut Coordinator| {
             let state = actor.view.read();
-            emergency::start(&state, &latch, action, &actor.settings.emergency, actor.clock.now())
+            let symbols = &actor.settings.market.symbol;
+            emergency::start(&state, &latch, action, symbols, &actor.settings.emergency, actor.clock.now())
         };
         self.change_state("emergency".to_owned(), make, ctx);
     }
@@ -158,7 +160,7 @@ impl Coordinator {
         };
         let request = self.links.execution.send(exit);
         let me = ctx.address();
-        actix_rt::spawn(async move {
+        self.links.spawn("coordinator.reduce", async move {
             let answer = request.await.unwrap_or_else(|_| Err("execution does not answer".to_owned()));
             post("coordinator", &me, Ordered { position: order.position, answer });
         });
@@ -225,18 +227,28 @@ impl Handler<Ordered> for Coordinator {
     }
 }
 
-/// An agent panicked too often; its address is dead until the next start.
+/// Name of the actor that asks models.
+pub const MODELS: &str = "models";
+
+/// An actor the program can do without panicked too often; its address is dead until the next start.
 #[derive(actix::Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct AgentGone {
-    /// Its task.
-    pub task: TaskName,
+    /// Its name; an agent's is that of its task.
+    pub actor: &'static str,
 }
 
 impl Handler<AgentGone> for Coordinator {
     type Result = ();
-    fn handle(&mut self, AgentGone { task }: AgentGone, ctx: &mut Context<Self>) {
-        self.note(self.clock.now(), "actor_given_up", [("actor", task.name().to_owned())]);
-        self.step(Input::GiveUp { task }, ctx);
+    fn handle(&mut self, AgentGone { actor }: AgentGone, ctx: &mut Context<Self>) {
+        self.note(self.clock.now(), GIVEN_UP, [("actor", actor.to_owned())]);
+        if let Some(task) = TaskName::parse(actor) {
+            self.step(Input::GiveUp { task }, ctx);
+        } else if actor == MODELS {
+            // Every call from now on is answered by its fallback.
+            let changed = self.degradation.strained(Capability::Llm, true);
+            self.follow_level(changed, ctx);
+        }
+        // Conflicts are settled by their fallback; nothing of the resolver's is waited for.
     }
 }

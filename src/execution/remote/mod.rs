@@ -224,6 +224,8 @@ struct Talk {
     round: Option<Result<Round, String>>,
     /// Rounds in a row that prove its absence.
     absent: u32,
+    /// Since when what the venue answers about it contradicts what it said before.
+    lost: Option<Ts>,
     next_look: Option<Ts>,
     alerted: bool,
     cancel_seen: bool,

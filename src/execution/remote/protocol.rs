@@ -185,6 +185,12 @@ fn sent(
         let finding = round.map_or(Finding::NotKnown, |round| judge(trade, remote, &round));
         talk.absent = if finding == Finding::Absent { talk.absent + 1 } else { 0 };
         match finding {
+            Finding::Contradicted => _ = talk.lost.get_or_insert(now),
+            Finding::Open => (talk.lost, talk.alerted) = (None, false),
+            // A question nobody answered says nothing either way.
+            Finding::Ended | Finding::Absent | Finding::NotKnown => {}
+        }
+        match finding {
             Finding::Ended => return ended(state, trade, settle),
             Finding::Open if trade.state == TradeState::Unknown => {
                 let rest = VenueAnswer::Resting { expires_at: expiry(trade, settle) };
@@ -199,10 +205,10 @@ fn sent(
                 let reason = format!("absent in {ROUNDS} rounds after its deadline {}", remote.deadline);
                 return Ok(vec![Event::TradeNotExecuted { trade_key: trade.key, reason, retry_at: None }]);
             }
-            Finding::Open | Finding::Absent | Finding::NotKnown => {}
+            Finding::Open | Finding::Absent | Finding::Contradicted | Finding::NotKnown => {}
         }
     }
-    if let Some(since) = remote.unknown_since
+    if let Some(since) = remote.unknown_since.or(talk.lost)
         && let Some(event) = overdue(trade, talk, since, now, until)
     {
         return Ok(vec![event]);
@@ -228,11 +234,15 @@ fn sent(
     Ok(Vec::new())
 }
 
-/// Alert and MANUAL of an order whose fate stays unknown.
+/// Alert and MANUAL of an order whose fate stays unknown, or that the venue took and knows nothing of any more.
 fn overdue(trade: &Trade, talk: &mut super::Talk, since: Ts, now: Ts, until: &mut Until) -> Option<Event> {
     let (alert, manual) = (since.plus_ms(ALERT_MS), since.plus_ms(MANUAL_MS));
     if now >= manual {
-        let reason = format!("its fate could not be found out within {} min", MANUAL_MS / 60_000);
+        let minutes = MANUAL_MS / 60_000;
+        let reason = match trade.state {
+            TradeState::Unknown => format!("its fate could not be found out within {minutes} min"),
+            _ => format!("the venue took it, and what it lists has contradicted that for {minutes} min"),
+        };
         return Some(Event::TradeManual { trade_key: trade.key, reason });
     }
     until.at(if talk.alerted { manual } else { alert });
@@ -247,7 +257,8 @@ fn overdue(trade: &Trade, talk: &mut super::Talk, since: Ts, now: Ts, until: &mu
         ("symbol".to_owned(), trade.body.symbol.to_string()),
         ("unknown_since".to_owned(), since.to_string()),
     ]);
-    Some(Event::Noted { what: "order_unknown".into(), facts })
+    let what = if trade.state == TradeState::Unknown { "order_unknown" } else { "order_lost" };
+    Some(Event::Noted { what: what.into(), facts })
 }
 
 /// What one round says of an order whose reported fills are all booked.
@@ -259,7 +270,9 @@ pub enum Finding {
     Ended,
     /// The venue does not have it and can no longer take it.
     Absent,
-    /// Nothing to go by: too early, maintenance, or lists that contradict each other.
+    /// The venue answered everything, and it contradicts what it said before or what it says elsewhere.
+    Contradicted,
+    /// Nothing to go by: too early, or maintenance.
     NotKnown,
 }
 
@@ -268,14 +281,15 @@ pub fn judge(trade: &Trade, remote: &Remote, round: &Round) -> Finding {
     let client_id = trade.key.client_order_id();
     let own = |list: &'_ [super::OrderReport]| list.iter().find(|order| order.client_id == client_id).cloned();
     match own(&round.closed).or_else(|| own(&round.open)) {
-        Some(order) if order.filled > trade.filled => Finding::NotKnown,
+        Some(order) if order.filled > trade.filled => Finding::Contradicted,
         Some(order) => match order.status {
             OrderStatus::Open => Finding::Open,
             OrderStatus::Ended => Finding::Ended,
-            OrderStatus::Filled => Finding::NotKnown,
+            OrderStatus::Filled => Finding::Contradicted,
         },
-        None if !round.trades.is_empty() || trade.state != TradeState::Unknown => Finding::NotKnown,
-        None if round.time.online && round.time.now > remote.deadline.plus_ms(GRACE_MS) => Finding::Absent,
+        None if !round.time.online => Finding::NotKnown,
+        None if !round.trades.is_empty() || trade.state != TradeState::Unknown => Finding::Contradicted,
+        None if round.time.now > remote.deadline.plus_ms(GRACE_MS) => Finding::Absent,
         None => Finding::NotKnown,
     }
 }
@@ -423,7 +437,7 @@ mod tests {
         seen.closed = vec![report(OrderStatus::Ended, dec!(0))];
         assert_eq!(judge(trade, remote, &seen), Finding::Ended);
         seen.closed = vec![report(OrderStatus::Ended, dec!(0.01))];
-        assert_eq!(judge(trade, remote, &seen), Finding::NotKnown);
+        assert_eq!(judge(trade, remote, &seen), Finding::Contradicted);
         let other = OrderReport { client_id: uuid::Uuid::nil(), ..report(OrderStatus::Open, dec!(0)) };
         assert_eq!(judge(trade, remote, &Round { open: vec![other], ..round(20_000) }), Finding::Absent);
     }

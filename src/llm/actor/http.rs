@@ -53,12 +53,13 @@ enum Way {
 }
 
 impl Http {
-    /// A client that follows no redirect: a key goes where the configuration says and nowhere else.
+    /// A client that follows no redirect and takes no proxy from the environment: a key goes where the configuration says
+    /// and nowhere else.
     ///
     /// # Errors
     /// TLS could not be set up.
     pub fn new() -> Result<Http, String> {
-        let builder = Client::builder().redirect(redirect::Policy::none()).user_agent("triplegain");
+        let builder = Client::builder().redirect(redirect::Policy::none()).no_proxy().user_agent("triplegain");
         builder
             .build()
             .map(|client| Http(Way::Wire(client)))

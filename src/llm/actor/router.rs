@@ -25,6 +25,8 @@ use crate::{
     settings::ModelSettings,
 };
 
+/// More tokens than any model reads or writes in one call.
+const TOKENS_POSSIBLE: u32 = 10_000_000;
 /// Longest wait for the answer to a probe, milliseconds.
 const PROBE_MS: i64 = 10_000;
 
@@ -226,6 +228,7 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
             return Tried::refused(FailureKind::Unavailable, why.to_owned());
         }
     }
+    let came_at = shared.clock.now();
     let waited = tokio::select! {
         biased;
         permit = endpoint.permits.acquire() => permit.ok(),
@@ -234,6 +237,10 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
     let Some(_permit) = waited else {
         return Tried::refused(FailureKind::Throttled, "too many calls of this provider are under way".to_owned());
     };
+    // What is left after waiting for others must be most of its part, or the wait would look like a slow provider.
+    if shared.clock.now().since_ms(came_at) * 2 > turn.until.since_ms(came_at) {
+        return Tried::refused(FailureKind::Throttled, "waited too long for other calls of this provider".to_owned());
+    }
     let admission = match shared.admit(endpoint) {
         Ok(admission) => admission,
         Err(why) => return Tried::refused(FailureKind::BreakerOpen, why),
@@ -353,15 +360,20 @@ fn judge(question: &Question, turn: &Turn<'_>, held: Money, reply: Result<Raw, B
         let (after, date) = (raw.retry_after.as_deref(), raw.date.as_deref());
         let refusal = classify::refusal(raw.status, &raw.body, after, date, wall_now().0 / 1000);
         let why = Rejected { kind: refusal.kind, detail: refusal.message };
-        return none(why, refusal.retry_after_ms, Money::ZERO);
+        // A gateway that gave up waiting does not say whether the model behind it went on.
+        let cost = if matches!(raw.status, 408 | 504 | 524) { held } else { Money::ZERO };
+        return none(why, refusal.retry_after_ms, cost);
     }
     let cost = |usage: Option<Usage>| usage.map_or(held, |usage| budget::price(&turn.settings, usage));
+    // An answer was made of tokens: a count of none, or one no model can have, is no count.
+    let possible = |tokens: u32| (1..=TOKENS_POSSIBLE).contains(&tokens);
+    let counted = |usage: Option<Usage>| usage.filter(|usage| possible(usage.input) && possible(usage.output));
     match wire::read(turn.endpoint.settings.kind, &raw.body) {
         Err(failed) => none(failed.why, None, cost(failed.usage)),
         Ok(reply) => match (question.check)(&reply.text) {
-            Err(why) => none(why, None, cost(reply.usage)),
+            Err(why) => none(why, None, cost(counted(reply.usage))),
             Ok(()) => {
-                let (usage, cost) = (reply.usage.unwrap_or_default(), cost(reply.usage));
+                let (usage, cost) = (reply.usage.unwrap_or_default(), cost(counted(reply.usage)));
                 Tried { result: Ok((reply, usage)), cost }
             }
         },
@@ -429,7 +441,10 @@ async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {
     let until = shared.clock.now().plus_ms(PROBE_MS);
     tokio::select! {
         biased;
-        reply = http.get(&url, kind, key.as_ref()) => reply.is_ok_and(|raw| (200..300).contains(&raw.status)),
+        reply = http.get(&url, kind, key.as_ref()) => reply.is_ok_and(|raw| {
+            // A gateway without such a list has answered all the same.
+            (200..300).contains(&raw.status) || matches!(raw.status, 404 | 405)
+        }),
         () = shared.clock.sleep_until(until) => false,
     }
 }

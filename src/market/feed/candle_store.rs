@@ -91,6 +91,23 @@ impl CandleStore {
         Ok(seconds.filter(|seconds| (0..=9_999_999_999).contains(seconds)).map(Ts::from_secs))
     }
 
+    /// Start of the oldest candle; nothing when there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn oldest(&self, symbol: Symbol) -> io::Result<Option<Ts>> {
+        let file = match File::open(self.path(symbol)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut head = Vec::new();
+        file.take(TAIL).read_to_end(&mut head)?;
+        let text = String::from_utf8_lossy(&head);
+        let seconds = text.lines().find_map(|line| line.split(',').next()?.parse::<i64>().ok());
+        Ok(seconds.filter(|seconds| (0..=9_999_999_999).contains(seconds)).map(Ts::from_secs))
+    }
+
     /// The last bytes of a file and its length.
     fn tail(&self, symbol: Symbol) -> io::Result<Option<(Vec<u8>, u64)>> {
         let mut file = match File::open(self.path(symbol)) {

@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::{Feed, FeedError, FeedIssues, FeedItem, FeedKind, candle_store::CandleStore};
-use crate::model::{Symbol, Timeframe, Ts};
+use crate::{
+    market::aggregate::{Aggregator, ClosedFrame},
+    model::{Symbol, Timeframe, Ts},
+};
 
 /// The feed of a live venue.
 pub struct LiveFeed {
     name: &'static str,
     frame: Timeframe,
     store: CandleStore,
+    /// Hours from before the candles of `store` began.
+    hours: Option<CandleStore>,
     symbols: Vec<Symbol>,
     history_ms: i64,
     /// By the instant an item may be known, then in the order it came.
@@ -26,7 +31,34 @@ impl LiveFeed {
         symbols: Vec<Symbol>,
         history_ms: i64,
     ) -> LiveFeed {
-        LiveFeed { name, frame, store, symbols, history_ms, waiting: BTreeMap::new(), brought: 0 }
+        LiveFeed { name, frame, store, hours: None, symbols, history_ms, waiting: BTreeMap::new(), brought: 0 }
+    }
+
+    /// With hours that reach further back than the candles: the frames from one hour on begin with them.
+    #[must_use]
+    pub fn with_hours(self, hours: Option<CandleStore>) -> LiveFeed {
+        LiveFeed { hours: hours.filter(|hours| hours.frame() > self.frame), ..self }
+    }
+
+    /// The longer candles that began before `first`; later ones are built from the candles themselves.
+    fn longer(&self, symbol: Symbol, from: Ts, until: Ts, first: Option<Ts>) -> Result<Vec<FeedItem>, FeedError> {
+        let mut closed = Vec::new();
+        let Some(hours) = &self.hours else { return Ok(Vec::new()) };
+        let (mut builder, mut gaps) = (Aggregator::new(symbol, hours.frame()), Vec::new());
+        hours.read(symbol, from, &mut |hour| {
+            // A row that does not fit is left out, as in every history.
+            let _ = builder.push(&hour, &mut closed, &mut gaps);
+        })?;
+        let items = closed.into_iter().map(|closed: ClosedFrame| FeedItem {
+            symbol,
+            available_at: closed.candle.close_time(closed.frame),
+            kind: FeedKind::Longer(closed.frame, closed.candle),
+        });
+        let began_before = |item: &FeedItem| match item.kind {
+            FeedKind::Longer(_, candle) => first.is_none_or(|first| candle.open_time < first),
+            _ => false,
+        };
+        Ok(items.filter(|item| item.available_at <= until && began_before(item)).collect())
     }
 }
 
@@ -44,14 +76,17 @@ impl Feed for LiveFeed {
         let mut all: Vec<FeedItem> = Vec::new();
         for symbol in &self.symbols {
             let frame = self.frame;
+            let mut first: Option<Ts> = None;
             self.store.read(*symbol, from, &mut |candle| {
                 let item = FeedItem {
                     symbol: *symbol,
                     available_at: candle.close_time(frame),
                     kind: FeedKind::Candle(candle),
                 };
+                first = first.or(Some(candle.open_time));
                 all.push(item);
             })?;
+            all.extend(self.longer(*symbol, from, until, first)?);
         }
         all.retain(|item| item.available_at <= until);
         // Stable: symbols stay in their order within one instant.
@@ -86,3 +121,7 @@ impl Feed for LiveFeed {
         self.waiting.insert((at, self.brought), FeedItem { available_at: at, ..item });
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -17,6 +17,8 @@ use crate::model::{Book, Candle, Symbol, Timeframe, Ts};
 pub enum FeedKind {
     /// A closed candle of the feed's base frame.
     Candle(Candle),
+    /// A closed candle of a longer frame, from history that reaches further back than the base candles.
+    Longer(Timeframe, Candle),
     /// A price between candles.
     Price(f64),
     /// Depth and spread.

@@ -34,6 +34,7 @@ enum Origin {
 }
 
 /// The seeded market.
+#[derive(Clone, Debug)]
 pub struct SimulatedFeed {
     symbols: Vec<(Symbol, Origin)>,
     chains: Vec<Chain>,
@@ -66,7 +67,13 @@ impl SimulatedFeed {
         history_ms: i64,
     ) -> Result<SimulatedFeed, FeedError> {
         let prices = &settings.start_prices;
-        let sources: Vec<Symbol> = prices.keys().filter(|s| ratio_of(s, prices).is_none()).copied().collect();
+        // A chain nobody asked for would be computed at every start, and it decides nothing: chains are independent.
+        let wanted = |source: &Symbol| {
+            let of = |symbol: &Symbol| ratio_of(symbol, prices).map_or([*symbol; 2], |(above, below)| [above, below]);
+            symbols.iter().any(|symbol| of(symbol).contains(source))
+        };
+        let chosen = prices.keys().filter(|source| ratio_of(source, prices).is_none() && wanted(source));
+        let sources: Vec<Symbol> = chosen.copied().collect();
         let index = |symbol: &Symbol| sources.iter().position(|source| source == symbol);
         let mut origins = Vec::with_capacity(symbols.len());
         for symbol in symbols {
@@ -80,13 +87,14 @@ impl SimulatedFeed {
         let (mut chains, mut scales) = (Vec::new(), Vec::new());
         for source in &sources {
             let deviation = if source.base.as_str() == "BTC" { DEVIATION_BTC } else { DEVIATION_OTHER };
-            let genesis = Chain::new(seed, *source, deviation, genesis_hour);
-            let mut anchor = genesis.clone();
+            let first_hour = first.0.div_euclid(HOUR_MS);
+            let mut chain = Chain::new(seed, *source, deviation, genesis_hour);
+            chain.skip_to(first_hour.min(origin_hour));
+            let mut anchor = chain.clone();
             anchor.skip_to(origin_hour);
             let relative = price_within(&anchor.step_hour(), origin);
             scales.push(prices.get(source).map_or(1.0, |price| price / relative));
-            let mut chain = genesis;
-            chain.skip_to(first.0.div_euclid(HOUR_MS));
+            chain.skip_to(first_hour);
             chains.push(chain);
         }
         let hours = chains.iter_mut().map(Chain::step_hour).collect();

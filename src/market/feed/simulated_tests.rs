@@ -101,7 +101,7 @@ fn another_step_sees_the_same_prices_at_the_same_instants() {
         let prices = items.take_while(|item| item.available_at <= until).filter_map(|item| match item.kind {
             FeedKind::Price(price) => Some(((item.available_at, item.symbol), price)),
             FeedKind::Candle(candle) => Some(((item.available_at, item.symbol), candle.close)),
-            FeedKind::Book(_) => None,
+            FeedKind::Book(_) | FeedKind::Longer(..) => None,
         });
         prices.collect()
     };
@@ -209,4 +209,21 @@ fn the_market_trends_clusters_and_gives_the_rules_something_to_agree_on() {
     }
     assert!(entries < 2 * 400, "not an hourly event");
     assert!(clustering > 0.08, "large moves follow large moves: {clustering}");
+}
+
+#[test]
+fn a_symbol_has_the_same_market_whoever_else_is_watched() {
+    let all = symbols();
+    let start = origin().plus_ms(3 * DAY_MS);
+    let items = |symbols: &[Symbol]| {
+        let mut feed = SimulatedFeed::new(&settings(20), symbols, SEED, origin(), start, DAY_MS).unwrap();
+        let mut items = history(&mut feed, start);
+        items.extend(take(&mut feed, 500 * symbols.len()));
+        items
+    };
+    let together = items(&all);
+    for symbol in &all {
+        let own: Vec<FeedItem> = together.iter().filter(|item| item.symbol == *symbol).copied().collect();
+        assert_eq!(items(&[*symbol]), own, "{symbol}");
+    }
 }

@@ -18,7 +18,7 @@ pub(super) const KEYS: &[Key] = &[
     int("scheduler.retry.cap_seconds", "s", to(1.0, 3600.0), "longest retry delay (B4)"),
     int("scheduler.wait.max_seconds", "s", to(0.0, 3600.0), "longest wait for a dependency (B5)"),
     num("scheduler.wait.interval_ratio", "ratio", to(0.0, 1.0), "the same as a part of the interval (B5)"),
-    flag("tasks.<task>.enabled", "whether the task runs").note("sentiment_analysis: false, no provider exists"),
+    flag("tasks.<task>.enabled", "whether the task runs").note("sentiment_analysis needs agents.sentiment_analysis"),
     key(
         "tasks.<task>.symbols",
         "–",
@@ -147,6 +147,14 @@ pub(super) const KEYS: &[Key] = &[
         "values of the Host header that are answered",
     )
     .note("follows api.bind unless set"),
+    text(
+        "notify.dead_man_url_file",
+        "path",
+        Form::Any,
+        "file with the address called while all is alive; empty = none",
+    )
+    .note("mode 0600; https or http"),
+    int("notify.dead_man_seconds", "s", to(10.0, 3600.0), "between two calls of it"),
     one_of("log.level", &["error", "warn", "info", "debug", "trace"], "how much is logged"),
     one_of("log.format", &["text", "json"], "how log lines look"),
     text("log.dir", "path", Form::Any, "folder of log files; empty = standard error only"),

@@ -28,6 +28,8 @@ enum Stage {
     Acked,
     Partial,
     Filled,
+    /// Left to the operator: the rank of an end, and not an end.
+    Manual,
     Settled,
     Cancelled,
     Rejected,
@@ -37,7 +39,7 @@ enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 14] = [
+    const ALL: [Stage; 15] = [
         Stage::Planned,
         Stage::Intent,
         Stage::Submitting,
@@ -46,6 +48,7 @@ impl Stage {
         Stage::Acked,
         Stage::Partial,
         Stage::Filled,
+        Stage::Manual,
         Stage::Settled,
         Stage::Cancelled,
         Stage::Rejected,
@@ -67,12 +70,12 @@ impl Stage {
     }
 
     const fn is_terminal(self) -> bool {
-        self.rank() == 6
+        self.rank() == 6 && !matches!(self, Stage::Manual)
     }
 
     /// Why a trade may not go from `self` to `to`; nothing when it may.
     fn forbids(self, to: Stage) -> Option<&'static str> {
-        use Stage::{Filled, Intent, NotExecuted, Partial, Planned, Settled, Submitting, Unknown};
+        use Stage::{Expired, Filled, Intent, Manual, NotExecuted, Partial, Planned, Settled, Submitting, Unknown};
         let retried = (self, to) == (NotExecuted, Submitting);
         let level = matches!(
             (self, to),
@@ -80,6 +83,7 @@ impl Stage {
                 | (Submitting, Unknown | NotExecuted)
                 | (Unknown, NotExecuted)
                 | (NotExecuted, Submitting)
+                | (Manual, Settled | Expired | Manual)
         );
         if self.is_terminal() {
             Some("it was terminal")
@@ -87,9 +91,9 @@ impl Stage {
             Some("its rank would fall")
         } else if to.rank() == self.rank() && !level {
             Some("nothing leads there from a state of the same rank")
-        } else if matches!(self, Planned | Intent) && matches!(to, Stage::Acked | Partial | Filled | Settled) {
+        } else if matches!(self, Planned | Intent) && matches!(to, Stage::Acked | Partial | Filled | Settled | Manual) {
             Some(NEVER_SUBMITTED)
-        } else if to == Settled && self != Filled {
+        } else if to == Settled && !matches!(self, Filled | Manual) {
             Some("it was not filled")
         } else {
             None
@@ -151,6 +155,13 @@ impl Trades {
             E::TradeRefused { trade_key, .. } => _ = self.go(record, trade_key, Stage::Refused, found),
             E::TradeExpired { trade_key, .. } => _ = self.go(record, trade_key, Stage::Expired, found),
             E::TradeCancelled { trade_key, .. } => _ = self.go(record, trade_key, Stage::Cancelled, found),
+            E::TradeManual { trade_key, .. } => _ = self.go(record, trade_key, Stage::Manual, found),
+            E::TradeResolved { trade_key, .. }
+                if self.seen.get(trade_key).is_none_or(|seen| seen.stage != Stage::Manual) =>
+            {
+                let what = format!("trade {} is resolved, but is not left to the operator", trade_key.short());
+                found.add(Check::Ranks, what);
+            }
             E::TradeUnknown { trade_key, .. } => _ = self.go(record, trade_key, Stage::Unknown, found),
             E::TradeNotExecuted { trade_key, retry_at, .. } => {
                 self.go(record, trade_key, Stage::NotExecuted, found)
@@ -282,7 +293,12 @@ impl Trades {
             found.add(Check::Executions, format!("fill {fill_id} has another symbol or side than its trade"));
         }
         let resting_until = seen.until;
-        let to = if filled >= ordered { Stage::Filled } else { Stage::Partial };
+        let to = match seen.stage {
+            // What the operator stated; how the trade ends is said beside it.
+            Stage::Manual => Stage::Manual,
+            _ if filled >= ordered => Stage::Filled,
+            _ => Stage::Partial,
+        };
         if let Some(seen) = self.go(record, trade_key, to, found) {
             seen.until = resting_until;
         }
@@ -403,6 +419,7 @@ impl Trades {
             Stage::Intent => Ok("about to be submitted; nothing was sent".to_owned()),
             Stage::Submitting => Ok("its answer is not recorded yet; the next start asks again".to_owned()),
             Stage::Unknown => Ok("the venue's answer is being sought".to_owned()),
+            Stage::Manual => Ok("left to the operator: `resolve-manual`".to_owned()),
             Stage::NotExecuted => Ok(until("the next attempt waits")),
             Stage::Acked | Stage::Partial => Ok(until("rests at the venue")),
             _ => Err("it must not be alone on disk".to_owned()),

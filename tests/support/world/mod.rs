@@ -210,6 +210,7 @@ impl Setup {
                 venue: Some(Box::new(venue)),
                 remote: None,
                 links: Some(Box::new(move |links| doubles.0.install(links, &doubles.1))),
+                market: None,
                 models: models.map(doubles::thinker),
                 providers: self.providers,
             };

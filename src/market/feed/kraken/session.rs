@@ -83,6 +83,8 @@ pub enum Notice {
 /// What was counted since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Text frames heard.
+    pub frames: u64,
     /// Connections opened.
     pub connections: u64,
     /// Connections lost or given up.
@@ -142,6 +144,11 @@ impl Session {
     /// What was counted since the start.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// State of the venue's engine, in its own words.
+    pub fn system(&self) -> &str {
+        &self.system
     }
 
     /// Symbols the venue does not serve, with its words.
@@ -238,6 +245,7 @@ impl Session {
             // What was under way when a connection was given up.
             _ => return actions,
         }
+        self.counts.frames += 1;
         match wire::decode(text) {
             Err(error) => {
                 self.counts.odd_frames += 1;

@@ -185,3 +185,33 @@ fn maintenance_and_odd_frames_are_told() {
     assert_eq!(session.heard(status, START), [], "the same status is told once");
     assert!(matches!(told(&session.heard("<html>", START))[..], [Notice::Odd(_)]));
 }
+
+#[test]
+fn a_storm_of_lost_connections_is_met_with_patience_and_ends_with_a_good_minute() {
+    let mut session = session();
+    let (mut now, mut tries, mut gaps) = (START, 0_u32, Vec::new());
+    // Every connection is lost as soon as all was asked for; an hour of it.
+    while now < at(3_600) {
+        assert_eq!(session.tick(now, 0.0), [Action::Connect], "after {tries} tries");
+        session.opened(now);
+        session.heard(&ohlc(START.0 / 60_000 + i64::from(tries), 2.0), now);
+        let lost = session.lost("storm".into(), now.plus_ms(20), 0.0);
+        let [Notice::Disconnected { again_at, .. }] = told(&lost)[..] else { panic!("{lost:?}") };
+        gaps.push(again_at.since_ms(now));
+        now = *again_at;
+        tries += 1;
+        assert_eq!(session.tick(now.plus_ms(-1), 0.0).iter().filter(|a| **a == Action::Connect).count(), 0);
+    }
+    assert!(gaps.iter().all(|gap| (500..=60_020).contains(gap)), "{gaps:?}");
+    assert!((60..=140).contains(&tries), "half a minute to a minute between two tries in the end, not {tries} an hour");
+    assert_eq!((session.counts().losses, session.counts().connections), (u64::from(tries), u64::from(tries)));
+    up(&mut session, now);
+    for channel in CHANNELS {
+        for name in ["BTC/USDT", "XRP/BTC"] {
+            session.heard(&ack(channel, name), now);
+        }
+    }
+    let lost = session.lost("once more".into(), now.plus_ms(61_000), 1.0);
+    let [Notice::Disconnected { again_at, .. }] = told(&lost)[..] else { panic!("{lost:?}") };
+    assert_eq!(again_at.since_ms(now), 62_000, "a good minute starts the waits over");
+}

@@ -22,10 +22,14 @@ pub struct SymbolLink {
     pub silences: u64,
     /// Candles nobody could give since the start.
     pub unfilled_candles: u64,
+    /// The newest hole of such candles: its first start, and the first one after it.
+    pub last_gap: Option<(Ts, Ts)>,
+    /// Its prices have stopped while the connection stands.
+    pub silent: bool,
 }
 
 /// The link.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinkView {
     /// A connection stands.
     pub connected: bool,
@@ -33,13 +37,60 @@ pub struct LinkView {
     pub reconnects: u64,
     /// Connections lost or not opened.
     pub losses: u64,
+    /// Frames heard since the start.
+    pub frames: u64,
+    /// Those of them that could not be understood.
+    pub odd_frames: u64,
     /// Venue minus wall, milliseconds, and when it was measured.
     pub offset: Option<(i64, Ts)>,
+    /// State of the venue's engine in its own words.
+    pub system: String,
     /// Every symbol.
     pub symbols: BTreeMap<Symbol, SymbolLink>,
 }
 
+/// The only state of the venue's engine in which it trades.
+const ONLINE: &str = "online";
+
+impl Default for LinkView {
+    fn default() -> LinkView {
+        LinkView {
+            connected: false,
+            reconnects: 0,
+            losses: 0,
+            frames: 0,
+            odd_frames: 0,
+            offset: None,
+            system: ONLINE.to_owned(),
+            symbols: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why nothing may be entered at the venue, whatever single prices look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Its engine is not in service; the word is its own.
+    Engine(String),
+    /// The prices of every symbol it serves have stopped while the connection stood, and are not back.
+    Frozen,
+}
+
 impl LinkView {
+    /// What forbids entries now. One quiet symbol is none of it: its own price is too old to trade on.
+    pub fn trouble(&self) -> Option<Trouble> {
+        if self.system != ONLINE {
+            return Some(Trouble::Engine(self.system.clone()));
+        }
+        let mut served = self.symbols.values().filter(|line| line.refused.is_none()).peekable();
+        (served.peek().is_some() && served.all(|line| line.silent)).then_some(Trouble::Frozen)
+    }
+
+    /// Data have come since the process began: what the link shows is what the venue says.
+    pub fn has_heard(&self) -> bool {
+        self.symbols.values().any(|line| line.last_message_at.is_some())
+    }
+
     /// Venue minus wall, milliseconds, while it was measured lately.
     pub fn offset_ms(&self, now: Ts) -> Option<i64> {
         self.offset.filter(|(_, at)| now.since_ms(*at) <= OFFSET_MAX_AGE_MS).map(|(offset, _)| offset)
@@ -59,5 +110,46 @@ impl Shared {
     /// Changes it. The closure must not come back here.
     pub fn change(&self, with: impl FnOnce(&mut LinkView)) {
         with(&mut self.0.borrow_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(lines: &[(&str, Option<&str>, bool)]) -> LinkView {
+        let line = |(name, refused, silent): &(&str, Option<&str>, bool)| {
+            let line = SymbolLink { refused: refused.map(str::to_owned), silent: *silent, ..SymbolLink::default() };
+            (name.parse::<Symbol>().unwrap(), line)
+        };
+        LinkView { connected: true, symbols: lines.iter().map(line).collect(), ..LinkView::default() }
+    }
+
+    #[test]
+    fn one_quiet_symbol_is_no_frozen_feed() {
+        assert_eq!(link(&[("BTC/USDT", None, true), ("XRP/USDT", None, false)]).trouble(), None);
+        assert_eq!(link(&[("BTC/USDT", None, true), ("XRP/USDT", None, true)]).trouble(), Some(Trouble::Frozen));
+    }
+
+    #[test]
+    fn a_refused_symbol_does_not_hide_that_the_others_are_frozen() {
+        let refused = Some("Currency pair not supported");
+        assert_eq!(link(&[("BTC/USDT", None, true), ("XRP/USDT", refused, false)]).trouble(), Some(Trouble::Frozen));
+        assert_eq!(link(&[("BTC/USDT", refused, true)]).trouble(), None, "nothing is served: nothing is known");
+    }
+
+    #[test]
+    fn a_lost_connection_does_not_end_that_it_was_frozen() {
+        let down = LinkView { connected: false, ..link(&[("BTC/USDT", None, true)]) };
+        assert_eq!(down.trouble(), Some(Trouble::Frozen));
+    }
+
+    #[test]
+    fn every_state_of_the_engine_but_online_forbids_entries() {
+        for system in ["maintenance", "cancel_only", "post_only", "something new"] {
+            let link = LinkView { system: system.to_owned(), ..link(&[("BTC/USDT", None, false)]) };
+            assert_eq!(link.trouble(), Some(Trouble::Engine(system.to_owned())));
+        }
+        assert_eq!(LinkView::default().trouble(), None);
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         },
     },
     model::{Candle, Clock, Symbol, Timeframe, Ts},
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, post::post, task},
 };
 
 /// Largest frame taken, bytes; a snapshot of candles is about 150 kB.
@@ -79,9 +79,9 @@ pub struct Parts {
 
 /// Starts the link on this thread. It never ends by itself: after a panic it begins again.
 pub fn start(parts: Parts) -> JoinHandle<()> {
-    actix_rt::spawn(async move {
+    task::owned(async move {
         loop {
-            let ended = actix_rt::spawn(Link::new(parts.clone()).run()).await;
+            let ended = task::owned(Link::new(parts.clone()).run()).await;
             parts.view.change(|view| view.connected = false);
             tracing::error!("the link to the venue ended ({ended:?}); it is begun again");
             tokio::time::sleep(AFTER_PANIC).await;
@@ -113,6 +113,8 @@ enum Heard {
     Lost(String),
     Nothing,
     Answer(Answer),
+    /// Who fetches missing candles panicked.
+    NoFetcher,
 }
 
 impl Link {
@@ -126,7 +128,7 @@ impl Link {
         }
         parts.view.change(|view| {
             for symbol in &parts.symbols {
-                view.symbols.entry(*symbol).or_default();
+                view.symbols.entry(*symbol).or_default().silent = false;
             }
         });
         let (wanted, questions) = unbounded_channel();
@@ -135,7 +137,7 @@ impl Link {
         if let Err(error) = &client {
             tracing::error!("no REST client: {error}; missing candles are not fetched");
         }
-        let fetcher = client.ok().map(|client| actix_rt::spawn(fetch::serve(client, parts.frame, questions, sender)));
+        let fetcher = client.ok().map(|client| task::owned(fetch::serve(client, parts.frame, questions, sender)));
         Link {
             session,
             backfill: Backfill::new(parts.frame),
@@ -167,6 +169,8 @@ impl Link {
                     self.session.lost(why, now, chance)
                 }
                 Heard::Nothing => Vec::new(),
+                // Everything begins again, the fetcher too.
+                Heard::NoFetcher => return,
                 Heard::Answer(answer) => {
                     self.answered(answer, now);
                     Vec::new()
@@ -195,7 +199,9 @@ impl Link {
         };
         let answer = async {
             match self.answers.recv().await {
-                Some(answer) => answer,
+                Some(answer) => Heard::Answer(answer),
+                // The fetcher never ends by itself.
+                None if self.fetcher.is_some() => Heard::NoFetcher,
                 None => pending().await,
             }
         };
@@ -215,7 +221,7 @@ impl Link {
                     Err(error) => Heard::Lost(format!("connecting failed: {error}")),
                 }
             }
-            answer = answer => Heard::Answer(answer),
+            answer = answer => answer,
         }
     }
 
@@ -237,7 +243,7 @@ impl Link {
             match action {
                 Action::Connect => {
                     let url = self.parts.ws_url.clone();
-                    self.connecting = Some(actix_rt::spawn(connect(url)));
+                    self.connecting = Some(task::owned(connect(url)));
                 }
                 Action::Send(text) => {
                     let Some(socket) = &mut self.socket else { continue };
@@ -285,7 +291,7 @@ impl Link {
                 self.priced.insert(item.symbol, (item.available_at, told));
                 items.push(item);
             }
-            FeedKind::Book(_) => items.push(item),
+            FeedKind::Book(_) | FeedKind::Longer(..) => items.push(item),
         }
     }
 
@@ -301,6 +307,7 @@ impl Link {
             }
         }
         for (symbol, silent, age_ms) in changed {
+            self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silent = silent);
             if silent {
                 tracing::warn!("{symbol}: no price for {age_ms} ms, the connection stands");
                 self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silences += 1);
@@ -335,7 +342,9 @@ impl Link {
             let missing = self.backfill.missing(gap);
             let view = &self.parts.view;
             view.change(|view| {
-                view.symbols.entry(symbol).or_default().unfilled_candles += missing.unsigned_abs();
+                let line = view.symbols.entry(symbol).or_default();
+                line.unfilled_candles += missing.unsigned_abs();
+                line.last_gap = Some(gap);
             });
             let text =
                 format!("{missing} candles from {} to {} are missing; the venue does not give them", gap.0, gap.1);
@@ -414,6 +423,10 @@ impl Link {
             view.connected = self.session.is_up();
             view.reconnects = counts.connections.saturating_sub(1);
             view.losses = counts.losses;
+            (view.frames, view.odd_frames) = (counts.frames, counts.odd_frames);
+            if view.system != self.session.system() {
+                self.session.system().clone_into(&mut view.system);
+            }
             for symbol in &self.parts.symbols {
                 let line = view.symbols.entry(*symbol).or_default();
                 line.subscribed = self.session.is_subscribed(*symbol);
