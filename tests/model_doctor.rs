@@ -74,6 +74,7 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     line("elsewhere", "check base_url");
     line("website", "lists no models");
     line("plain", "over TLS");
+    assert_eq!(proxy.seen(), Vec::<String>::new(), "a key goes to the configured host only");
     assert_eq!(refusing.seen().len(), 1, "one request");
     assert!(refusing.seen()[0].starts_with("GET /models"), "{}", refusing.seen()[0]);
 }

@@ -46,6 +46,8 @@ timeout_seconds = 20
 input_usd_per_1k = 0.001
 output_usd_per_1k = 0.002
 max_output_tokens = 800
+[risk]
+max_position_pct = 2                   # votes are drawn: their losses must not be what stops trading
 [budget]
 daily_usd = 1.50
 warn_usd = 1.20
@@ -264,6 +266,12 @@ fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls()
         assert!(of("sick/m") > 0 && of("well/m") > 0 && ruled > 0, "{} {} {ruled}", of("sick/m"), of("well/m"));
         // Trading goes on: signals on every day, entries before and after the outage.
         let signals = world.times("SignalReceived");
+        let pauses = world.all(|event| match event {
+            Event::PauseReasonAdded { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        assert_eq!(pauses, ["degradation"], "only the outage stops trading");
+        assert_eq!((world.is(), world.reasons()), (CoordinatorState::Running, String::new()));
         for day in 0..DAYS {
             let (from, to) = ((day * DAY_S) as f64, ((day + 1) * DAY_S) as f64);
             let count = signals.iter().filter(|at| (from..to).contains(*at)).count();

@@ -58,7 +58,7 @@ impl Http {
     /// # Errors
     /// TLS could not be set up.
     pub fn new() -> Result<Http, String> {
-        let builder = Client::builder().redirect(redirect::Policy::none()).user_agent("triplegain");
+        let builder = Client::builder().redirect(redirect::Policy::none()).no_proxy().user_agent("triplegain");
         builder
             .build()
             .map(|client| Http(Way::Wire(client)))
