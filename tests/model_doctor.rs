@@ -56,7 +56,10 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     std::fs::write(&config, text).unwrap();
     let store = folder.path().join("store");
     let args = ["--config", config.to_str().unwrap(), "--store", store.to_str().unwrap(), "doctor"].map(str::to_owned);
-    let run = move || triplegain().args(args).env("A_KEY", "secret-of-the-test").output().unwrap();
+    let proxy = Loopback::start(vec![Play::ok("{}")]).await;
+    let through = proxy.url.clone();
+    let run =
+        move || triplegain().args(args).env("A_KEY", "secret-of-the-test").env("HTTP_PROXY", through).output().unwrap();
     let output = tokio::task::spawn_blocking(run).await.unwrap();
     let said = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");

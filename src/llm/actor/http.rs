@@ -53,7 +53,8 @@ enum Way {
 }
 
 impl Http {
-    /// A client that follows no redirect: a key goes where the configuration says and nowhere else.
+    /// A client that follows no redirect and takes no proxy from the environment: a key goes where the configuration says
+    /// and nowhere else.
     ///
     /// # Errors
     /// TLS could not be set up.
