@@ -46,8 +46,11 @@ timeout_seconds = 20
 input_usd_per_1k = 0.001
 output_usd_per_1k = 0.002
 max_output_tokens = 800
-[risk]
-max_position_pct = 2                   # votes are drawn: their losses must not be what stops trading
+[risk.breakers]                        # votes and market are drawn: a bad day must not be what stops trading
+daily_loss_pct = 100
+weekly_loss_pct = 100
+max_drawdown_pct = 100
+consecutive_losses = 50
 [budget]
 daily_usd = 1.50
 warn_usd = 1.20
