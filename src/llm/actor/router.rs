@@ -224,7 +224,7 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
             return Tried::refused(FailureKind::Unavailable, problem.clone());
         }
         if shared.http.is_none() {
-            let why = "models are asked over the network only in real time; replay a cassette instead";
+            let why = "in virtual time models are asked for a recording or from one; set cassette.mode";
             return Tried::refused(FailureKind::Unavailable, why.to_owned());
         }
     }
