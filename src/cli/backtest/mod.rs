@@ -39,6 +39,7 @@ use crate::{
     runtime::{
         failure::{Exit, Failure},
         placement::{Place, run_virtual},
+        terminal::{note, tell},
     },
     settings::{CassetteMode, Loaded},
     store::{Close, CommittedBatch, Detach, JournalHead, Observe, OpenInfo, Store},
@@ -116,14 +117,14 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         write_report(folder, &outcome)?;
     }
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&outcome.report)?);
+        tell!("{}", serde_json::to_string_pretty(&outcome.report)?);
     } else {
-        println!("{}", report::summary(&outcome.report));
+        tell!("{}", report::summary(&outcome.report));
         for issue in &outcome.issues.first {
-            eprintln!("skipped {issue}");
+            note!("skipped {issue}");
         }
         if let Some(folder) = &args.report {
-            println!("report in {}", folder.display());
+            tell!("report in {}", folder.display());
         }
     }
     if !outcome.report.invariant_violations.is_empty() {
