@@ -64,7 +64,7 @@ fn a_reader_that_has_gone_ends_no_command_with_a_panic() {
         &["config", "check"],
         &backtest,
         &["--json", "--store", &data, "import", "kraken-csv", &import],
-        &["simulate", "--seed", "1", "--days", "0.1", "--faults", "none"],
+        &["simulate", "--seed", "1", "--days", "0.02", "--faults", "none"],
     ];
     for row in rows {
         let make = || {

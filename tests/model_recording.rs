@@ -140,7 +140,7 @@ const START: i64 = 1_704_067_200;
 /// Enough for 250 hours of warm-up and six hours.
 const CANDLES: i64 = 12 * (252 + 6);
 
-/// A folder with candles and two voters that ask the same model the same.
+/// A folder with candles of two symbols and two voters that ask the same chain the same.
 fn folder(url: &str, timeout_seconds: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("data")).unwrap();
@@ -157,8 +157,17 @@ calls_per_minute = 6000
 input_usd_per_1k = 0.001
 output_usd_per_1k = 0.001
 max_output_tokens = 500
+[providers.q]
+kind = "ollama"
+base_url = "{url}"
+timeout_seconds = {timeout_seconds}
+calls_per_minute = 6000
+[providers.q.models.m]
+input_usd_per_1k = 0.001
+output_usd_per_1k = 0.001
+max_output_tokens = 500
 [chains]
-main = ["p/m"]
+main = ["p/m", "q/m"]
 [cassette]
 dir = "tape"
 [agents.trading_decision]
@@ -176,14 +185,16 @@ voters = [
 
 /// Candles whose last hours are higher by `lift`.
 fn candles(folder: &Path, lift: f64) {
-    let mut rows = String::new();
-    for i in 0..CANDLES {
-        let late = if i > CANDLES - 40 { lift } else { 0.0 };
-        let close = 40_000.0 + 800.0 * (i as f64 / 180.0).sin() + i as f64 / 3.0 + late;
-        let (open, high, low) = (close - 5.0, close + 30.0, close - 30.0);
-        writeln!(rows, "{},{open:.2},{high:.2},{low:.2},{close:.2},3.5,10", START + i * 300).unwrap();
+    for (file, price) in [("XBTUSDT_5.csv", 40_000.0), ("XRPUSDT_5.csv", 0.5)] {
+        let mut rows = String::new();
+        for i in 0..CANDLES {
+            let late = if i > CANDLES - 40 { lift } else { 0.0 };
+            let shape = 1.0 + 0.02 * (i as f64 / 180.0).sin() + i as f64 / 120_000.0 + late;
+            let [open, high, low, close] = [-0.0001, 0.0008, -0.0008, 0.0].map(|part| price * (shape + part));
+            writeln!(rows, "{},{open:.5},{high:.5},{low:.5},{close:.5},3.5,10", START + i * 300).unwrap();
+        }
+        fs::write(folder.join("data").join(file), rows).unwrap();
     }
-    fs::write(folder.join("data/XBTUSDT_5.csv"), rows).unwrap();
 }
 
 fn command(folder: &Path, mode: &str) -> Command {
@@ -191,7 +202,7 @@ fn command(folder: &Path, mode: &str) -> Command {
     command
         .current_dir(folder)
         .env("TRIPLEGAIN__CASSETTE__MODE", mode)
-        .args(["--config", "my.toml", "backtest", "--symbols", "BTC/USDT", "--data", "data"])
+        .args(["--config", "my.toml", "backtest", "--symbols", "BTC/USDT,XRP/USDT", "--data", "data"])
         .args(["--report", mode, "--from", "2024-01-11T12:00:00Z"]);
     // A replay needs no key.
     match mode {
@@ -281,10 +292,10 @@ fn a_recording_backtest_asks_over_http_and_its_replay_has_the_same_bytes_with_th
 
     let found = failures(folder);
     for kind in ["server_error", "connection", "timeout", "rate_limited"] {
-        assert!(found.iter().any(|(failure, _)| failure == &format!("p/m: {kind}")), "{kind}: {found:?}");
+        assert!(found.iter().any(|(failure, _)| failure.ends_with(&format!(": {kind}"))), "{kind}: {found:?}");
     }
     // Program time went on by what the call took: the whole of its part.
-    assert!(found.iter().any(|(failure, took_ms)| failure == "p/m: timeout" && *took_ms >= 3000), "{found:?}");
+    assert!(found.iter().any(|(failure, took_ms)| failure.ends_with(": timeout") && *took_ms >= 3000), "{found:?}");
     assert!(!tape.values().any(|file| file.to_string().contains(KEY)), "the key was repeated and is not kept");
 
     server.end();
@@ -293,11 +304,11 @@ fn a_recording_backtest_asks_over_http_and_its_replay_has_the_same_bytes_with_th
     assert_same(folder);
 
     // Other prices, another prompt: what was not asked then is named, with the file that would hold it.
-    candles(folder, 7.0);
+    candles(folder, 0.001);
     let other = backtest(folder, "replay");
     let said = words(&other);
     assert_eq!(other.status.code(), Some(1), "{said}");
-    assert!(["not in the recording", "BTC/USDT to p/m", "tape/"].iter().all(|part| said.contains(part)), "{said}");
+    assert!(["not in the recording", " to p/m", "tape/"].iter().all(|part| said.contains(part)), "{said}");
 }
 
 #[test]
