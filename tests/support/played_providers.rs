@@ -147,7 +147,7 @@ impl Providers {
         Box::pin(async move {
             own.open.set(own.open.get() + 1);
             let _open = Open(Rc::clone(&own));
-            let raw = |status, body: Vec<u8>| Raw { status, retry_after: None, date: None, body };
+            let raw = |status, body: Vec<u8>| Raw { status, retry_after_ms: None, body };
             let broken = |unsent, detail: &str| {
                 let why = Rejected { kind: FailureKind::Connection, detail: detail.to_owned() };
                 Err(Broken { why, unsent })
@@ -174,7 +174,7 @@ impl Providers {
                 0 => std::future::pending().await,
                 1 => Ok(raw(500, b"oops".to_vec())),
                 2 => Ok(raw(503, b"<html>".to_vec())),
-                3 => Ok(Raw { retry_after: Some("4".to_owned()), ..raw(429, b"{}".to_vec()) }),
+                3 => Ok(Raw { retry_after_ms: Some(4_000), ..raw(429, b"{}".to_vec()) }),
                 4 => broken(true, "refused"),
                 5 => broken(false, "reset by peer"),
                 6 => Ok(raw(200, b"\n \n".to_vec())),

@@ -8,8 +8,10 @@ use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, Supervised, WrapFuture};
 
 use super::{
-    AskModel, MISSES_KEPT, Miss, ReadMisses, ReadModels,
-    http::{Broken, Raw},
+    AskModel, MISSES_KEPT, Miss, ReadMisses, ReadModels, ReadRecording,
+    call::{Turn, call},
+    http::{Broken, Http, Raw},
+    recorder::Recorder,
     shared::{Admission, Endpoint, Shared},
 };
 use crate::{
@@ -21,8 +23,7 @@ use crate::{
     },
     model::{Clock, DegradationLevel, Event, Money, Ts},
     providers::breaker::Outcome,
-    runtime::{clock::wall_now, supervisor::Worker},
-    settings::ModelSettings,
+    runtime::supervisor::Worker,
 };
 
 /// More tokens than any model reads or writes in one call.
@@ -83,6 +84,13 @@ impl Handler<ReadMisses> for Router {
     }
 }
 
+impl Handler<ReadRecording> for Router {
+    type Result = MessageResult<ReadRecording>;
+    fn handle(&mut self, _: ReadRecording, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.shared.http.as_ref().and_then(Http::recorder).map(Recorder::done))
+    }
+}
+
 /// What an attempt left behind.
 struct Tried {
     result: Result<(Reply, Usage), Failed>,
@@ -98,14 +106,6 @@ impl Tried {
     fn refused(kind: FailureKind, detail: String) -> Tried {
         Tried { result: Err(Failed { why: Rejected { kind, detail }, retry_after_ms: None }), cost: Money::ZERO }
     }
-}
-
-/// One model of a chain and its part of the time.
-struct Turn<'a> {
-    endpoint: Rc<Endpoint>,
-    model: &'a str,
-    settings: ModelSettings,
-    until: Ts,
 }
 
 /// One logical call.
@@ -224,7 +224,7 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
             return Tried::refused(FailureKind::Unavailable, problem.clone());
         }
         if shared.http.is_none() {
-            let why = "models are asked over the network only in real time; replay a cassette instead";
+            let why = "in virtual time models are asked for a recording or from one; set cassette.mode";
             return Tried::refused(FailureKind::Unavailable, why.to_owned());
         }
     }
@@ -260,8 +260,12 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
         Err(why) => return Tried::refused(why.kind, why.detail),
     };
     let called_at = shared.clock.now();
-    let reply = call(shared, question, turn).await;
-    let tried = judge(question, turn, held.as_ref().map_or(Money::ZERO, |held| held.amount), reply);
+    let worst = held.as_ref().map_or(Money::ZERO, |held| held.amount);
+    let made = call(shared, question, turn, worst).await;
+    let tried = judge(question, turn, worst, made.reply);
+    if let Some(recorder) = shared.http.as_ref().and_then(Http::recorder).filter(|_| made.recorded) {
+        recorder.paid(tried.cost);
+    }
     conclude(shared, turn, admission, called_at, &tried);
     if let Some(held) = held {
         settle(shared, question, &held, &tried).await;
@@ -313,41 +317,6 @@ async fn reserve(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> R
     Err(Rejected { kind: FailureKind::Unavailable, detail })
 }
 
-/// The call itself, from the recording or over the network.
-async fn call(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Result<Raw, Broken> {
-    let (kind, endpoint) = (turn.endpoint.settings.kind, &turn.endpoint);
-    let sha = cassette::request_sha256(kind, turn.model, &turn.settings, &question.prompt, &question.format);
-    let Some(http) = shared.http.as_ref().filter(|_| !shared.tape.replays()) else {
-        let recorded = shared.tape.play(&sha).map_err(|why| Broken { why, unsent: true })?;
-        let body = recorded.body.clone().into_bytes();
-        return Ok(Raw { status: recorded.status, retry_after: None, date: None, body });
-    };
-    let body = wire::body(kind, turn.model, &turn.settings, &question.prompt, &question.format);
-    let url = format!("{}{}", endpoint.settings.endpoint(), wire::path(kind));
-    let key = endpoint.key.as_ref().ok().and_then(Option::as_ref);
-    let reply = tokio::select! {
-        biased;
-        reply = http.post(&url, kind, key, &body) => reply?,
-        () = shared.clock.sleep_until(turn.until) => {
-            let detail = "no complete reply within its part of the deadline".to_owned();
-            return Err(Broken { why: Rejected { kind: FailureKind::Timeout, detail }, unsent: false });
-        }
-    };
-    if (200..300).contains(&reply.status) {
-        let recorded = cassette::Recorded {
-            version: cassette::VERSION,
-            request_sha256: sha,
-            kind: kind.name().to_owned(),
-            model: turn.model.to_owned(),
-            template: question.prompt.template.clone(),
-            status: reply.status,
-            body: String::from_utf8_lossy(&reply.body).into_owned(),
-        };
-        shared.tape.keep(recorded).await;
-    }
-    Ok(reply)
-}
-
 /// What a reply is worth and what it costs. Without the provider's count the reservation is taken for the cost, except
 /// where nothing can be charged: a request that never arrived, or one that was refused by its status.
 fn judge(question: &Question, turn: &Turn<'_>, held: Money, reply: Result<Raw, Broken>) -> Tried {
@@ -357,12 +326,11 @@ fn judge(question: &Question, turn: &Turn<'_>, held: Money, reply: Result<Raw, B
         Err(broken) => return none(broken.why, None, if broken.unsent { Money::ZERO } else { held }),
     };
     if !(200..300).contains(&raw.status) {
-        let (after, date) = (raw.retry_after.as_deref(), raw.date.as_deref());
-        let refusal = classify::refusal(raw.status, &raw.body, after, date, wall_now().0 / 1000);
+        let refusal = classify::refusal(raw.status, &raw.body);
         let why = Rejected { kind: refusal.kind, detail: refusal.message };
         // A gateway that gave up waiting does not say whether the model behind it went on.
         let cost = if matches!(raw.status, 408 | 504 | 524) { held } else { Money::ZERO };
-        return none(why, refusal.retry_after_ms, cost);
+        return none(why, raw.retry_after_ms, cost);
     }
     let cost = |usage: Option<Usage>| usage.map_or(held, |usage| budget::price(&turn.settings, usage));
     // An answer was made of tokens: a count of none, or one no model can have, is no count.
@@ -432,8 +400,8 @@ async fn probe(shared: &Rc<Shared>) {
 }
 
 async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {
-    if shared.tape.replays() {
-        // A recording is always there.
+    if shared.tape.replays() || shared.http.as_ref().is_some_and(|http| http.recorder().is_some()) {
+        // A recording is always there, and the run that makes it must meet what its replay meets.
         return true;
     }
     let (Some(http), Ok(key)) = (&shared.http, &endpoint.key) else { return false };
