@@ -73,6 +73,7 @@ pub(super) async fn restore(
         let setup = Setup {
             scheduler: &settings.scheduler,
             tasks: &settings.tasks,
+            providers: &settings.providers_by_task(),
             quarantine: &settings.quarantine,
             analysis_while_halted: settings.coordinator.analysis_while_halted,
             symbols: &settings.symbols,
