@@ -69,6 +69,7 @@ scenarios! {
     b6_start_deadline
     b6_max_per_provider
     b6_provider_at_emergency
+    s6_budget
     b5_order_given_up_after_the_wait
     b11_states_and_levels
     b12_drain

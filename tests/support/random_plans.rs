@@ -106,6 +106,7 @@ fn play(seed: u64, fine: bool) -> Vec<String> {
                 state: [CoordinatorState::Running, CoordinatorState::Paused, CoordinatorState::Halted]
                     [rng.random_range(0..3)],
                 level: [DegradationLevel::Normal, DegradationLevel::Reduced][rng.random_range(0..2)],
+                unpaid: TaskName::ALL.into_iter().filter(|_| rng.random_bool(0.2)).collect(),
             }),
             2 => Input::Switch {
                 task: TaskName::SentimentAnalysis,

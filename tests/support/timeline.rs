@@ -446,9 +446,10 @@ fn stimulus(words: &[&str]) -> Input {
         ["force", id, task, symbol] => {
             Input::Force { command_id: (*id).into(), task: (*task).into(), symbol: (*symbol).into() }
         }
-        ["gates", state, level] => Input::Gates(Gates {
+        ["gates", state, level, unpaid @ ..] => Input::Gates(Gates {
             state: serde_json::from_value((*state).into()).unwrap(),
             level: serde_json::from_value((*level).into()).unwrap(),
+            unpaid: unpaid.iter().map(|name| TaskName::parse(name).unwrap()).collect(),
         }),
         ["switch", task, onoff] => {
             Input::Switch { task: TaskName::parse(task).unwrap(), enabled: Some(*onoff == "on") }

@@ -14,29 +14,34 @@ use crate::support::*;
 
 const POLL_MS: i64 = 30_000;
 
+/// A chain `main` of one model, 1 USD for 1000 tokens.
+fn priced_chain(s: &mut Settings) {
+    let model = ModelSettings {
+        input_usd_per_1k: Decimal::ONE,
+        output_usd_per_1k: Decimal::ONE,
+        max_output_tokens: 500,
+        temperature: None,
+    };
+    let provider = ProviderSettings {
+        kind: ProviderKind::Ollama,
+        base_url: String::new(),
+        key_env: String::new(),
+        key_file: String::new(),
+        calls_per_minute: 60,
+        burst: 10,
+        timeout_seconds: 30,
+        max_parallel: 4,
+        daily_usd: None,
+        models: [("m".to_owned(), model)].into(),
+    };
+    s.providers.insert("p".to_owned(), provider);
+    s.chains.insert("main".to_owned(), vec!["p/m".to_owned()]);
+}
+
 /// Every voter is a model; who answers is up to `play`.
 fn thinking(voters: usize, play: impl Fn(&AskModel) -> Reply<Result<Answered, Unanswered>> + 'static) -> Setup {
     let mut setup = Setup::new().with(|s| {
-        let model = ModelSettings {
-            input_usd_per_1k: Decimal::ONE,
-            output_usd_per_1k: Decimal::ONE,
-            max_output_tokens: 500,
-            temperature: None,
-        };
-        let provider = ProviderSettings {
-            kind: ProviderKind::Ollama,
-            base_url: String::new(),
-            key_env: String::new(),
-            key_file: String::new(),
-            calls_per_minute: 60,
-            burst: 10,
-            timeout_seconds: 30,
-            max_parallel: 4,
-            daily_usd: None,
-            models: [("m".to_owned(), model)].into(),
-        };
-        s.providers.insert("p".to_owned(), provider);
-        s.chains.insert("main".to_owned(), vec!["p/m".to_owned()]);
+        priced_chain(s);
         s.agents.trading_decision.voters = (0..voters)
             .map(|n| VoterSettings {
                 name: format!("model{n}"),
@@ -182,4 +187,41 @@ fn every_ballot_of_a_model_is_recorded_with_prompt_cost_time_and_failure_and_cou
         assert_eq!(row("model2").failures_by_kind["unparsable"], 1);
         assert_eq!(row("model1").models.unwrap().cost_usd, dec("0.01"));
     });
+}
+
+/// One call about a mood costs about 1 USD at worst; opinions may spend 60 % of the day.
+#[test]
+fn a_mood_nobody_can_pay_is_skipped_and_counted_and_the_decision_goes_on() {
+    for (daily, asked) in [(1, false), (10, true)] {
+        let mut setup = Setup::new().with(|s| {
+            priced_chain(s);
+            s.agents.sentiment_analysis.news = "main".to_owned();
+            s.tasks.get_mut(&TaskName::SentimentAnalysis).unwrap().enabled = true;
+            s.budget.daily_usd = Decimal::from(daily);
+        });
+        let bytes = Bytes::default();
+        setup.journal = Some(bytes.clone());
+        let questions = Rc::new(RefCell::new(0));
+        let seen = Rc::clone(&questions);
+        setup.doubles.models = Some(Rc::new(move |_| {
+            *seen.borrow_mut() += 1;
+            Reply::Now(timed_out())
+        }));
+        setup.play(async |world| {
+            world.until(130).await;
+            assert_eq!(*questions.borrow() > 0, asked, "{}", world.timeline());
+            let status = world.status().await;
+            // Three symbols, the slot before the start and the one of the full hour.
+            assert_eq!(status.skips.get("budget").copied().unwrap_or_default(), if asked { 0 } else { 6 });
+            let budget = status.budget.unwrap();
+            assert_eq!(budget.unpaid, if asked { vec![] } else { vec![TaskName::SentimentAnalysis] });
+            assert_eq!((budget.limit_usd, budget.spent_usd), (Decimal::from(daily), Decimal::ZERO));
+            let told: &[&str] = if asked { &[] } else { &["sentiment_analysis"] };
+            assert_eq!(budget.exhausted, told);
+            let journal = String::from_utf8(bytes.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(journal.matches("BudgetExhausted").count(), told.len(), "told once");
+// A mood that may still come is waited for, one that cannot is not.
+            assert_eq!(world.count("RunFinished"), if asked { 0 } else { 3 }, "{}", world.timeline());
+        });
+    }
 }

@@ -113,9 +113,11 @@ impl Scheduler {
         !self.asks(rules) || rules.providers.iter().all(free)
     }
 
-    /// Whether a run of the task that starts now may ask models: at EMERGENCY the rules answer (resilience §2).
+    /// Whether a run of the task that starts now may ask models: the rules answer at EMERGENCY (resilience §2) and when
+    /// the models cannot be paid.
     fn asks(&self, rules: &TaskRules) -> bool {
-        !rules.providers.is_empty() && self.gates.level < DegradationLevel::Emergency
+        let allowed = self.gates.level < DegradationLevel::Emergency && !self.gates.unpaid.contains(rules.name);
+        !rules.providers.is_empty() && allowed
     }
 
     fn has_permit(&self, key: u32) -> bool {

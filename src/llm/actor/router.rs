@@ -283,23 +283,22 @@ async fn reserve(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> R
     let _alone = shared.ledger.lock().await;
     let day = shared.clock.now().day();
     let ledger = shared.spending(day);
-    let (amount, warned) =
-        match budget::judge(&ledger, &shared.settings.budget, (provider, limit), &question.payer, price) {
-            Verdict::Free => return Ok(None),
-            Verdict::Reserve { amount, warned } => (amount, warned),
-            Verdict::Refuse(exhausted) => {
-                let (spent, of) = (exhausted.spent, exhausted.of);
-                let detail = format!(
-                    "the budget `{}` has {spent} of {of} USD spent, the call may cost {price}",
-                    exhausted.limit
-                );
-                if exhausted.tell {
-                    let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
-                    shared.commit(question.key.to_string(), vec![event]).await;
-                }
-                return Err(Rejected { kind: FailureKind::Budget, detail });
+    let money = &shared.settings.budget;
+    let share = shared.worst_cases.share(question.key.task, money.per_decision_usd);
+    let (amount, warned) = match budget::judge(&ledger, money, (provider, limit), &question.payer, &share, price) {
+        Verdict::Free => return Ok(None),
+        Verdict::Reserve { amount, warned } => (amount, warned),
+        Verdict::Refuse(exhausted) => {
+            let (spent, of) = (exhausted.spent, exhausted.of);
+            let detail =
+                format!("the budget `{}` has {spent} of {of} USD spent, the call may cost {price}", exhausted.limit);
+            if exhausted.tell {
+                let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
+                shared.commit(question.key.to_string(), vec![event]).await;
             }
-        };
+            return Err(Rejected { kind: FailureKind::Budget, detail });
+        }
+    };
     let decision = match &question.payer {
         Payer::Decision(id) => Some(*id),
         Payer::Opinion => None,

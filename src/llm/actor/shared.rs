@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::{Misses, ModelOutcome, ProviderStatus, http::Http, keys::Key, tape::Tape};
 use crate::{
-    llm::question::FailureKind,
+    llm::{question::FailureKind, rations::WorstCases},
     model::{Capability, Clock, DegradationLevel, Event, Ts, spending::ModelSpending},
     providers::{
         breaker::{Breaker, BreakerState, Outcome, Ticket},
@@ -66,6 +66,8 @@ pub struct RouterParts {
     pub seed: u64,
     /// How calls leave this process; absent where they may not.
     pub http: Option<Http>,
+    /// What a run of each task may cost.
+    pub worst_cases: WorstCases,
 }
 
 /// One provider's endpoint.
@@ -131,6 +133,8 @@ pub struct Shared {
     pub tape: Tape,
     /// Absent where calls may not leave.
     pub http: Option<Http>,
+    /// What a run of each task may cost.
+    pub worst_cases: WorstCases,
     /// Held from looking at the ledger until the reservation is durable: two calls never share the same money.
     pub ledger: Mutex<()>,
     /// Told of every logical call; set once the coordinator runs.
@@ -183,6 +187,7 @@ impl Shared {
             endpoints,
             tape: parts.tape,
             http,
+            worst_cases: parts.worst_cases,
             ledger: Mutex::new(()),
             outcomes: RefCell::new(None),
             misses: RefCell::default(),
