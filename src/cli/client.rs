@@ -267,3 +267,32 @@ fn yes_no(value: bool) -> String {
 fn or_dash(value: Option<rust_decimal::Decimal>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TaskName;
+
+    #[test]
+    fn the_budget_and_degraded_opinions_are_told_in_words() {
+        let usd = |cents| crate::model::Money::new(cents, 2);
+        let mut budget = BudgetStatus {
+            spent_usd: usd(295),
+            reserved_usd: usd(5),
+            limit_usd: usd(500),
+            opinions_spent_usd: usd(290),
+            opinions_limit_usd: usd(300),
+            ..BudgetStatus::default()
+        };
+        assert_eq!(budget_words(&budget), "models today: 2.95 of 5.00 USD (0.05 held), opinions 2.90 of 3.00");
+        budget.exhausted = vec!["opinions".to_owned()];
+        budget.unpaid = vec![TaskName::RegimeDetection, TaskName::SentimentAnalysis];
+        let end = "; exhausted: opinions; without a model until midnight UTC: regime_detection, sentiment_analysis";
+        assert!(budget_words(&budget).ends_with(end), "{}", budget_words(&budget));
+        let mut opinion = OpinionStatus { path: "p/m".to_owned(), degraded: false, warnings: vec![] };
+        assert_eq!(opinion_words(&opinion), "p/m");
+        (opinion.path, opinion.degraded, opinion.warnings) =
+            ("rules".to_owned(), true, vec!["model: budget".to_owned()]);
+        assert_eq!(opinion_words(&opinion), "rules (degraded: model: budget)");
+    }
+}

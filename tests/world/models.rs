@@ -220,8 +220,37 @@ fn a_mood_nobody_can_pay_is_skipped_and_counted_and_the_decision_goes_on() {
             assert_eq!(budget.exhausted, told);
             let journal = String::from_utf8(bytes.0.lock().unwrap().clone()).unwrap();
             assert_eq!(journal.matches("BudgetExhausted").count(), told.len(), "told once");
-// A mood that may still come is waited for, one that cannot is not.
+            // A mood that may still come is waited for, one that cannot is not.
             assert_eq!(world.count("RunFinished"), if asked { 0 } else { 3 }, "{}", world.timeline());
         });
     }
+}
+
+#[test]
+fn status_shows_which_opinions_are_the_rules_in_place_of_a_model() {
+    let mut setup = Setup::new().with(|s| {
+        priced_chain(s);
+        s.agents.technical_analysis.chain = "main".to_owned();
+    });
+    setup.history_hours = 60;
+    setup.doubles.technical = Rc::new(|_| Reply::Pass(0));
+    setup.doubles.models = Some(Rc::new(|_| {
+        let unpaid = Unanswered { attempts: Vec::new(), cost_usd: Decimal::ZERO, kind: FailureKind::Budget };
+        Reply::Now(Err(unpaid))
+    }));
+    setup.play(async |world| {
+        world.until(70).await;
+        let status = world.status().await;
+        let opinion = |task: TaskName| {
+            let line = status.tasks.iter().find(|line| line.task == task && line.symbol == btc()).unwrap();
+            line.opinion.clone().map(|opinion| (opinion.path, opinion.degraded, opinion.warnings))
+        };
+        let by_rules = ("rules".to_owned(), true, vec!["model: budget".to_owned()]);
+        let line = status.tasks.iter().find(|line| line.task == TaskName::TechnicalAnalysis);
+        assert_eq!(opinion(TaskName::TechnicalAnalysis), Some(by_rules), "{line:?}");
+        assert_eq!(opinion(TaskName::RegimeDetection).map(|(_, degraded, _)| degraded), Some(false));
+        assert_eq!(opinion(TaskName::TradingDecision), None);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["budget"]["limit_usd"], serde_json::json!("5"), "{}", json["budget"]);
+    });
 }
