@@ -45,6 +45,9 @@ impl Question {
             cost_usd,
             latency_ms: took_ms,
             failures: attempts(answer).iter().map(failure).collect(),
+            unasked: answer.as_ref().is_err_and(|unanswered| {
+                !unanswered.kind.is_call() && unanswered.attempts.iter().all(|one| !one.kind.is_call())
+            }),
         }
     }
 }
@@ -227,6 +230,20 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// A call was made, whatever came of it.
+    pub const fn is_call(self) -> bool {
+        !matches!(
+            self,
+            FailureKind::BreakerOpen
+                | FailureKind::Throttled
+                | FailureKind::Budget
+                | FailureKind::NoPrice
+                | FailureKind::NotRecorded
+                | FailureKind::Degraded
+                | FailureKind::Unavailable
+        )
+    }
+
     /// The word of the journal and of `status`.
     pub const fn name(self) -> &'static str {
         match self {

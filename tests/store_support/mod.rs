@@ -427,7 +427,7 @@ impl Generator {
         match self.rng.random_range(0..3) {
             0 => {
                 let consumed = BTreeMap::from([(TaskName::TechnicalAnalysis, self.now)]);
-                Event::RunFinished { key, run_id, outcome: RunOutcome::Succeeded, consumed }
+                Event::RunFinished { key, run_id, outcome: RunOutcome::Succeeded, consumed, ballots: Vec::new() }
             }
             1 => {
                 let recovered = |marker| RecoveredRun { marker, policy: "rerun".into() };

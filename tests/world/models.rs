@@ -143,6 +143,18 @@ fn one_symbols_thinking_blocks_no_other_and_a_hanging_router_ends_with_the_poll(
             _ => None,
         });
         assert!(outcomes.len() == 1 && outcomes[0].contains("no_votes: timeout"), "{outcomes:?}");
+        // Who said what is in the journal and on the board all the same.
+        let ballots = world.all(|event| match event {
+            Event::RunFinished { key, ballots, .. } if key.symbol == btc() => Some(ballots.clone()),
+            _ => None,
+        });
+        let said: Vec<_> = ballots[0].iter().map(|named| (&*named.voter, &named.ballot)).collect();
+        let timeout = Ballot::Failed("timeout".to_owned());
+        assert_eq!(said, [("model0", &timeout), ("model1", &timeout)]);
+        assert_eq!(ballots[0][0].model.as_deref().unwrap().template, "trading_decision@1");
+        let rows = world.status().await.voters;
+        let row = rows.iter().find(|row| row.voter == "model0").unwrap();
+        assert_eq!((row.votes, row.failures_by_kind["timeout"]), (2, 1), "a vote on both XRP, none on BTC");
     });
 }
 
@@ -182,10 +194,11 @@ fn every_ballot_of_a_model_is_recorded_with_prompt_cost_time_and_failure_and_cou
         assert_eq!(ballots[1].1.failures, ["p/m: timeout"]);
         let rows = world.status().await.voters;
         let row = |name: &str| rows.iter().find(|row| row.voter == name).unwrap().clone();
-        assert_eq!((row("model0").votes, row("model0").models.unwrap().p50_latency_ms), (1, 4_000));
-        assert_eq!((row("model1").failures, row("model1").failures_by_kind["timeout"]), (1, 1));
-        assert_eq!(row("model2").failures_by_kind["unparsable"], 1);
-        assert_eq!(row("model1").models.unwrap().cost_usd, dec("0.01"));
+        // On the two other symbols each model timed out at once, and nobody voted: that counts as well.
+        assert_eq!((row("model0").votes, row("model0").models.unwrap().mean_latency_ms), (1, 4_000 / 3));
+        assert_eq!((row("model1").failures, row("model1").failures_by_kind["timeout"]), (3, 3));
+        assert_eq!(row("model2").failures_by_kind, [("timeout".to_owned(), 2), ("unparsable".to_owned(), 1)].into());
+        assert_eq!(row("model1").models.unwrap().cost_usd, dec("0.03"));
     });
 }
 
@@ -252,5 +265,26 @@ fn status_shows_which_opinions_are_the_rules_in_place_of_a_model() {
         assert_eq!(opinion(TaskName::TradingDecision), None);
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["budget"]["limit_usd"], serde_json::json!("5"), "{}", json["budget"]);
+    });
+}
+
+/// A question the budget refused is a failed ballot, and no call of the voter.
+#[test]
+fn what_the_budget_refused_is_counted_apart_from_the_calls() {
+    let unpaid = || {
+        let (provider, model, message) = ("p".to_owned(), "m".to_owned(), "used up".to_owned());
+        let attempt = AttemptFailure { provider, model, kind: FailureKind::Budget, message };
+        Err(Unanswered { attempts: vec![attempt], cost_usd: Decimal::ZERO, kind: FailureKind::Budget })
+    };
+    let setup = thinking(1, move |ask| Reply::Now(if is_btc(ask) { buys(ask) } else { unpaid() }));
+    setup.play(async |world| {
+        world.until(130).await;
+        assert_eq!(world.count("RunFinished"), 3, "{}", world.timeline());
+        let rows = world.status().await.voters;
+        let row = &rows[0];
+        let costs = row.models.unwrap();
+        assert_eq!((row.votes, row.failures, row.failures_by_kind["budget"]), (1, 2, 2));
+        assert_eq!((costs.calls, costs.unasked), (1, 2));
+        assert_eq!(costs.cost_usd, dec("0.02"));
     });
 }
