@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod keys;
+mod probe;
 pub mod router;
 pub mod shared;
 pub mod tape;

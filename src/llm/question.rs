@@ -11,7 +11,7 @@ use crate::model::{DecisionId, ModelCall, Money, RunKey, Ts};
 /// One logical call, whatever number of models it takes.
 #[derive(Clone)]
 pub struct Question {
-    /// Name in `[chains]`.
+    /// Name in `[chains]`; empty for the probe of one provider.
     pub chain: String,
     /// Who asks, over which symbol.
     pub key: RunKey,
@@ -28,6 +28,11 @@ pub struct Question {
 }
 
 impl Question {
+    /// What the events of its money are about: who asks, or a probe.
+    pub fn purpose(&self) -> String {
+        if self.chain.is_empty() { "probe".to_owned() } else { self.key.to_string() }
+    }
+
     /// This call as a record keeps it; `took_ms` is logical time from the question to its end.
     pub fn call(&self, answer: &Result<Answered, Unanswered>, took_ms: i64) -> ModelCall {
         let (cost_usd, by) = match answer {
