@@ -32,8 +32,7 @@ pub(super) async fn all(shared: &Rc<Shared>) {
         let quiet = shared.levels().0 >= DegradationLevel::Limited;
         let doubt = endpoint.doubt_at(shared.clock.now(), &shared.settings.degradation);
         let found = match plan::probe(doubt, quiet) {
-            // A recording holds no probes.
-            Probe::Answer if !shared.tape.replays() => works_again(shared, endpoint, entry).await,
+            Probe::Answer if !is_recorded(shared) => works_again(shared, endpoint, entry).await,
             Probe::Answer => list(shared, endpoint).await,
             Probe::List(counts) => list(shared, endpoint).await.filter(|listed| counts || !listed),
         };
@@ -43,6 +42,11 @@ pub(super) async fn all(shared: &Rc<Shared>) {
     if works || failed {
         shared.tell(if works { Ok(()) } else { Err("probe".to_owned()) });
     }
+}
+
+/// A recording is always there, and holds no probes.
+fn is_recorded(shared: &Shared) -> bool {
+    shared.tape.replays()
 }
 
 /// Asks for the list of models; none when the breaker lets no call through.
@@ -68,8 +72,7 @@ async fn works_again(shared: &Rc<Shared>, endpoint: &Rc<Endpoint>, entry: &str) 
 }
 
 async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {
-    if shared.tape.replays() {
-        // A recording is always there.
+    if is_recorded(shared) {
         return true;
     }
     let (Some(http), Ok(key)) = (&shared.http, &endpoint.key) else { return false };
