@@ -6,6 +6,7 @@ use actix::Addr;
 use anyhow::{Result, anyhow, bail};
 
 use crate::{
+    agents::worst_case,
     coordinator::watch::MODELS,
     llm::actor::{
         http::Http,
@@ -89,6 +90,7 @@ pub(super) fn start(around: Around, on_incident: impl FnMut(&Incident) + 'static
     let seed = around.view.read().meta.seed ^ u64::from(around.view.read().meta.epoch);
     let policy = Policy::from_settings(&settings.supervisor);
     let parts = RouterParts {
+        worst_cases: worst_case::of(&settings),
         tape: Tape::open(&settings.cassette, held).map_err(|text| anyhow!(text))?,
         settings,
         config_hash: around.config_hash,

@@ -3,6 +3,7 @@
 mod call;
 pub mod http;
 pub mod keys;
+mod probe;
 pub mod recorder;
 pub mod router;
 pub mod shared;

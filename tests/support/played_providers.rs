@@ -135,6 +135,7 @@ impl Providers {
             "conflict_resolution" => {
                 json!({"action": self.one(&["proceed", "wait", "abort"]), "confidence": sure, "reasoning": reasoning})
             }
+            "probe" => json!({"ok": true}),
             other => panic!("nobody should ask for `{other}`"),
         }
         .to_string()
@@ -157,8 +158,12 @@ impl Providers {
                 own.count("probe");
                 return if fails { broken(true, "refused") } else { Ok(raw(200, b"{\"data\":[]}".to_vec())) };
             };
-            own.count(if sick { "sick" } else { "well" });
             let form = body["response_format"]["json_schema"]["name"].as_str().unwrap().to_owned();
+            own.count(match (form.as_str(), sick) {
+                ("probe", _) => "paid probe",
+                (_, true) => "sick",
+                (_, false) => "well",
+            });
             *own.asked.borrow_mut().entry(form.clone()).or_default() += 1;
             let said = |part: usize| body["messages"][part]["content"].as_str().unwrap().to_owned();
             let (prompt, data) = (said(0) + &said(1), serde_json::from_str(&said(1)).unwrap());

@@ -3,7 +3,7 @@
 //! One attempt goes through permit, breaker, rate and budget before its first byte; its reservation is durable by then,
 //! so a crash leaves it spent. What counts as an answer is the question's own check.
 
-use std::{collections::BTreeSet, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, Supervised, WrapFuture};
 
@@ -11,35 +11,35 @@ use super::{
     AskModel, MISSES_KEPT, Miss, ReadMisses, ReadModels, ReadRecording,
     call::{Turn, call},
     http::{Broken, Http, Raw},
+    probe,
     recorder::Recorder,
-    shared::{Admission, Endpoint, Shared},
+    shared::{Admission, Shared},
 };
 use crate::{
     llm::{
         budget::{self, Verdict},
-        cassette, classify, plan,
+        cassette, classify,
+        plan::{self, Doubt},
         question::{Answered, AttemptFailure, FailureKind, Payer, Question, Rejected, Unanswered},
         wire::{self, Reply, Usage},
     },
     model::{Clock, DegradationLevel, Event, Money, Ts},
-    providers::breaker::Outcome,
     runtime::supervisor::Worker,
 };
 
 /// More tokens than any model reads or writes in one call.
 const TOKENS_POSSIBLE: u32 = 10_000_000;
-/// Longest wait for the answer to a probe, milliseconds.
-const PROBE_MS: i64 = 10_000;
 
 /// The actor. All that lasts is in [`Shared`].
 pub struct Router {
     shared: Rc<Shared>,
+    probing: Rc<Cell<bool>>,
 }
 
 impl Router {
     /// A life of the router.
     pub fn new(shared: Rc<Shared>) -> Router {
-        Router { shared }
+        Router { shared, probing: Rc::default() }
     }
 }
 
@@ -55,8 +55,13 @@ impl Worker for Router {
         let logical = Duration::from_secs(u64::from(self.shared.settings.degradation.probe_seconds.max(1)));
         ctx.run_interval(logical / self.shared.clock.speed().max(1), |router, ctx| {
             let shared = Rc::clone(&router.shared);
-            if shared.levels().1 > DegradationLevel::Normal {
-                ctx.spawn(async move { probe(&shared).await }.into_actor(router));
+            if shared.levels().1 > DegradationLevel::Normal && !router.probing.replace(true) {
+                let probing = Rc::clone(&router.probing);
+                let done = async move {
+                    probe::all(&shared).await;
+                    probing.set(false);
+                };
+                ctx.spawn(done.into_actor(router));
             }
         });
     }
@@ -92,13 +97,13 @@ impl Handler<ReadRecording> for Router {
 }
 
 /// What an attempt left behind.
-struct Tried {
-    result: Result<(Reply, Usage), Failed>,
+pub(super) struct Tried {
+    pub result: Result<(Reply, Usage), Failed>,
     cost: Money,
 }
 
-struct Failed {
-    why: Rejected,
+pub(super) struct Failed {
+    pub why: Rejected,
     retry_after_ms: Option<i64>,
 }
 
@@ -217,7 +222,7 @@ async fn ask_one(
 }
 
 /// Permit, breaker, rate, budget, call, settlement.
-async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Tried {
+pub(super) async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Tried {
     let endpoint = &turn.endpoint;
     if !shared.tape.replays() {
         if let Err(problem) = &endpoint.key {
@@ -287,30 +292,29 @@ async fn reserve(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> R
     let _alone = shared.ledger.lock().await;
     let day = shared.clock.now().day();
     let ledger = shared.spending(day);
-    let (amount, warned) =
-        match budget::judge(&ledger, &shared.settings.budget, (provider, limit), &question.payer, price) {
-            Verdict::Free => return Ok(None),
-            Verdict::Reserve { amount, warned } => (amount, warned),
-            Verdict::Refuse(exhausted) => {
-                let (spent, of) = (exhausted.spent, exhausted.of);
-                let detail = format!(
-                    "the budget `{}` has {spent} of {of} USD spent, the call may cost {price}",
-                    exhausted.limit
-                );
-                if exhausted.tell {
-                    let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
-                    shared.commit(question.key.to_string(), vec![event]).await;
-                }
-                return Err(Rejected { kind: FailureKind::Budget, detail });
+    let money = &shared.settings.budget;
+    let share = shared.worst_cases.share(question.key.task, money.per_decision_usd);
+    let (amount, warned) = match budget::judge(&ledger, money, (provider, limit), &question.payer, &share, price) {
+        Verdict::Free => return Ok(None),
+        Verdict::Reserve { amount, warned } => (amount, warned),
+        Verdict::Refuse(exhausted) => {
+            let (spent, of) = (exhausted.spent, exhausted.of);
+            let detail =
+                format!("the budget `{}` has {spent} of {of} USD spent, the call may cost {price}", exhausted.limit);
+            if exhausted.tell {
+                let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
+                shared.commit(question.purpose(), vec![event]).await;
             }
-        };
+            return Err(Rejected { kind: FailureKind::Budget, detail });
+        }
+    };
     let decision = match &question.payer {
         Payer::Decision(id) => Some(*id),
         Payer::Opinion => None,
     };
     let (call, provider, model) = (ledger.calls + 1, provider.clone(), turn.model.to_owned());
     let event = Event::BudgetReserved { call, day, provider, model, decision, amount, warned };
-    if shared.commit(question.key.to_string(), vec![event]).await {
+    if shared.commit(question.purpose(), vec![event]).await {
         return Ok(Some(Held { call, amount }));
     }
     let detail = "the reservation could not be made durable".to_owned();
@@ -361,6 +365,9 @@ fn conclude(shared: &Rc<Shared>, turn: &Turn<'_>, admission: Admission, called_a
     };
     shared.record(admission, outcome);
     shared.count(&turn.endpoint, failure);
+    if failure.is_none_or(FailureKind::is_call) {
+        turn.endpoint.doubt.set((Doubt::after(failure), shared.clock.now()));
+    }
 }
 
 async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &Tried) {
@@ -373,46 +380,7 @@ async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &T
         failure: tried.result.as_ref().err().map(|failed| failed.why.kind.name().to_owned()),
     };
     // Not settled is spent: the limit is reached sooner, never later.
-    if !shared.commit(question.key.to_string(), vec![event]).await {
+    if !shared.commit(question.purpose(), vec![event]).await {
         tracing::warn!(call = held.call, "the cost of a model call could not be settled");
-    }
-}
-
-/// While the capability is degraded: every provider of a chain is asked for the list of its models, as far as its
-/// breaker lets a call through. Recovery must not wait for the next hourly question, and a primary whose fallback
-/// answers must not stay out for ever.
-async fn probe(shared: &Rc<Shared>) {
-    let names = shared.settings.chains.values().flatten().filter_map(|entry| Some(entry.split_once('/')?.0));
-    let (mut asked, mut works) = (false, false);
-    for name in names.collect::<BTreeSet<&str>>() {
-        let Some(endpoint) = shared.endpoints.get(name) else { continue };
-        let Ok(admission) = shared.admit(endpoint) else { continue };
-        let listed = lists_models(shared, endpoint).await;
-        (asked, works) = (true, works | listed);
-        let timeout_ms = i64::from(endpoint.settings.timeout_seconds) * 1000;
-        let outcome = if listed { classify::answered(0, timeout_ms) } else { Some(Outcome::Failed) };
-        shared.record(admission, outcome);
-    }
-    // Nobody was asked: an open breaker is no new failure.
-    if asked {
-        shared.tell(if works { Ok(()) } else { Err("probe".to_owned()) });
-    }
-}
-
-async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {
-    if shared.tape.replays() || shared.http.as_ref().is_some_and(|http| http.recorder().is_some()) {
-        // A recording is always there, and the run that makes it must meet what its replay meets.
-        return true;
-    }
-    let (Some(http), Ok(key)) = (&shared.http, &endpoint.key) else { return false };
-    let (url, kind) = (format!("{}/models", endpoint.settings.endpoint()), endpoint.settings.kind);
-    let until = shared.clock.now().plus_ms(PROBE_MS);
-    tokio::select! {
-        biased;
-        reply = http.get(&url, kind, key.as_ref()) => reply.is_ok_and(|raw| {
-            // A gateway without such a list has answered all the same.
-            (200..300).contains(&raw.status) || matches!(raw.status, 404 | 405)
-        }),
-        () = shared.clock.sleep_until(until) => false,
     }
 }
