@@ -20,6 +20,37 @@ fn instant(value: &Value) -> Ts {
 }
 
 #[test]
+fn a143_a144_a_copy_that_lost_answered_records_says_so_until_it_is_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, lost) = (folder.path().join("store"), folder.path().join("copy"));
+    let program = Program::start(&store, &SLOW);
+    program.done(&["pause"]);
+    program.kill9();
+    copy(&store, &lost);
+    // Its last record is torn off, as an older backup of the journal would lack it.
+    let segment = fs::read_dir(lost.join("journal")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let text = fs::read_to_string(&segment).unwrap();
+    fs::write(&segment, &text[..text.len() - 20]).unwrap();
+    // The second start finds an embedded store made anew, and must not forget over it what the first has found.
+    for _ in 0..2 {
+        let program = Program::start(&lost, &SLOW);
+        let status = program.status();
+        assert!(status["halt_reason"].as_str().unwrap().starts_with("store_ahead: "), "{}", status["halt_reason"]);
+        program.refused(&["reset", status["halt_id"].as_str().unwrap()], "store_moved");
+        program.kill9();
+    }
+    let program = Program::start(&lost, &SLOW);
+    let named = program.refused(&["adopt-store", "something"], "wrong_store");
+    let id = records(&lost).remove(0)["data"]["store"].as_str().unwrap().to_owned();
+    assert!(named.contains(&id), "{named}");
+    assert_eq!(program.done(&["adopt-store", &id])["state"], "HALTED", "adopting says nothing about the loss");
+    let halt = program.status()["halt_id"].as_str().unwrap().to_owned();
+    assert_eq!(program.done(&["reset", &halt])["state"], "PAUSED");
+    program.stop("TERM");
+    assert_sound(&lost);
+}
+
+#[test]
 fn a144_k45_a_copied_store_is_adopted_by_name_and_trades_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");

@@ -34,7 +34,7 @@ use crate::{
         },
     },
     model::{
-        Clock, Event, State, TaskName, Timeframe, Ts,
+        Clock, CoordinatorState, Event, State, TaskName, Timeframe, Ts,
         time::{HOUR_MS, MINUTE_MS},
     },
     runtime::{
@@ -388,12 +388,20 @@ fn say_what_it_does(settings: &Settings, system: &System) {
         let interval_ms = settings.tasks.get(&task).map_or(HOUR_MS, |task| i64::from(task.interval_seconds) * 1_000);
         now.floor_to(interval_ms).plus_ms(interval_ms).utc().format("%H:%M").to_string()
     };
+    let decides = match state.coordinator.state {
+        CoordinatorState::Running => format!(
+            "next decisions and rebalance check at {} and {} program time",
+            due(TaskName::TradingDecision),
+            due(TaskName::PortfolioRebalance),
+        ),
+        CoordinatorState::Paused => "PAUSED: stops and targets are watched, nothing new is decided".to_owned(),
+        CoordinatorState::Halted => {
+            "HALTED: nothing is decided before `reset` and `resume`; `status` says why and what next".to_owned()
+        }
+    };
     tracing::info!(
-        "watching {symbols} ({} data), {voters} voters, paper account worth {equity}; next decisions and rebalance \
-         check at {} and {} program time",
+        "watching {symbols} ({} data), {voters} voters, paper account worth {equity}; {decides}",
         data_kind(settings),
-        due(TaskName::TradingDecision),
-        due(TaskName::PortfolioRebalance),
     );
 }
 

@@ -52,7 +52,7 @@ use crate::{
     },
     settings::Settings,
     store::{
-        Flush, Observe, Opened, STORE_MOVED, Store, StoreActor, StoreActorConfig,
+        Flush, Observe, Opened, Store, StoreActor, StoreActorConfig,
         view::{CommitLog, StateView},
     },
 };
@@ -354,7 +354,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         effects,
         opinions: aux.opinions,
         recovered: recovered.clone(),
-        moved: opened.halt.as_ref().is_some_and(|halt| halt.code == STORE_MOVED),
+        moved: opened.moved,
         level,
         outside,
         volatile,

@@ -117,6 +117,7 @@ impl Store {
         let memory = Memory { sha: Sha256::new(), out, aux: BTreeMap::new() };
         let mut store = Store::assemble(State::default(), NO_LINE, Backend::Memory(Box::new(memory)));
         let opened = Opened {
+            moved: false,
             state: State::default(),
             epoch: 1,
             recovered: Recovered { clean: true, ..Recovered::default() },

@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, path::PathBuf};
 
+use super::{JOURNAL_DAMAGED, STORE_AHEAD};
 use crate::model::apply::Misfit;
 
 /// A defect of the journal that is not a torn tail. Nothing is repaired; the program starts HALTED.
@@ -25,6 +26,18 @@ pub struct HaltReason {
     pub code: &'static str,
     /// For people.
     pub text: String,
+}
+
+impl HaltReason {
+    /// Acknowledged records are gone or cannot be read: only `reset` leads out, after a look at the account.
+    pub fn is_loss(&self) -> bool {
+        HaltReason::tells_loss(self.code)
+    }
+
+    /// The same of the reason a HALTED state carries.
+    pub fn tells_loss(reason: &str) -> bool {
+        [STORE_AHEAD, JOURNAL_DAMAGED].iter().any(|code| reason.starts_with(code))
+    }
 }
 
 /// The store cannot be opened.

@@ -42,5 +42,6 @@ pub use actor::{
 pub use batch::{AuxChange, Batch, CommitResult, Committed, Expectation, Refused};
 pub use core::{Head, OpenInfo, Opened, Store};
 pub use error::{Damage, Fatal, HaltReason, StoreError};
-pub use recover::{ANNOUNCED, CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, STORE_MOVED, VERIFIED_AT};
+pub use recover::{ANNOUNCED, CRASHES, GAP_FROM, LEFT_WALL, LOGICAL_TIME, META, VERIFIED_AT};
+use recover::{JOURNAL_DAMAGED, STORE_AHEAD};
 pub use verify::{Audit, Report};

@@ -53,6 +53,8 @@ pub struct Opened {
     pub recovered: Recovered,
     /// Set when this start is HALTED because of the store itself; the state says HALTED too.
     pub halt: Option<HaltReason>,
+    /// The store is a copy, or was moved or restored, and is not adopted yet.
+    pub moved: bool,
     /// Newest logical time before this boot, in the journal or noted beside it.
     pub last_logical_time: Ts,
     /// Prices after this instant may not have been worked on; absent for a new store. The row behind it is durable

@@ -117,6 +117,10 @@ fn recover(
 
 /// Code of the halt of a copied, moved or restored store; left by adopting it.
 pub const STORE_MOVED: &str = "store_moved";
+/// Code of a HALTED start over a journal that ends before the embedded store.
+pub const STORE_AHEAD: &str = "store_ahead";
+/// Code of a HALTED start over a journal that cannot be read whole.
+pub const JOURNAL_DAMAGED: &str = "journal_damaged";
 
 fn nothing_found() -> Opened {
     Opened {
@@ -124,6 +128,7 @@ fn nothing_found() -> Opened {
         epoch: 0,
         recovered: Recovered::default(),
         halt: None,
+        moved: false,
         last_logical_time: Ts::default(),
         gap_from: None,
         created: false,
@@ -225,6 +230,15 @@ fn moved(why: &str) -> Option<HaltReason> {
     Some(HaltReason { code: STORE_MOVED, text: why.to_owned() })
 }
 
+/// Lost records are what a person must hear of first; that the store was moved as well is in the text.
+fn graver(known: Option<HaltReason>, loss: HaltReason) -> HaltReason {
+    match known {
+        Some(known) if known.is_loss() => known,
+        Some(known) => HaltReason { text: format!("{}. Moreover: {}", loss.text, known.text), ..loss },
+        None => loss,
+    }
+}
+
 /// Step 2: the same store in the same place, a copy, or a new one. Absent when the file does not tell which store this
 /// is, although there is a journal.
 fn identify(data: &Path, info: &OpenInfo, opened: &mut Opened) -> Result<Option<uuid::Uuid>, StoreError> {
@@ -277,6 +291,7 @@ fn agree(
         identity::write_unproven(data, store, &info.data_kind)?;
     }
     if let Some(halt) = opened.halt.as_mut().filter(|halt| halt.code == STORE_MOVED) {
+        opened.moved = true;
         halt.text += &format!(
             "; make sure that the original never runs again, then `adopt-store {store}`, or start the original"
         );
@@ -328,7 +343,7 @@ fn frozen(
         good.clone_from(&state);
         Ok(())
     });
-    let halt = HaltReason { code: "journal_damaged", text: damage.to_string() };
+    let halt = HaltReason { code: JOURNAL_DAMAGED, text: damage.to_string() };
     opened.recovered.records = good.meta.seq;
     opened.last_logical_time = good.meta.logical_time;
     opened.epoch = good.meta.epoch + 1;
@@ -357,12 +372,11 @@ fn frozen(
 /// The event that makes `state` HALTED for `halt`; none when it is HALTED for that very reason already.
 pub(super) fn halted(state: &State, halt: &HaltReason, epoch: u32, at: Ts) -> Option<Event> {
     let from = state.coordinator.state;
-    // Over a damaged journal the place is what a person needs; elsewhere the code is what `adopt` looks for.
-    let reason = match halt.code {
-        "journal_damaged" => format!("{}: {}", halt.code, halt.text),
-        code => code.to_owned(),
-    };
-    let known = state.coordinator.halt.as_ref().is_some_and(|held| held.reason.starts_with(halt.code));
+    let reason = format!("{}: {}", halt.code, halt.text);
+    // A store that is not adopted yet stays what it is; a loss that was found before must not be forgotten over it.
+    let known = state.coordinator.halt.as_ref().is_some_and(|held| {
+        held.reason.starts_with(halt.code) || (!halt.is_loss() && HaltReason::tells_loss(&held.reason))
+    });
     (from != CoordinatorState::Halted || !known).then(|| Event::StateChanged {
         from,
         to: CoordinatorState::Halted,
@@ -395,7 +409,11 @@ fn materialise(
                 Some(("damaged", "it is empty".to_owned()))
             } else if loaded.seq > last {
                 let text = format!("the embedded store is at record {}, the journal ends at {last}", loaded.seq);
-                opened.halt = opened.halt.take().or(Some(HaltReason { code: "store_ahead", text: text.clone() }));
+                let lost = format!(
+                    "{text}: what was answered after it is lost; \
+                                    restore the newer journal, or look at the account and `reset`"
+                );
+                opened.halt = Some(graver(opened.halt.take(), HaltReason { code: STORE_AHEAD, text: lost }));
                 Some(("ahead", text))
             } else if loaded.seq < from {
                 Some(("stale", format!("it is at record {}, before the checkpoint {from}", loaded.seq)))
@@ -424,8 +442,8 @@ fn materialise(
         // Alone, a torn tail is told from lost records by the embedded store: it never ends before an acknowledged one.
         let text = "the end of the journal is torn and the embedded store, which would tell whether records that were \
                     acknowledged went with it, had to be rebuilt; compare with what you know, then reset";
-        let unproven = HaltReason { code: "journal_damaged", text: text.to_owned() };
-        opened.halt = opened.halt.take().or(Some(unproven));
+        let unproven = HaltReason { code: JOURNAL_DAMAGED, text: text.to_owned() };
+        opened.halt = Some(graver(opened.halt.take(), unproven));
     }
     let db = rebuild(&path, settings, &folded.state)?;
     Ok((db, epoch_seen))

@@ -32,7 +32,7 @@ use crate::{
     },
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
-    store::{Batch, CommitResult, batch::Expectation},
+    store::{Batch, CommitResult, HaltReason, batch::Expectation},
 };
 
 /// The answer to a command that is on its way to the disk.
@@ -151,7 +151,12 @@ impl Coordinator {
             return refused("wrong_store", format!("this is store {store}, not `{named}`"));
         }
         let mut events = vec![Event::StoreAdopted { store }];
-        let halt = state.coordinator.halt.as_ref().map(|halt| halt.id.clone()).unwrap_or_default();
+        let held = state.coordinator.halt.as_ref();
+        let halt = held.map(|halt| halt.id.clone()).unwrap_or_default();
+        if held.is_some_and(|halt| HaltReason::tells_loss(&halt.reason)) {
+            // That it may be used here says nothing about what it lost.
+            return done(events, json!({"store": store, "state": "HALTED", "next": format!("reset {halt}")}));
+        }
         match states::reset(&state.coordinator, &halt) {
             Ok(reset) => events.extend(reset),
             Err(refusal) => return refused(refusal.code, refusal.reason),

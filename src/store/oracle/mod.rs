@@ -68,7 +68,10 @@ impl Check {
                 "keep a copy of the directory, then restore the journal from a backup; the next start is HALTED and \
                  repairs nothing"
             }
-            Check::Embedded => "start the program: it moves the embedded store aside and rebuilds it from the journal",
+            Check::Embedded => {
+                "start the program: it moves the embedded store aside and rebuilds it from the journal; where the embedded \
+                 store is ahead, answered records are gone from the journal and that start is HALTED: restore the newer one"
+            }
             Check::Executions | Check::Money | Check::Ranks | Check::Waiting => {
                 "keep a copy of the directory and do not trade on with this store: the program wrote what it must not"
             }
