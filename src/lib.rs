@@ -4,6 +4,9 @@
 //! [`market`], [`risk`], [`execution`], [`agents`] and [`coordinator`]; distribution in [`bus`]; truth in [`store`];
 //! clock, supervision and shutdown in [`runtime`].
 
+// A reader that has gone must not end the program: `runtime::terminal` is the only way out.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod agents;
 pub mod api;
 pub mod bus;

@@ -95,8 +95,8 @@ fn fill(folder: &Path) -> Vec<String> {
         });
         let sha = Path::new(file).file_stem().unwrap().to_str().unwrap();
         let recorded = json!({
-            "version": 1, "request_sha256": sha, "kind": "ollama", "model": "m", "template": "trading_decision@1",
-            "status": 200, "body": body.to_string(),
+            "version": 2, "request_sha256": sha, "kind": "ollama", "model": "m", "template": "trading_decision@1",
+            "attempts": [{"took_ms": 800, "outcome": {"reply": {"status": 200, "retry_after_ms": null, "body": body.to_string()}}}],
         });
         fs::write(folder.join(file), recorded.to_string()).unwrap();
     }

@@ -258,7 +258,8 @@ async fn a_check_that_panics_ends_its_call_and_not_the_router() {
 #[actix::test]
 async fn a_recording_is_played_without_network_and_twice_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let tape = |mode| Tape::open(&CassetteSettings { mode, dir: folder.path().display().to_string() }).unwrap();
+    let settings = |mode| CassetteSettings { mode, dir: folder.path().display().to_string(), max_usd: usd("5") };
+    let tape = |mode| Tape::open(&settings(mode), false).unwrap();
     let server = Loopback::start(vec![success(KINDS[0])]).await;
     let mut setup = Setup::new(vec![provider(KINDS[0], &server.url, 30)]);
     setup.tape = tape(CassetteMode::Record);
@@ -267,6 +268,8 @@ async fn a_recording_is_played_without_network_and_twice_the_same() {
     assert_eq!(files.len(), 1);
     let text = std::fs::read_to_string(&files[0]).unwrap();
     assert!(!text.contains(SECRET) && !text.contains("127.0.0.1"), "{text}");
+    let kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let latency_ms = kept["attempts"][0]["took_ms"].as_i64().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&files[0]).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
 
@@ -277,7 +280,8 @@ async fn a_recording_is_played_without_network_and_twice_the_same() {
         (setup.tape, setup.network) = (tape(CassetteMode::Replay), false);
         let bench = setup.start().await;
         let played = bench.ask(60_000).await.unwrap();
-        assert_eq!((&played.text, played.cost_usd, played.took_ms), (&live.text, live.cost_usd, 0));
+        assert_eq!((&played.text, played.cost_usd), (&live.text, live.cost_usd));
+        assert_eq!(played.took_ms, latency_ms, "as long as it took");
         let mut other = question(&bench.clock, 60_000);
         other.prompt.user = "other data".to_owned();
         let missing = bench.router.send(AskModel(other)).await.unwrap().unwrap_err();
@@ -357,7 +361,9 @@ fn recorded_replies_are_read_as_what_they_are() {
 #[actix::test]
 async fn a_degraded_router_probes_the_providers_and_closes_their_breakers() {
     let play = |count, play: Play| vec![play; count];
-    let first = Loopback::start([play(2, Play::status(500, "{}")), play(1, Play::ok("{}"))].concat()).await;
+    let first =
+        Loopback::start([play(2, Play::status(500, "{}")), play(1, Play::ok("{}")), vec![success(KINDS[0])]].concat())
+            .await;
     let second = Loopback::start(vec![success(KINDS[0])]).await;
     let mut setup = Setup::new(vec![provider(KINDS[0], &first.url, 30), provider(KINDS[0], &second.url, 30)]);
     let s = &mut setup.settings;
@@ -373,7 +379,9 @@ async fn a_degraded_router_probes_the_providers_and_closes_their_breakers() {
     assert_eq!(bench.ask(60_000).await.unwrap().before.len(), 0, "degraded, the fallback is asked first");
     loop {
         first.arrived().await;
-        if first.seen().last().unwrap().starts_with("GET /models ") {
+        // It failed to answer, so its list is not enough: it is asked to answer.
+        if first.seen().len() == 5 {
+            assert!(first.seen()[3].starts_with("GET /models ") && first.seen()[4].starts_with("POST "));
             break;
         }
     }
@@ -382,4 +390,31 @@ async fn a_degraded_router_probes_the_providers_and_closes_their_breakers() {
         tokio::task::yield_now().await;
     }
     assert_eq!(bench.breaker("a").await, "closed");
+}
+
+/// Its list of models comes, its models' answers do not: the list is not taken for recovery, the first answer is.
+#[actix::test]
+async fn a_free_list_of_models_does_not_outweigh_answers_that_fail() {
+    let sick = Play::Listed(Box::new(Play::status(500, "{}")));
+    let well = Play::Listed(Box::new(success(KINDS[0])));
+    // Three attempts of the question, then two probes of a list and an answer each.
+    let server = Loopback::start([vec![sick; 7], vec![well]].concat()).await;
+    let mut setup = Setup::new(vec![provider(KINDS[0], &server.url, 30)]);
+    (setup.settings.breaker.consecutive, setup.settings.breaker.min_calls) = (1_000, 1_000);
+    setup.settings.degradation.probe_seconds = 1;
+    let bench = setup.start().await;
+    assert!(bench.ask(60_000).await.is_err());
+    let (from, to) = (DegradationLevel::Normal, DegradationLevel::Reduced);
+    let event = Event::DegradationChanged { capability: Capability::Llm, from, to };
+    bench.store.send(Commit(Batch::new("t", "t", "t", START, vec![event]))).await.unwrap().unwrap();
+    while server.seen().len() < 11 {
+        server.arrived().await;
+    }
+    // One more probe is answered; only then the list is enough.
+    let words: String = server.seen().iter().map(|request| request.chars().next().unwrap()).collect();
+    assert_eq!(words, "PPPGPGPGPGG");
+    let told: Vec<bool> = bench.told.borrow().iter().map(|told| told.result.is_ok()).collect();
+    assert_eq!(told[..4], [false, false, false, true]);
+    let paid = bench.view.read().models.clone();
+    assert!(paid.calls >= 6 && paid.total() > Money::ZERO, "a probe that asks is paid for: {paid:?}");
 }

@@ -178,7 +178,8 @@ fn sum(calls: &BTreeMap<u64, Booked>, pick: impl Fn(&Booked, Option<&str>) -> bo
 fn money_agrees(world: &World, providers: &Providers) {
     let calls = booked(world);
     assert!(calls.values().all(|call| call.settled.len() == 1), "a reservation that was not settled once");
-    assert_eq!(calls.len(), providers.counted("sick") + providers.counted("well"), "calls without a reservation");
+    let paid = ["sick", "well", "paid probe"].map(|what| providers.counted(what)).into_iter().sum::<usize>();
+    assert_eq!(calls.len(), paid, "calls without a reservation");
     // Nobody counted these: nothing arrived, or the worst is taken for it.
     let uncounted = |failure: Option<&str>| matches!(failure, Some("timeout" | "connection" | "empty"));
     for call in calls.values().filter(|call| uncounted(call.settled[0].1.as_deref())) {
@@ -220,7 +221,12 @@ fn levels_follow_the_outage(world: &World) {
     let emergencies: Vec<_> = changes.iter().filter(|(_, from, to)| Emergency == *from || Emergency == *to).collect();
     assert_eq!(emergencies.len(), 2, "one way in, one way out: {line}");
     let (into, out) = (emergencies[0].0, emergencies[1].0);
-    let asked = world.times("BudgetReserved").into_iter().map(|at| at as i64);
+    // Probes pay as well, and are told apart by what they are for.
+    let asked = world.each(|record| {
+        let is_question = record.event.kind() == "BudgetReserved" && record.corr != "probe";
+        is_question.then(|| record.ts.since_ms(world.start) / 1_000)
+    });
+    let asked = asked.into_iter();
     // A chain that was under way when the level rose ends within its deadline.
     let late: Vec<i64> = asked.filter(|at| (into + 180..out).contains(at)).collect();
     assert!(late.is_empty(), "asked at EMERGENCY: {late:?}");

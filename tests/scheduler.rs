@@ -67,6 +67,9 @@ scenarios! {
     b5_on_stale_fail
     b5_quarantined_dependency
     b6_start_deadline
+    b6_max_per_provider
+    b6_provider_at_emergency
+    s6_budget
     b5_order_given_up_after_the_wait
     b11_states_and_levels
     b12_drain

@@ -365,6 +365,10 @@ fn the_epoch_changes_with_values_and_not_with_spelling_or_place() {
     assert_eq!(epoch("[risk]\nmax_position_pct = 20.0\n"), default);
     assert_eq!(epoch("data_dir = \"elsewhere\"\n[log]\nlevel = \"debug\"\n"), default);
     assert_ne!(epoch("[risk]\nmax_position_pct = 20.5\n"), default);
+    let cassette = |text: &str| epoch(&format!("[cassette]\ndir = \"tape\"\n{text}\n"));
+    assert_eq!(cassette("mode = \"record\"\nmax_usd = 9"), cassette("mode = \"replay\""), "a recording and its replay");
+    assert_eq!(cassette(""), default);
+    assert_ne!(cassette("mode = \"replay\""), default);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::model::{
-    FailCause, FailClass, FrameView, OutputHead, Price, Quality, RunId, Score, SlotId, Snapshot, Symbol, TaskName, Ts,
+    FailCause, FailClass, FrameView, NamedBallot, OutputHead, Price, Quality, RunId, Score, SlotId, Snapshot, Symbol,
+    TaskName, Ts,
 };
 
 /// Reason of an abstention: an indicator the rule needs has not warmed up.
@@ -24,6 +25,8 @@ pub enum Answer<T> {
     Output(Box<T>),
     /// No opinion, with the reason. Distinct from "do nothing", which is an output.
     Abstain(Cow<'static, str>),
+    /// As [`Answer::Abstain`], after a poll in which nobody voted: the reason and every ballot of it.
+    NoVotes(Cow<'static, str>, Vec<NamedBallot>),
     /// The agent failed.
     Failed(FailCause),
 }
@@ -33,7 +36,7 @@ impl<T> Answer<T> {
     pub fn output(self) -> Option<Box<T>> {
         match self {
             Answer::Output(output) => Some(output),
-            Answer::Abstain(_) | Answer::Failed(_) => None,
+            Answer::Abstain(_) | Answer::NoVotes(..) | Answer::Failed(_) => None,
         }
     }
 }
@@ -84,6 +87,8 @@ impl RunContext {
 pub(crate) enum Refusal {
     /// See [`Answer::Abstain`].
     Abstain(Cow<'static, str>),
+    /// See [`Answer::NoVotes`].
+    NoVotes(Cow<'static, str>, Vec<NamedBallot>),
     /// See [`Answer::Failed`].
     Failed(FailCause),
 }
@@ -105,6 +110,7 @@ impl<T> From<Result<T, Refusal>> for Answer<T> {
         match result {
             Ok(output) => Answer::Output(Box::new(output)),
             Err(Refusal::Abstain(reason)) => Answer::Abstain(reason),
+            Err(Refusal::NoVotes(reason, ballots)) => Answer::NoVotes(reason, ballots),
             Err(Refusal::Failed(cause)) => Answer::Failed(cause),
         }
     }

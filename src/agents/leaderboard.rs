@@ -82,6 +82,9 @@ fn relative_change(before: Price, price: Price) -> Option<Decimal> {
 pub struct ModelCosts {
     /// Questions asked, the failed ones included.
     pub calls: u64,
+    /// Questions of which no call was made: no budget, an open breaker, no rate, not recorded.
+    #[serde(default)]
+    pub unasked: u64,
     /// All of them, USD.
     pub cost_usd: Money,
     /// Of all of them, milliseconds of logical time.
@@ -91,15 +94,17 @@ pub struct ModelCosts {
 }
 
 impl ModelCosts {
-    /// From a voter's tally; none before the first question.
+    /// From a voter's tally; none before the first question. Times are 0 while no call was made.
     pub fn of(tally: &ModelTally) -> Option<ModelCosts> {
         let mut newest = tally.latencies_ms.clone();
         newest.sort_unstable();
-        Some(ModelCosts {
+        let calls = i64::try_from(tally.calls).ok()?;
+        (calls > 0 || tally.unasked > 0).then(|| ModelCosts {
             calls: tally.calls,
+            unasked: tally.unasked,
             cost_usd: tally.cost_usd,
-            mean_latency_ms: tally.latency_ms_sum.checked_div(i64::try_from(tally.calls).ok()?)?,
-            p50_latency_ms: *newest.get(newest.len().checked_sub(1)? / 2)?,
+            mean_latency_ms: tally.latency_ms_sum.checked_div(calls).unwrap_or_default(),
+            p50_latency_ms: newest.get(newest.len().saturating_sub(1) / 2).copied().unwrap_or_default(),
         })
     }
 }

@@ -19,6 +19,7 @@ pub mod technical_path;
 pub mod trading_decision;
 pub mod vote;
 pub mod voters;
+pub mod worst_case;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

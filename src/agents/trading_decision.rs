@@ -49,8 +49,8 @@ pub struct DecisionRules<'a> {
 
 /// Asks the voters and counts.
 ///
-/// Abstains `data_stale` on an unusable snapshot; without any valid vote it abstains with the one reason all voters
-/// gave (`insufficient_data` before warm-up, A076), else with `no_votes` and the reasons. Fails when no voter is
+/// Abstains `data_stale` on an unusable snapshot; without any valid vote there are only the ballots, with the one reason
+/// all voters gave (`insufficient_data` before warm-up, A076), else `no_votes` and the reasons. Fails when no voter is
 /// enabled, when parameters of the regime are missing, or when an input is of another symbol.
 pub fn decide(ctx: &RunContext, inputs: &DecisionInputs, rules: &DecisionRules) -> Answer<Signal> {
     decide_with(ctx, inputs, rules, &[])
@@ -123,7 +123,7 @@ fn signal(
         }
     }
     let Some(outcome) = vote::decide(&ballots, rules.decision.quorum, &rules.decision.boost) else {
-        return Err(Refusal::Abstain(no_votes(&ballots).into()));
+        return Err(Refusal::NoVotes(no_votes(&ballots).into(), ballots));
     };
     Ok(Signal {
         head: RunContext { now, ..ctx.clone() }.head(

@@ -52,7 +52,8 @@ fn five_of_six_buy_is_a_strong_majority_with_median_levels() {
 
 #[test]
 fn a076_before_warm_up_there_is_no_decision_and_the_reason_is_visible() {
-    assert_eq!(decide_on(Indicators::default(), |_| ()), Answer::Abstain(INSUFFICIENT_DATA.into()));
+    let ballots = no_votes_of(decide_on(Indicators::default(), |_| ()), INSUFFICIENT_DATA);
+    assert_eq!(ballots, vec![Ballot::Abstain(INSUFFICIENT_DATA.into()); 6], "who said what is kept");
 }
 
 #[test]
@@ -65,7 +66,11 @@ fn a072_answers_after_the_deadline_do_not_count() {
     ctx.now = ctx.started_at.plus_ms(30_000);
     assert!(matches!(decide(&ctx, &inputs, &rules), Answer::Output(_)));
     ctx.now = ctx.started_at.plus_ms(30_001);
-    assert_eq!(decide(&ctx, &inputs, &rules), Answer::Abstain("no_votes: late".into()));
+    assert!(
+        no_votes_of(decide(&ctx, &inputs, &rules), "no_votes: late")
+            .iter()
+            .all(|b| *b == Ballot::Failed("late".into()))
+    );
 }
 
 #[test]
@@ -128,4 +133,15 @@ fn d30_every_regime_has_parameters_under_its_one_name() {
 #[test]
 fn the_same_inputs_give_the_same_signal() {
     assert_eq!(decide_on(rising(), |_| ()), decide_on(rising(), |_| ()));
+}
+
+/// The ballots of a poll in which nobody voted, after its reason.
+fn no_votes_of(answer: Answer<Signal>, why: &str) -> Vec<Ballot> {
+    match answer {
+        Answer::NoVotes(reason, ballots) => {
+            assert_eq!(reason, why);
+            ballots.into_iter().map(|named| named.ballot).collect()
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -8,7 +8,7 @@ use reqwest::blocking::{Client, Response};
 
 use crate::{
     api::auth,
-    coordinator::status::{FeedLine, Status},
+    coordinator::status::{BudgetStatus, FeedLine, OpinionStatus, Status},
     model::{Command, CommandAnswer},
 };
 
@@ -119,7 +119,8 @@ pub fn render(status: &Status) -> String {
         line(format!("the venue's engine is `{}`", link.system));
     }
     let feeds = feed_table(&status.feeds);
-    let mut tasks = table(["task", "symbol", "running", "last success", "next due", "last outcome", "last skip"]);
+    let mut tasks =
+        table(["task", "symbol", "running", "last success", "next due", "last outcome", "last skip", "opinion by"]);
     for task in &status.tasks {
         tasks.add_row([
             task.task.to_string(),
@@ -129,7 +130,15 @@ pub fn render(status: &Status) -> String {
             task.next_due_at.map_or("-".to_owned(), |at| at.to_string()),
             task.last_outcome.clone().unwrap_or_else(|| "-".to_owned()),
             task.last_skip_reason.clone().unwrap_or_else(|| "-".to_owned()),
+            task.opinion.as_ref().map_or("-".to_owned(), opinion_words),
         ]);
+    }
+    if !status.skips.is_empty() {
+        let skips: Vec<String> = status.skips.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        line(format!("skipped slots: {}", skips.join(", ")));
+    }
+    if let Some(budget) = &status.budget {
+        line(budget_words(budget));
     }
     let mut shown = vec![balances, feeds, tasks];
     if !status.positions.is_empty() {
@@ -185,6 +194,35 @@ pub fn render(status: &Status) -> String {
     out
 }
 
+/// What models have cost today, and what the rest of the day does not pay.
+fn budget_words(budget: &BudgetStatus) -> String {
+    let BudgetStatus { spent_usd, reserved_usd, limit_usd, opinions_spent_usd, opinions_limit_usd, .. } = budget;
+    let mut words = format!(
+        "models today: {spent_usd} of {limit_usd} USD ({reserved_usd} held), opinions {opinions_spent_usd} of \
+         {opinions_limit_usd}"
+    );
+    if budget.warned {
+        words.push_str("; warned");
+    }
+    if !budget.exhausted.is_empty() {
+        words.push_str(&format!("; exhausted: {}", budget.exhausted.join(", ")));
+    }
+    if !budget.unpaid.is_empty() {
+        let unpaid: Vec<&str> = budget.unpaid.iter().map(|task| task.name()).collect();
+        words.push_str(&format!("; without a model until midnight UTC: {}", unpaid.join(", ")));
+    }
+    words
+}
+
+/// Who gave an opinion, and that it is the rules' in place of a model's.
+fn opinion_words(opinion: &OpinionStatus) -> String {
+    match (opinion.degraded, opinion.warnings.join(", ")) {
+        (false, _) => opinion.path.clone(),
+        (true, why) if why.is_empty() => format!("{} (degraded)", opinion.path),
+        (true, why) => format!("{} (degraded: {why})", opinion.path),
+    }
+}
+
 /// Feeds, with what the connection to a live venue shows of itself.
 fn feed_table(feeds: &[FeedLine]) -> Table {
     let live = feeds.iter().any(|feed| feed.link.is_some());
@@ -229,4 +267,33 @@ fn yes_no(value: bool) -> String {
 
 fn or_dash(value: Option<rust_decimal::Decimal>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TaskName;
+
+    #[test]
+    fn the_budget_and_degraded_opinions_are_told_in_words() {
+        let usd = |cents| crate::model::Money::new(cents, 2);
+        let mut budget = BudgetStatus {
+            spent_usd: usd(295),
+            reserved_usd: usd(5),
+            limit_usd: usd(500),
+            opinions_spent_usd: usd(290),
+            opinions_limit_usd: usd(300),
+            ..BudgetStatus::default()
+        };
+        assert_eq!(budget_words(&budget), "models today: 2.95 of 5.00 USD (0.05 held), opinions 2.90 of 3.00");
+        budget.exhausted = vec!["opinions".to_owned()];
+        budget.unpaid = vec![TaskName::RegimeDetection, TaskName::SentimentAnalysis];
+        let end = "; exhausted: opinions; without a model until midnight UTC: regime_detection, sentiment_analysis";
+        assert!(budget_words(&budget).ends_with(end), "{}", budget_words(&budget));
+        let mut opinion = OpinionStatus { path: "p/m".to_owned(), degraded: false, warnings: vec![] };
+        assert_eq!(opinion_words(&opinion), "p/m");
+        (opinion.path, opinion.degraded, opinion.warnings) =
+            ("rules".to_owned(), true, vec!["model: budget".to_owned()]);
+        assert_eq!(opinion_words(&opinion), "rules (degraded: model: budget)");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::runtime::failure::Exit;
+use crate::runtime::{failure::Exit, terminal};
 use crate::settings::{
     Loaded, Sources, docs, load,
     tree::{Node, Origin, Raw, dotted},
@@ -154,9 +154,9 @@ pub fn config(sources: &Sources, command: &ConfigCommand, json: bool) -> anyhow:
         ConfigCommand::Docs => docs(),
     };
     if answer.code == 0 {
-        print!("{}", answer.text);
+        terminal::out(format_args!("{}", answer.text));
     } else {
-        eprint!("{}", answer.text);
+        terminal::aside(format_args!("{}", answer.text));
     }
     Ok(Exit::from_code(answer.code))
 }

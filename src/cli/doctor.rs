@@ -25,7 +25,11 @@ use crate::{
         wire::{self, Frame},
     },
     model::Symbol,
-    runtime::{dead_man::read_url, failure::Exit},
+    runtime::{
+        dead_man::read_url,
+        failure::Exit,
+        terminal::{self, tell},
+    },
     settings::{CassetteMode, MarketSource, Settings},
     store::{files, identity, lock::StoreLock, verify},
 };
@@ -106,9 +110,9 @@ pub fn doctor(global: &Global) -> Result<Exit> {
     }
     let healthy = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({"healthy": healthy, "findings": findings}))?);
+        tell!("{}", serde_json::to_string_pretty(&serde_json::json!({"healthy": healthy, "findings": findings}))?);
     } else {
-        print!("{}", render(&findings));
+        terminal::out(format_args!("{}", render(&findings)));
     }
     Ok(if healthy { Exit::Done } else { Exit::Failed })
 }

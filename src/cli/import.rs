@@ -22,7 +22,10 @@ use crate::{
         kraken::actor::fetch::RestClient,
     },
     model::{Symbol, Ts},
-    runtime::failure::{Exit, Failure},
+    runtime::{
+        failure::{Exit, Failure},
+        terminal::{note, tell},
+    },
     settings::Settings,
     store::lock::StoreLock,
 };
@@ -75,7 +78,7 @@ pub fn import(global: &Global, command: &ImportCommand) -> Result<Exit> {
         }
     };
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&lines)?);
+        tell!("{}", serde_json::to_string_pretty(&lines)?);
     }
     Ok(Exit::Done)
 }
@@ -95,7 +98,7 @@ fn known_symbol(settings: &Settings, symbol: Symbol) -> Result<()> {
 
 fn say(symbol: Symbol, from: &str, merged: &Merged, store: &CandleStore) -> Value {
     let frame = store.frame();
-    eprintln!(
+    note!(
         "{symbol} from {from}: {} candles of {frame} added, {} replaced; {} kept now{}",
         merged.added,
         merged.changed,
@@ -103,12 +106,13 @@ fn say(symbol: Symbol, from: &str, merged: &Merged, store: &CandleStore) -> Valu
         merged.span.map_or(String::new(), |(first, last)| format!(", {first} to {last}")),
     );
     if merged.holes > 0 {
-        eprintln!(
+        note!(
             "  {} candles absent in {} holes (minutes without a trade are never there)",
-            merged.missing, merged.holes
+            merged.missing,
+            merged.holes
         );
         for (from, to) in &merged.longest {
-            eprintln!("  {from} to {to}: {} candles", to.since_ms(*from) / frame.ms());
+            note!("  {from} to {to}: {} candles", to.since_ms(*from) / frame.ms());
         }
     }
     let longest: Vec<Value> = merged.longest.iter().map(|(from, to)| json!({"from": from, "to": to})).collect();
@@ -171,7 +175,7 @@ async fn fetch(settings: &Settings, store: &CandleStore, args: &FetchArgs) -> Re
             if let (Some(from), Some(first)) = (args.from.or(newest), first)
                 && first > from.plus_ms(store.frame().ms())
             {
-                eprintln!(
+                note!(
                     "  the venue gives nothing before {first}; for {from} to {first} import Kraken's published files with \
                      `import kraken-csv`"
                 );

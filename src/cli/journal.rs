@@ -5,9 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::runtime::failure::{Exit, Failure};
 use crate::{
     model::{Record, Ts},
+    runtime::{
+        failure::{Exit, Failure},
+        terminal,
+    },
     settings::{Settings, sections::StoreSettings},
     store::{
         error::StoreError,
@@ -169,9 +172,11 @@ pub fn export(data: &Path, format: Format, selection: &Selection, out: &mut dyn 
                 count += 1;
             }
         }
-        Ok(())
+        // Nobody reads on for a reader that has gone.
+        written.as_ref().map_or_else(|error| Err(error.to_string()), |()| Ok(()))
     });
     match (read, written.and_then(|()| out.flush())) {
+        (_, Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Answer::done(String::new()),
         (_, Err(error)) => Answer::failed(format!("the export cannot be written: {error}")),
         (Err(ReadError::Damage(damage)), _) => Answer::failed(format!("{count} records exported, then: {damage}")),
         (Err(ReadError::Refused(error)), _) => Answer::failed(format!("{count} records exported, then: {error}")),
@@ -268,14 +273,14 @@ pub fn journal(settings: &Settings, command: &JournalCommand, json: bool) -> any
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
             let answer = export(data, format, &selection, &mut out);
             // Records alone go to standard output, so that they can be piped.
-            eprint!("{}", answer.text);
+            terminal::aside(format_args!("{}", answer.text));
             return Ok(Exit::from_code(answer.code));
         }
     };
     if answer.code == 0 || json {
-        print!("{}", answer.text);
+        terminal::out(format_args!("{}", answer.text));
     } else {
-        eprint!("{}", answer.text);
+        terminal::aside(format_args!("{}", answer.text));
     }
     Ok(Exit::from_code(answer.code))
 }

@@ -22,7 +22,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     model::{Command, CommandAnswer, ManualOutcome, Ts},
-    runtime::failure::{Exit, Failure},
+    runtime::{
+        failure::{Exit, Failure},
+        terminal::{self, note, tell},
+    },
     settings::{Loaded, Sources},
 };
 
@@ -186,7 +189,7 @@ enum Outcome {
 pub fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     if let Err(wrong) = crate::runtime::failpoint::setup() {
-        eprintln!("error: {wrong}");
+        note!("error: {wrong}");
         return Exit::Usage.into();
     }
     let cli = match Cli::try_parse() {
@@ -198,12 +201,16 @@ pub fn main() -> ExitCode {
             return if help { Exit::Done.into() } else { Exit::Usage.into() };
         }
     };
-    match dispatch(cli) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            error.downcast_ref::<Failure>().map_or(Exit::Failed, |failure| failure.exit).into()
+    let exit = dispatch(cli).unwrap_or_else(|error| {
+        note!("error: {error:#}");
+        error.downcast_ref::<Failure>().map_or(Exit::Failed, |failure| failure.exit)
+    });
+    match terminal::finish() {
+        Err(why) if exit == Exit::Done => {
+            note!("error: {why}");
+            Exit::Failed.into()
         }
+        _ => exit.into(),
     }
 }
 
@@ -272,9 +279,9 @@ fn peer(global: &Global) -> Result<client::Peer> {
 fn status(global: &Global) -> Result<Exit> {
     let status = peer(global)?.status()?;
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        tell!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        print!("{}", client::render(&status));
+        terminal::out(format_args!("{}", client::render(&status)));
     }
     Ok(Exit::Done)
 }
@@ -282,21 +289,21 @@ fn status(global: &Global) -> Result<Exit> {
 fn command_to_peer(global: &Global, command: &Command) -> Result<Exit> {
     let answer = peer(global)?.command(command)?;
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        tell!("{}", serde_json::to_string_pretty(&answer)?);
     }
     match answer {
         CommandAnswer::Ok { result } => {
             if !global.json {
-                println!("{}: done", command.name());
+                tell!("{}: done", command.name());
                 for (name, value) in result.as_object().into_iter().flatten() {
-                    println!("  {name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                    tell!("  {name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
                 }
             }
             Ok(Exit::Done)
         }
         CommandAnswer::Refused { code, reason } => {
             if !global.json {
-                eprintln!("{}: refused ({code}): {reason}", command.name());
+                note!("{}: refused ({code}): {reason}", command.name());
             }
             Ok(Exit::Failed)
         }

@@ -6,10 +6,12 @@ use actix::Addr;
 use anyhow::{Result, anyhow, bail};
 
 use crate::{
+    agents::worst_case,
     coordinator::watch::MODELS,
     llm::actor::{
         http::Http,
         keys::{self, Key},
+        recorder::Recorder,
         router::Router,
         shared::{RouterParts, Shared},
         tape::Tape,
@@ -36,7 +38,7 @@ pub(super) struct Around {
     pub store: Addr<StoreActor>,
     /// Breakers and rates of the last process.
     pub stored: Vec<(String, Vec<u8>)>,
-    /// Virtual time: nothing leaves the process.
+    /// Virtual time: nothing leaves the process but calls that are recorded, during which it stands still.
     pub is_virtual: bool,
     /// Who stands for the network; nothing outside tests.
     pub stand: Option<Http>,
@@ -75,16 +77,21 @@ pub(super) fn start(around: Around, on_incident: impl FnMut(&Incident) + 'static
     if settings.chains.is_empty() {
         return Ok(None);
     }
-    let wired = !around.is_virtual && settings.cassette.mode != CassetteMode::Replay;
+    let mode = settings.cassette.mode;
+    let held = around.is_virtual && around.stand.is_none() && mode == CassetteMode::Record;
     let http = match around.stand {
-        None if wired => Some(Http::new().map_err(|text| anyhow!(text))?),
+        None if held => {
+            Some(Http::recorded_by(Recorder::start(settings.cassette.max_usd).map_err(|text| anyhow!(text))?))
+        }
+        None if !around.is_virtual && mode != CassetteMode::Replay => Some(Http::new().map_err(|text| anyhow!(text))?),
         stand => stand,
     };
-    let keys = if around.is_virtual { BTreeMap::new() } else { read_keys(&settings)? };
+    let keys = if around.is_virtual && !held { BTreeMap::new() } else { read_keys(&settings)? };
     let seed = around.view.read().meta.seed ^ u64::from(around.view.read().meta.epoch);
     let policy = Policy::from_settings(&settings.supervisor);
     let parts = RouterParts {
-        tape: Tape::open(&settings.cassette).map_err(|text| anyhow!(text))?,
+        worst_cases: worst_case::of(&settings),
+        tape: Tape::open(&settings.cassette, held).map_err(|text| anyhow!(text))?,
         settings,
         config_hash: around.config_hash,
         clock: around.clock,

@@ -73,6 +73,7 @@ pub(super) async fn restore(
         let setup = Setup {
             scheduler: &settings.scheduler,
             tasks: &settings.tasks,
+            providers: &settings.providers_by_task(),
             quarantine: &settings.quarantine,
             analysis_while_halted: settings.coordinator.analysis_while_halted,
             symbols: &settings.symbols,
@@ -81,7 +82,7 @@ pub(super) async fn restore(
             generation,
         };
         let mut scheduler = Scheduler::new(&setup, now).context("the tasks do not fit together")?;
-        let gates = Gates { state: state.coordinator.state, level: Default::default() };
+        let gates = Gates { state: state.coordinator.state, ..Gates::default() };
         let mut restored = Restored::from_view(&state.coordinator, gates);
         restored.keys.extend(kept.rows.into_iter().map(Into::into));
         restored.pasts.extend(kept.pasts.into_iter().map(|row| (row.key, row.past)));

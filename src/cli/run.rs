@@ -46,6 +46,7 @@ use crate::{
         placement::{Place, run_live},
         service::Service,
         shutdown::{end_by_force_if_needed, signals, stop_on_signal},
+        terminal::note,
     },
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
@@ -246,7 +247,7 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
 /// Ends the process: a broken invariant or a failed store. The next start recovers.
 pub fn fatal(what: &str) {
     tracing::error!("{what}; the process ends, the next start recovers");
-    eprintln!("fatal: {what}");
+    note!("fatal: {what}");
     Exit::Internal.end_now();
 }
 

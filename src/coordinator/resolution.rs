@@ -2,6 +2,8 @@
 //!
 //! A resolution can only lower risk: a bolder answer is cut back, an unclear one becomes a more cautious action.
 
+use rust_decimal::RoundingStrategy;
+
 use crate::{
     model::{
         Conflict, Decimal, Levels, ModelCall, Modifications, Money, Price, Resolution, ResolutionAction, Score, Side,
@@ -105,7 +107,8 @@ pub struct Modified {
 }
 
 /// Applies bounded changes to an entry. Stop and target stay; an entry that would leave the stop on the wrong side or
-/// give less reward than `min_reward_risk` is refused.
+/// give less reward than `min_reward_risk` is refused. An entry further away from the stop is smaller: the loss at the
+/// stop is never more than that of the original plan.
 ///
 /// # Errors
 /// What no longer fits, with both numbers.
@@ -139,10 +142,16 @@ pub fn modify(
             (reward / risk).round_dp(4)
         ));
     }
+    let no_loss = || format!("the loss between entry {} and stop {} cannot be computed", levels.entry, levels.stop);
+    let planned = (levels.entry - levels.stop).abs().checked_div(levels.entry).ok_or_else(no_loss)?;
+    let changed = risk.checked_div(entry).ok_or_else(no_loss)?;
+    let wanted = notional * (hundred - cut) / hundred;
+    let same_loss = (notional * planned).checked_div(changed).ok_or_else(no_loss)?;
+    let bound = if changed > planned { same_loss.round_dp_with_strategy(8, RoundingStrategy::ToZero) } else { wanted };
     Ok(Modified {
         levels: Levels { entry, ..levels },
         leverage: changes.leverage.unwrap_or(leverage).clamp(1, leverage.max(1)),
-        notional: notional * (hundred - cut) / hundred,
+        notional: wanted.min(bound),
     })
 }
 
@@ -208,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_moved_away_from_its_stop_is_smaller_and_risks_no_more_than_planned() {
+        let rules = symbols()[&sym("BTC/USDT")];
+        let moved = |percent: f64, cut: f64| {
+            let changes = Modifications {
+                entry_adjustment_pct: Some(Score::from_f64(percent)),
+                size_reduction_pct: Some(Score::from_f64(cut)),
+                leverage: None,
+            };
+            modify(levels(), Side::Buy, 1, dec("1000"), &changes, &rules, dec("1.5")).unwrap()
+        };
+        // 3 of 100 at risk were 30 USD; 3.5 of 100.5 are again.
+        let up = moved(0.5, 0.0);
+        assert_eq!((up.levels.entry, up.notional), (dec("100.5"), dec("861.42857142")));
+        assert_eq!(moved(0.5, 50.0).notional, dec("500"), "less than that is what was wanted");
+        assert_eq!(moved(-1.0, 0.0).notional, dec("1000"), "nearer to the stop it does not grow");
+    }
+
+    #[test]
     fn a064_low_confidence_waits_but_an_abort_stays() {
         for (action, confidence, expected) in [
             (ResolutionAction::Proceed, "0.29", ResolutionAction::Wait),
@@ -235,7 +262,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_modification_only_ever_lowers_risk(
-            asked in 1u32..9, original in 1u32..6, cap in 1u32..6, cut in 0i32..1_000_000, shift in -90_000i32..90_000,
+            asked in 1u32..9, original in 1u32..6, cap in 1u32..6, cut in 0i32..1_000_000, shift in -30_000i32..8_000,
+            short: bool,
         ) {
             let changes = Modifications {
                 leverage: Some(asked),
@@ -247,11 +275,17 @@ mod tests {
             let changes = resolution.modifications.unwrap();
             prop_assert!(changes.entry_adjustment_pct.unwrap().0.abs() <= 20_000);
             let rules = symbols()[&sym("BTC/USDT")];
-            if let Ok(done) = modify(levels(), Side::Buy, original, dec("1000"), &changes, &rules, dec("1.5")) {
+            let (side, planned) = match short {
+                false => (Side::Buy, levels()),
+                true => (Side::Sell, Levels { entry: dec("100"), stop: dec("103"), target: dec("94") }),
+            };
+            if let Ok(done) = modify(planned, side, original, dec("1000"), &changes, &rules, dec("1.5")) {
                 prop_assert!(done.leverage <= cap && done.leverage >= 1);
                 prop_assert!(done.notional <= dec("1000"));
-                prop_assert!(done.levels.stop == levels().stop && done.levels.target == levels().target);
-                prop_assert!(done.levels.entry > done.levels.stop);
+                prop_assert!(done.levels.stop == planned.stop && done.levels.target == planned.target);
+                prop_assert_eq!(done.levels.entry > done.levels.stop, !short);
+                let loss = done.notional * (done.levels.entry - done.levels.stop).abs() / done.levels.entry;
+                prop_assert!(loss <= dec("30"), "{loss} at the stop, 30 were planned");
             }
         }
     }

@@ -43,6 +43,9 @@ pub struct Status {
     pub lateness_ms: Lateness,
     /// Slots that were never claimed.
     pub missed_slots: u64,
+    /// Slots and requests that ended without a run, by reason, since the start of the process.
+    #[serde(default)]
+    pub skips: BTreeMap<String, u64>,
     /// Balances and equity.
     pub account: AccountStatus,
     /// Open positions.
@@ -61,6 +64,9 @@ pub struct Status {
     /// Every provider of models; absent when no chain is configured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ProviderStatus>,
+    /// The budget of model calls; absent when no chain is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetStatus>,
     /// The leaderboard of the voters, best first; empty before the first decision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub voters: Vec<BoardRow>,
@@ -85,6 +91,42 @@ pub struct TaskStatus {
     pub next_due_at: Option<Ts>,
     /// Why the newest skipped slot was skipped.
     pub last_skip_reason: Option<String>,
+    /// How its newest accepted opinion came about; absent before the first, and for tasks that give none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opinion: Option<OpinionStatus>,
+}
+
+/// How an opinion came about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpinionStatus {
+    /// `rules`, or `provider/model`.
+    pub path: String,
+    /// The rules stood in for a model: such an opinion never votes.
+    pub degraded: bool,
+    /// Why, and other remarks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What models have cost on this UTC day, USD.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// All of it, what is held included.
+    pub spent_usd: Money,
+    /// Held by calls under way or lost in a crash.
+    pub reserved_usd: Money,
+    /// `budget.daily_usd`.
+    pub limit_usd: Money,
+    /// What opinions have spent.
+    pub opinions_spent_usd: Money,
+    /// What opinions may spend.
+    pub opinions_limit_usd: Money,
+    /// `budget.warn_usd` was passed.
+    pub warned: bool,
+    /// Limits that refused a call today.
+    pub exhausted: Vec<String>,
+    /// Tasks no model of which can be paid any more today.
+    pub unpaid: Vec<TaskName>,
 }
 
 /// Percentiles of start lateness (started − due), milliseconds.

@@ -1,7 +1,10 @@
 //! The router of models as an actor, and the messages around it.
 
+mod call;
 pub mod http;
 pub mod keys;
+mod probe;
+pub mod recorder;
 pub mod router;
 pub mod shared;
 pub mod tape;
@@ -72,6 +75,34 @@ pub struct ModelOutcome {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Vec<ProviderStatus>")]
 pub struct ReadModels;
+
+/// Asks what a recording in virtual time did; nothing when none is made.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Option<Recording>")]
+pub struct ReadRecording;
+
+/// What a recording in virtual time did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Recording {
+    /// Calls that were made and kept.
+    pub asked: u64,
+    /// Calls taken from what was recorded before.
+    pub known: u64,
+    /// USD of the calls that were made.
+    pub cost_usd: Money,
+    /// Calls that were not made or not kept because it stopped.
+    pub left_out: u64,
+    /// Why it stopped and what to do; absent while it goes on.
+    pub stopped: Option<String>,
+}
+
+impl Recording {
+    /// Why it stopped and what to do, for people; none when it did not.
+    pub fn words(&self) -> Option<String> {
+        let why = self.stopped.as_ref()?;
+        Some(format!("the recording stopped and {} calls were left out: {why}", self.left_out))
+    }
+}
 
 /// Asks which questions a replay could not answer.
 #[derive(Message, Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 
 use super::{
     question::{AnswerFormat, Payer, Prompt},
+    rations::Share,
     wire::{Usage, token_limit},
 };
 use crate::{
@@ -25,10 +26,20 @@ pub fn price(model: &ModelSettings, usage: Usage) -> Money {
 
 /// What a call uses at worst: the prompt as estimated, with the schema and its frame, and the longest answer.
 pub fn worst_usage(model: &ModelSettings, prompt: &Prompt, format: &AnswerFormat) -> Usage {
+    usage_of(model, prompt.estimated_tokens(), format)
+}
+
+/// As [`worst_usage`], of a prompt of so many tokens.
+pub fn usage_of(model: &ModelSettings, prompt_tokens: u32, format: &AnswerFormat) -> Usage {
     let schema = format.schema.to_string().chars().count();
     let schema = u32::try_from((schema * 2).div_ceil(7)).unwrap_or(u32::MAX);
-    let input = prompt.estimated_tokens().saturating_add(schema).saturating_add(FRAME_TOKENS);
+    let input = prompt_tokens.saturating_add(schema).saturating_add(FRAME_TOKENS);
     Usage { input, output: token_limit(format, model) }
+}
+
+/// What opinions may spend of a day, USD.
+pub fn of_opinions(budget: &BudgetSettings) -> Money {
+    (budget.daily_usd * (Decimal::ONE - budget.decision_reserve_ratio)).normalize()
 }
 
 /// Whether a call may be made.
@@ -50,7 +61,7 @@ pub enum Verdict {
 /// A limit that a call would pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Exhausted {
-    /// `day`, `opinions`, `decision` or `provider:NAME`.
+    /// `day`, `opinions`, `decision`, `provider:NAME`, or the name of a task that leaves the rest to better work.
     pub limit: String,
     /// USD spent of it, reservations included.
     pub spent: Money,
@@ -60,12 +71,14 @@ pub struct Exhausted {
     pub tell: bool,
 }
 
-/// Judges a call of `provider` that costs `amount` at worst. `ledger` stands on the day of the call.
+/// Judges a call of `provider` that costs `amount` at worst. `ledger` stands on the day of the call; an opinion leaves
+/// `share` to work that is worth more.
 pub fn judge(
     ledger: &ModelSpending,
     budget: &BudgetSettings,
     provider: (&str, Option<Decimal>),
     payer: &Payer,
+    share: &Share,
     amount: Money,
 ) -> Verdict {
     if amount.is_zero() {
@@ -79,8 +92,12 @@ pub fn judge(
     }
     match payer {
         Payer::Opinion => {
-            let limit = budget.daily_usd * (Decimal::ONE - budget.decision_reserve_ratio);
-            limits.push(("opinions".to_owned(), ledger.opinions, limit.normalize()));
+            let limit = of_opinions(budget);
+            limits.push(("opinions".to_owned(), ledger.opinions, limit));
+            let left = |limit: Decimal, kept: Money| (limit - kept).max(Money::ZERO).normalize();
+            let name = || share.task.name().to_owned();
+            limits.push((name(), ledger.opinions, left(limit, share.opinions)));
+            limits.push((name(), total, left(budget.daily_usd, share.opinions + share.decisions)));
         }
         Payer::Decision(id) => {
             let spent = ledger.by_decision.get(id).map(|(_, spent)| *spent).unwrap_or_default();
@@ -99,7 +116,8 @@ pub fn judge(
 mod tests {
     use super::*;
     use crate::{
-        model::{DecisionId, Event},
+        llm::rations::WorstCases,
+        model::{DecisionId, Event, TaskName},
         settings::Settings,
     };
 
@@ -127,7 +145,8 @@ mod tests {
 
     fn verdict(spent: &[(&str, Option<DecisionId>, i64)], limit: Option<i64>, payer: &Payer, cents: i64) -> Verdict {
         let budget = Settings::defaults().budget;
-        judge(&ledger(spent), &budget, ("p", limit.map(usd)), payer, usd(cents))
+        let share = WorstCases::default().share(TaskName::RegimeDetection, budget.per_decision_usd);
+        judge(&ledger(spent), &budget, ("p", limit.map(usd)), payer, &share, usd(cents))
     }
 
     fn refused(verdict: Verdict) -> String {

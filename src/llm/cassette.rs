@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::question::{AnswerFormat, Prompt};
+use super::question::{AnswerFormat, FailureKind, Prompt};
 use crate::settings::{ModelSettings, ProviderKind};
 
-/// Version of the recording's form.
-pub const VERSION: u32 = 1;
+/// Version of the recording's form: 1 kept one successful reply per request; 2 keeps every attempt with its outcome and latency.
+pub const VERSION: u32 = 2;
 
 /// Name of a request: SHA-256 over what decides the answer, hex. The key, the host and the name given to the provider
 /// are no part of it, so a recording made through one endpoint is played for another of the same dialect.
@@ -48,7 +48,7 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// One recorded call. Only replies that arrived whole are kept; what the network did is not.
+/// Everything that was recorded of one request, in the order in which it was asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recorded {
@@ -62,10 +62,79 @@ pub struct Recorded {
     pub model: String,
     /// Template, for people.
     pub template: String,
-    /// Status of the reply.
-    pub status: u16,
-    /// Its body as text; bytes that are no UTF-8 are replaced.
-    pub body: String,
+    /// In order; a replay takes them one after another.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One time a request was asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// From the request to its end, milliseconds; a replay waits as long.
+    pub took_ms: i64,
+    /// What came.
+    pub outcome: Outcome,
+}
+
+/// What came of an attempt.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// A complete reply, whatever its status.
+    Reply {
+        /// HTTP status.
+        status: u16,
+        /// What the endpoint asked to wait, milliseconds; resolved when it came, because a date means nothing later.
+        retry_after_ms: Option<i64>,
+        /// The body as text, without the key; bytes that are no UTF-8 are replaced.
+        body: String,
+    },
+    /// No complete reply: a time-out, no connection, one that broke, too much.
+    Failed {
+        /// What happened.
+        kind: FailureKind,
+        /// For people, without the key.
+        detail: String,
+        /// The request never arrived, so nothing can be charged for it.
+        unsent: bool,
+    },
+}
+
+impl Attempt {
+    /// What it is within `left_ms`: a reply that was not complete before the end of its part is a time-out there.
+    pub fn within(self, left_ms: i64) -> Attempt {
+        let left_ms = left_ms.max(0);
+        if self.took_ms < left_ms {
+            return Attempt { took_ms: self.took_ms.max(0), outcome: self.outcome };
+        }
+        Attempt { took_ms: left_ms, outcome: Outcome::timeout() }
+    }
+}
+
+impl Outcome {
+    /// Nothing whole came in time.
+    pub fn timeout() -> Outcome {
+        let detail = "no complete reply within its part of the deadline".to_owned();
+        Outcome::Failed { kind: FailureKind::Timeout, detail, unsent: false }
+    }
+}
+
+/// Reads the content of a recording's file.
+///
+/// # Errors
+/// It is no recording, or one of another version, and what to do.
+pub fn read(bytes: &[u8]) -> Result<Recorded, String> {
+    let damaged = |error: serde_json::Error| {
+        format!("is no recording or was damaged ({error}): delete it and record that request anew")
+    };
+    let value: Value = serde_json::from_slice(bytes).map_err(damaged)?;
+    match value.get("version").and_then(Value::as_u64) {
+        Some(version) if version != u64::from(VERSION) => Err(format!(
+            "is of version {version}, this program reads version {VERSION}: set cassette.dir to an empty folder and \
+             record anew"
+        )),
+        _ => serde_json::from_value(value).map_err(damaged),
+    }
 }
 
 /// Name of the file of a request.
@@ -110,5 +179,40 @@ mod tests {
         ] {
             assert_ne!(other, plain);
         }
+    }
+    fn reply(took_ms: i64) -> Attempt {
+        Attempt { took_ms, outcome: Outcome::Reply { status: 200, retry_after_ms: None, body: "{}".into() } }
+    }
+
+    #[test]
+    fn a_reply_that_is_not_complete_before_the_end_of_its_part_is_a_time_out() {
+        assert_eq!(reply(999).within(1000), reply(999));
+        assert_eq!(reply(1000).within(1000), Attempt { took_ms: 1000, outcome: Outcome::timeout() });
+        assert_eq!(reply(5).within(-3), Attempt { took_ms: 0, outcome: Outcome::timeout() });
+        assert_eq!(reply(-5).within(3), reply(0), "an edited file turns no time back");
+        let cut = Attempt { took_ms: 700, outcome: Outcome::timeout() };
+        assert_eq!(cut.clone().within(9000), cut, "what was cut then is cut, however long one could wait now");
+    }
+
+    #[test]
+    fn a_file_of_another_version_or_a_damaged_one_is_refused_in_words() {
+        let failed = Outcome::Failed { kind: FailureKind::Connection, detail: "reset".into(), unsent: true };
+        let recorded = Recorded {
+            version: VERSION,
+            request_sha256: "ab".into(),
+            kind: "xai".into(),
+            model: "m".into(),
+            template: "t@1".into(),
+            attempts: vec![Attempt { took_ms: 3, outcome: failed }, reply(7)],
+        };
+        let bytes = serde_json::to_vec(&recorded).unwrap();
+        assert_eq!(read(&bytes).unwrap(), recorded);
+        let torn = read(&bytes[..bytes.len() / 2]).unwrap_err();
+        assert!(torn.contains("record that request anew"), "{torn}");
+        let old =
+            br#"{"version":1,"request_sha256":"ab","kind":"x","model":"m","template":"t","status":200,"body":""}"#;
+        let words = read(old).unwrap_err();
+        assert!(words.contains("version 1, this program reads version 2") && words.contains("record anew"), "{words}");
+        assert!(read(b"{}").is_err());
     }
 }

@@ -17,13 +17,10 @@ pub struct Refusal {
     pub kind: FailureKind,
     /// The provider's words, shortened.
     pub message: String,
-    /// From `Retry-After`, milliseconds.
-    pub retry_after_ms: Option<i64>,
 }
 
-/// Judges a reply whose status is not 2xx. `retry_after` and `date` are the headers of that name, `date` being the
-/// server's own clock, by which a date in `retry_after` is read; without it `now_s` (seconds of the wall) is taken.
-pub fn refusal(status: u16, body: &[u8], retry_after: Option<&str>, date: Option<&str>, now_s: i64) -> Refusal {
+/// Judges a reply whose status is not 2xx.
+pub fn refusal(status: u16, body: &[u8]) -> Refusal {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let (words, code) = match &parsed {
         Some(value) => (words_of(value), code_of(value)),
@@ -32,7 +29,7 @@ pub fn refusal(status: u16, body: &[u8], retry_after: Option<&str>, date: Option
     let kind = kind_of(status, &code, &words);
     let said = shortened(&words);
     let message = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
-    Refusal { kind, message, retry_after_ms: retry_after.and_then(|text| wait_ms(text, date, now_s)) }
+    Refusal { kind, message }
 }
 
 fn kind_of(status: u16, code: &str, words: &str) -> FailureKind {
@@ -79,8 +76,9 @@ pub fn shortened(text: &str) -> String {
     clean.take(WORDS_MAX - 1).chain(['…']).collect()
 }
 
-/// Seconds, or an HTTP date relative to the server's clock. Neither gives nothing.
-fn wait_ms(text: &str, date: Option<&str>, now_s: i64) -> Option<i64> {
+/// What a header `Retry-After` asks to wait, milliseconds: seconds, or an HTTP date by the server's own clock, which is
+/// its header `Date`; without that, `now_s` (seconds of the wall) is taken. Neither form gives nothing.
+pub fn retry_after_ms(text: &str, date: Option<&str>, now_s: i64) -> Option<i64> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<f64>() {
         // Fractions are not in the standard and are sent nevertheless; a float of seconds is exact enough.
@@ -133,7 +131,7 @@ mod tests {
     use super::*;
 
     fn kind(status: u16, body: &str) -> FailureKind {
-        refusal(status, body.as_bytes(), None, None, 0).kind
+        refusal(status, body.as_bytes()).kind
     }
 
     #[test]
@@ -163,7 +161,7 @@ mod tests {
 
     #[test]
     fn words_are_one_short_line() {
-        let refusal = refusal(500, format!("a\nb\u{7} {}", "x".repeat(5000)).as_bytes(), None, None, 0);
+        let refusal = refusal(500, format!("a\nb\u{7} {}", "x".repeat(5000)).as_bytes());
         assert!(refusal.message.starts_with("HTTP 500: a b x"), "{}", refusal.message);
         assert!(refusal.message.chars().count() <= WORDS_MAX + 10);
         assert_eq!(shortened(&"é".repeat(300)).chars().count(), 300);
@@ -171,7 +169,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date_by_the_servers_clock() {
-        let wait = |text: &str, date: Option<&str>| refusal(429, b"", Some(text), date, 1_000_000).retry_after_ms;
+        let wait = |text: &str, date: Option<&str>| retry_after_ms(text, date, 1_000_000);
         assert_eq!(wait("7", None), Some(7000));
         assert_eq!(wait(" 0.5 ", None), Some(500));
         assert_eq!(wait("-3", None), None);

@@ -7,4 +7,5 @@ pub mod classify;
 pub mod doctor;
 pub mod plan;
 pub mod question;
+pub mod rations;
 pub mod wire;

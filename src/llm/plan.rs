@@ -65,6 +65,56 @@ pub fn order(length: usize, degraded: bool) -> Vec<usize> {
     (first..length).chain(0..first).collect()
 }
 
+/// What the newest call of an endpoint left open. A list of models costs nothing and proves little: it must not outweigh
+/// answers that fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Doubt {
+    /// It answered usably, or was not asked yet.
+    #[default]
+    None,
+    /// It did not answer.
+    Reach,
+    /// It answered, and the answer was of no use: only the answer to a real question ends this.
+    Content,
+}
+
+impl Doubt {
+    /// After a call that was made: it succeeded, or failed so.
+    pub const fn after(failure: Option<FailureKind>) -> Doubt {
+        match failure {
+            None => Doubt::None,
+            Some(
+                FailureKind::Truncated
+                | FailureKind::TooLarge
+                | FailureKind::Unparsable
+                | FailureKind::OutOfRange
+                | FailureKind::Ungrounded
+                | FailureKind::Incoherent,
+            ) => Doubt::Content,
+            Some(_) => Doubt::Reach,
+        }
+    }
+}
+
+/// How an endpoint is probed while the capability is degraded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// Its list of models; a success counts when true. Its failure always does.
+    List(bool),
+    /// The shortest answer there is, paid like every other.
+    Answer,
+}
+
+/// How to probe an endpoint. Where few or none are asked (`quiet`, from LIMITED on), a probe is the only way back, so it
+/// asks; otherwise questions go on, and answers of no use are judged by them.
+pub const fn probe(doubt: Doubt, quiet: bool) -> Probe {
+    match doubt {
+        Doubt::None => Probe::List(true),
+        Doubt::Content if !quiet => Probe::List(false),
+        Doubt::Reach | Doubt::Content => Probe::Answer,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +161,16 @@ mod tests {
         assert_eq!(order(3, true), [1, 2, 0]);
         assert_eq!(order(1, true), [0]);
         assert!(order(0, true).is_empty());
+    }
+
+    #[test]
+    fn a_list_of_models_never_outweighs_answers_that_fail() {
+        use FailureKind::{ServerError, Timeout, Ungrounded, Unparsable};
+        assert_eq!(Doubt::after(None), Doubt::None);
+        assert_eq!([Timeout, ServerError].map(|kind| Doubt::after(Some(kind))), [Doubt::Reach; 2]);
+        assert_eq!([Ungrounded, Unparsable].map(|kind| Doubt::after(Some(kind))), [Doubt::Content; 2]);
+        let probes = |quiet| [Doubt::None, Doubt::Reach, Doubt::Content].map(|doubt| probe(doubt, quiet));
+        assert_eq!(probes(false), [Probe::List(true), Probe::Answer, Probe::List(false)]);
+        assert_eq!(probes(true), [Probe::List(true), Probe::Answer, Probe::Answer]);
     }
 }

@@ -11,7 +11,7 @@ use crate::model::{DecisionId, ModelCall, Money, RunKey, Ts};
 /// One logical call, whatever number of models it takes.
 #[derive(Clone)]
 pub struct Question {
-    /// Name in `[chains]`.
+    /// Name in `[chains]`; empty for the probe of one provider.
     pub chain: String,
     /// Who asks, over which symbol.
     pub key: RunKey,
@@ -28,6 +28,11 @@ pub struct Question {
 }
 
 impl Question {
+    /// What the events of its money are about: who asks, or a probe.
+    pub fn purpose(&self) -> String {
+        if self.chain.is_empty() { "probe".to_owned() } else { self.key.to_string() }
+    }
+
     /// This call as a record keeps it; `took_ms` is logical time from the question to its end.
     pub fn call(&self, answer: &Result<Answered, Unanswered>, took_ms: i64) -> ModelCall {
         let (cost_usd, by) = match answer {
@@ -45,6 +50,9 @@ impl Question {
             cost_usd,
             latency_ms: took_ms,
             failures: attempts(answer).iter().map(failure).collect(),
+            unasked: answer.as_ref().is_err_and(|unanswered| {
+                !unanswered.kind.is_call() && unanswered.attempts.iter().all(|one| !one.kind.is_call())
+            }),
         }
     }
 }
@@ -227,6 +235,20 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// A call was made, whatever came of it.
+    pub const fn is_call(self) -> bool {
+        !matches!(
+            self,
+            FailureKind::BreakerOpen
+                | FailureKind::Throttled
+                | FailureKind::Budget
+                | FailureKind::NoPrice
+                | FailureKind::NotRecorded
+                | FailureKind::Degraded
+                | FailureKind::Unavailable
+        )
+    }
+
     /// The word of the journal and of `status`.
     pub const fn name(self) -> &'static str {
         match self {

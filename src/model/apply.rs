@@ -82,8 +82,11 @@ impl State {
             | Event::QuarantineEnded { .. }
             | Event::TaskSwitched { .. }
             | Event::RunClaimed { .. }
-            | Event::RunFinished { .. }
             | Event::InFlightRecovered { .. } => self.coordinator.fold(&record.event, at),
+            Event::RunFinished { ballots, .. } => {
+                self.coordinator.fold(&record.event, at);
+                drop(self.leaderboard.count(ballots));
+            }
             Event::CommandReceived { .. } | Event::CommandDone { .. } | Event::CommandRefused { .. } => {
                 self.fold_command(&record.event, at);
             }
@@ -332,6 +335,11 @@ fn kind_of(why: &str) -> &str {
 
 impl ModelTally {
     fn add(&mut self, call: &ModelCall) {
+        if call.unasked {
+            // No call was made: it took no time of a model and cost nothing.
+            self.unasked += 1;
+            return;
+        }
         self.calls += 1;
         self.cost_usd += call.cost_usd;
         self.latency_ms_sum = self.latency_ms_sum.saturating_add(call.latency_ms);
@@ -343,9 +351,10 @@ impl ModelTally {
 }
 
 impl Leaderboard {
-    fn cast(&mut self, decision: DecisionId, signal: &Signal, at: Ts) {
+    /// Counts ballots; the valid votes of them.
+    fn count(&mut self, ballots: &[NamedBallot]) -> Vec<(String, Action, Score)> {
         let mut votes = Vec::new();
-        for named in &signal.ballots {
+        for named in ballots {
             let tally = match self.tallies.get_mut(&*named.voter) {
                 Some(tally) => tally,
                 None => self.tallies.entry(named.voter.to_string()).or_default(),
@@ -367,6 +376,11 @@ impl Leaderboard {
                 tally.models.get_or_insert_default().add(call);
             }
         }
+        votes
+    }
+
+    fn cast(&mut self, decision: DecisionId, signal: &Signal, at: Ts) {
+        let votes = self.count(&signal.ballots);
         self.pending.retain(|_, pending| at.since_ms(pending.at) < VOTE_MEMORY_MS);
         if !votes.is_empty() {
             let pending = PendingVotes { symbol: signal.head.symbol, at, price: signal.price, votes };

@@ -195,6 +195,9 @@ pub enum Event {
         outcome: RunOutcome,
         /// `as_of` of every input of a success, by task: what `require_new` compares with.
         consumed: BTreeMap<TaskName, Ts>,
+        /// Every ballot of a poll in which nobody voted; a poll with votes has them in its signal.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ballots: Vec<NamedBallot>,
     },
     /// Markers of older epochs, all in one.
     InFlightRecovered {

@@ -114,6 +114,9 @@ pub struct ModelCall {
     /// Attempts in vain, in order, each as `provider/model: kind`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<String>,
+    /// No call was made: no budget, an open breaker, no rate, not recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unasked: bool,
 }
 
 /// How clear a vote was.

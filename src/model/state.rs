@@ -276,6 +276,9 @@ pub struct VoterTally {
 pub struct ModelTally {
     /// Questions asked.
     pub calls: u64,
+    /// Questions of which no call was made: no budget, an open breaker, no rate, not recorded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unasked: u64,
     /// What they cost, USD.
     pub cost_usd: Money,
     /// Sum of their times, milliseconds.

@@ -55,6 +55,28 @@ impl TaskName {
     }
 }
 
+/// Some of the tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TaskSet(u8);
+
+impl TaskSet {
+    /// Whether the task is one of them.
+    pub const fn contains(self, task: TaskName) -> bool {
+        self.0 & (1 << task as u8) != 0
+    }
+
+    /// None of them.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<TaskName> for TaskSet {
+    fn from_iter<I: IntoIterator<Item = TaskName>>(tasks: I) -> TaskSet {
+        TaskSet(tasks.into_iter().fold(0, |set, task| set | 1 << task as u8))
+    }
+}
+
 impl fmt::Display for TaskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

@@ -13,6 +13,7 @@ use std::{
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Class, SITES, Site};
+use crate::runtime::terminal::note;
 
 /// Where the rules stand.
 const VARIABLE: &str = "TRIPLEGAIN_FAILPOINTS";
@@ -94,7 +95,7 @@ pub fn setup() -> Result<(), String> {
     let text = std::env::var(VARIABLE).unwrap_or_default();
     let rules = rules(&text)?;
     if !rules.is_empty() {
-        eprintln!("this build has failpoints and follows {VARIABLE}={text}; it is for tests only");
+        note!("this build has failpoints and follows {VARIABLE}={text}; it is for tests only");
     }
     // A second call changes nothing.
     let _ = RULES.set(rules);

@@ -14,3 +14,4 @@ pub mod service;
 pub mod shutdown;
 pub mod supervisor;
 pub mod task;
+pub mod terminal;

@@ -7,7 +7,7 @@ use std::{future::Future, io, pin::pin, time::Duration};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::failure::Exit;
+use super::{failure::Exit, terminal::note};
 
 /// Who asks the process to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +90,7 @@ pub fn end_by_force_if_needed(within: Duration) -> io::Result<()> {
             // Draining itself happens elsewhere.
             let stopped = stop_on_signal(signals, within, |_| std::future::pending::<Exit>()).await;
             tokio::time::sleep(GRACE).await;
-            eprintln!("the program did not end by itself ({stopped:?}); it is ended, the next start recovers");
+            note!("the program did not end by itself ({stopped:?}); it is ended, the next start recovers");
             stopped.exit().end_now();
         });
     })?;

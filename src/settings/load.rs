@@ -22,7 +22,8 @@ pub struct Loaded {
     /// For people; nothing stops because of them.
     pub warnings: Vec<String>,
     /// SHA-256 of the effective settings in hex: the config epoch. Keys that say only where things live
-    /// (`data_dir`, `market.csv.dir`, `cassette.dir`, `api.*`, `notify.*`, `log.*`) are left out, so that moving a store changes nothing.
+    /// (`data_dir`, `market.csv.dir`, `cassette.dir`, `api.*`, `notify.*`, `log.*`) are left out, so that moving a store changes nothing;
+    /// so is what a recording may cost, and a recording counts as its replay.
     pub hash: String,
     /// Source of every value by dotted key.
     pub origins: BTreeMap<String, String>,
@@ -31,7 +32,8 @@ pub struct Loaded {
 }
 
 /// Keys that are no part of the config epoch.
-const NOT_HASHED: [&str; 6] = ["data_dir", "api", "notify", "log", "market.csv.dir", "cassette.dir"];
+const NOT_HASHED: [&str; 7] =
+    ["data_dir", "api", "notify", "log", "market.csv.dir", "cassette.dir", "cassette.max_usd"];
 
 /// Reads the file, if there is one, and checks, merges, resolves and judges the sources.
 ///
@@ -147,7 +149,12 @@ fn hash(tree: &Node) -> String {
         if NOT_HASHED.iter().any(is_place) {
             continue;
         }
-        digest.update(format!("{key}={}\n", canonical(node)));
+        let mut value = canonical(node);
+        // A recording and its replay decide the same: both are one configuration.
+        if key == "cassette.mode" && value == "\"record\"" {
+            value = "\"replay\"".to_owned();
+        }
+        digest.update(format!("{key}={value}\n"));
     }
     hex::encode(digest.finalize())
 }

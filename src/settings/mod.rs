@@ -4,6 +4,7 @@
 //! [`keys`], `rules` judges what needs more than one key, [`load()`] puts it together, [`docs`] prints what is known.
 //! The environment is handed in by the caller; [`load()`] reads one file, [`load_with`] none.
 
+mod asked;
 mod check;
 pub mod docs;
 pub mod keys;

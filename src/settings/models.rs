@@ -147,7 +147,7 @@ section!(
 );
 section!(
     /// `[cassette]`
-    CassetteSettings { pub mode: CassetteMode, pub dir: String }
+    CassetteSettings { pub mode: CassetteMode, pub dir: String, pub max_usd: Decimal }
 );
 /// What happens to calls besides being made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -156,7 +156,7 @@ pub enum CassetteMode {
     /// Nothing.
     #[default]
     Off,
-    /// Every complete reply is kept.
+    /// Every attempt is kept.
     Record,
     /// Replies come from the recording; the network is never used.
     Replay,

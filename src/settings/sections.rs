@@ -120,6 +120,7 @@ section!(
         pub tick_ms: u32,
         pub max_concurrent_runs: u32,
         pub reserved_safety_slots: u32,
+        pub max_per_provider: u32,
         pub ageing_seconds: u32,
         pub cancel_grace_seconds: u32,
         pub retry: RetrySettings,

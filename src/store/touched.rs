@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use crate::model::{DecisionId, Event, PlanState, PositionId, State, TradeKey};
+use crate::model::{DecisionId, Event, NamedBallot, PlanState, PositionId, State, TradeKey};
 
 /// One object of the embedded store. Whether it exists afterwards is read from the state.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -85,8 +85,11 @@ impl Touched {
             | Event::QuarantineEnded { .. }
             | Event::TaskSwitched { .. }
             | Event::RunClaimed { .. }
-            | Event::RunFinished { .. }
             | Event::InFlightRecovered { .. } => self.key(ObjectKey::Coordinator),
+            Event::RunFinished { ballots, .. } => {
+                self.key(ObjectKey::Coordinator);
+                self.tallies(ballots);
+            }
             Event::CommandReceived { key, .. } => {
                 self.key(ObjectKey::Command(key.clone()));
                 self.swept.insert(Swept::Commands);
@@ -171,13 +174,17 @@ impl Touched {
         self.keys.insert(key);
     }
 
+    fn tallies(&mut self, ballots: &[NamedBallot]) {
+        ballots.iter().for_each(|named| self.key(ObjectKey::Tally(named.voter.to_string())));
+    }
+
     fn decision(&mut self, event: &Event) {
         match event {
             Event::SignalReceived { decision, signal, .. } => {
                 self.key(ObjectKey::Totals);
                 self.key(ObjectKey::Decision(*decision));
                 self.key(ObjectKey::Pending(*decision));
-                signal.ballots.iter().for_each(|named| self.key(ObjectKey::Tally(named.voter.to_string())));
+                self.tallies(&signal.ballots);
                 self.swept.insert(Swept::Pending);
             }
             Event::RiskApproved { .. } => self.key(ObjectKey::Risk),

@@ -427,7 +427,9 @@ impl Generator {
         match self.rng.random_range(0..3) {
             0 => {
                 let consumed = BTreeMap::from([(TaskName::TechnicalAnalysis, self.now)]);
-                Event::RunFinished { key, run_id, outcome: RunOutcome::Succeeded, consumed }
+                let ballot = Ballot::Abstain("nothing to say".into());
+                let ballots = vec![NamedBallot { voter: "silent".into(), ballot, model: None }];
+                Event::RunFinished { key, run_id, outcome: RunOutcome::Succeeded, consumed, ballots }
             }
             1 => {
                 let recovered = |marker| RecoveredRun { marker, policy: "rerun".into() };

@@ -14,6 +14,8 @@ use tokio::{
 pub enum Play {
     /// A whole reply: status, extra headers, body.
     Reply(u16, Vec<(&'static str, String)>, String),
+    /// A list of models for those who ask for it, this for all others.
+    Listed(Box<Play>),
     /// Nothing, ever.
     Hang,
     /// A head and one byte of the body at a time, for longer than anyone waits.
@@ -73,9 +75,15 @@ impl Loopback {
 
 async fn serve(mut stream: TcpStream, play: Play, log: Rc<RefCell<Vec<String>>>, told: Rc<Notify>) {
     let Some(request) = read_request(&mut stream).await else { return };
+    let lists = request.starts_with("GET ");
     log.borrow_mut().push(request);
     told.notify_one();
     // A client that went away is part of the play.
+    let play = match play {
+        Play::Listed(_) if lists => Play::ok("{\"data\":[]}"),
+        Play::Listed(other) => *other,
+        play => play,
+    };
     let _ = answer(&mut stream, play).await;
 }
 
@@ -107,6 +115,7 @@ async fn answer(stream: &mut TcpStream, play: Play) -> std::io::Result<()> {
             stream.write_all(head(status, body.len(), &headers).as_bytes()).await?;
             stream.write_all(body.as_bytes()).await?;
         }
+        Play::Listed(_) => unreachable!("one of the others by now"),
         Play::Hang => {
             // Ends when the client gives up.
             let _more = stream.read(&mut [0; 1]).await?;

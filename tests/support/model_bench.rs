@@ -16,6 +16,7 @@ use triplegain::{
         },
         budget,
         question::{AnswerFormat, Answered, FailureKind, Payer, Prompt, Question, Rejected, Unanswered},
+        rations::WorstCases,
     },
     model::{Clock, Money, RunKey, TaskName, Ts},
     runtime::{
@@ -187,6 +188,7 @@ impl Setup {
         };
         let store = StoreActor::new(store, config).start();
         let shared = Shared::new(RouterParts {
+            worst_cases: WorstCases::default(),
             settings: Rc::new(self.settings),
             config_hash: "c".repeat(64),
             clock: clock.clone(),

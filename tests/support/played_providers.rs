@@ -135,6 +135,7 @@ impl Providers {
             "conflict_resolution" => {
                 json!({"action": self.one(&["proceed", "wait", "abort"]), "confidence": sure, "reasoning": reasoning})
             }
+            "probe" => json!({"ok": true}),
             other => panic!("nobody should ask for `{other}`"),
         }
         .to_string()
@@ -147,7 +148,7 @@ impl Providers {
         Box::pin(async move {
             own.open.set(own.open.get() + 1);
             let _open = Open(Rc::clone(&own));
-            let raw = |status, body: Vec<u8>| Raw { status, retry_after: None, date: None, body };
+            let raw = |status, body: Vec<u8>| Raw { status, retry_after_ms: None, body };
             let broken = |unsent, detail: &str| {
                 let why = Rejected { kind: FailureKind::Connection, detail: detail.to_owned() };
                 Err(Broken { why, unsent })
@@ -157,8 +158,12 @@ impl Providers {
                 own.count("probe");
                 return if fails { broken(true, "refused") } else { Ok(raw(200, b"{\"data\":[]}".to_vec())) };
             };
-            own.count(if sick { "sick" } else { "well" });
             let form = body["response_format"]["json_schema"]["name"].as_str().unwrap().to_owned();
+            own.count(match (form.as_str(), sick) {
+                ("probe", _) => "paid probe",
+                (_, true) => "sick",
+                (_, false) => "well",
+            });
             *own.asked.borrow_mut().entry(form.clone()).or_default() += 1;
             let said = |part: usize| body["messages"][part]["content"].as_str().unwrap().to_owned();
             let (prompt, data) = (said(0) + &said(1), serde_json::from_str(&said(1)).unwrap());
@@ -174,7 +179,7 @@ impl Providers {
                 0 => std::future::pending().await,
                 1 => Ok(raw(500, b"oops".to_vec())),
                 2 => Ok(raw(503, b"<html>".to_vec())),
-                3 => Ok(Raw { retry_after: Some("4".to_owned()), ..raw(429, b"{}".to_vec()) }),
+                3 => Ok(Raw { retry_after_ms: Some(4_000), ..raw(429, b"{}".to_vec()) }),
                 4 => broken(true, "refused"),
                 5 => broken(false, "reset by peer"),
                 6 => Ok(raw(200, b"\n \n".to_vec())),

@@ -36,6 +36,11 @@ fn random_plan(rng: &mut ChaCha8Rng) -> Plan {
     plan.scheduler.max_concurrent_runs = rng.random_range(1..8);
     plan.scheduler.spread_ms = [0, 100, 250][rng.random_range(0..3)];
     plan.scheduler.ageing_seconds = rng.random_range(5..40);
+    plan.scheduler.max_per_provider = rng.random_range(1..4);
+    for task in TaskName::ALL {
+        let asked = ["a", "b"].into_iter().filter(|_| rng.random_bool(0.3)).map(str::to_owned);
+        plan.providers.insert(task, asked.collect());
+    }
     for (name, task) in &mut plan.tasks {
         let interval = [10, 30, 60, 300][rng.random_range(0..4)];
         let interval = if *name == TaskName::TradingDecision { interval * 4 } else { interval };
@@ -101,6 +106,7 @@ fn play(seed: u64, fine: bool) -> Vec<String> {
                 state: [CoordinatorState::Running, CoordinatorState::Paused, CoordinatorState::Halted]
                     [rng.random_range(0..3)],
                 level: [DegradationLevel::Normal, DegradationLevel::Reduced][rng.random_range(0..2)],
+                unpaid: TaskName::ALL.into_iter().filter(|_| rng.random_bool(0.2)).collect(),
             }),
             2 => Input::Switch {
                 task: TaskName::SentimentAnalysis,

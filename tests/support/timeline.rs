@@ -2,7 +2,7 @@
 //!
 //! A scenario file: first line `ID sentence`; then settings and scripts; then `---` and the expected timeline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use triplegain::{coordinator::schedule::*, model::*, settings::sections::*};
 
@@ -18,6 +18,7 @@ pub const DAY: Ts = Ts(86_400_000);
 pub struct Plan {
     pub scheduler: SchedulerSettings,
     pub tasks: BTreeMap<TaskName, TaskSettings>,
+    pub providers: BTreeMap<TaskName, BTreeSet<String>>,
     pub quarantine: QuarantineSettings,
     pub symbols: Vec<Symbol>,
     pub analysis_while_halted: bool,
@@ -77,6 +78,7 @@ impl Default for Plan {
                 tick_ms: 1000,
                 max_concurrent_runs: 5,
                 reserved_safety_slots: 1,
+                max_per_provider: 2,
                 ageing_seconds: 30,
                 cancel_grace_seconds: 5,
                 retry: RetrySettings { max_attempts: 3, base_ms: 1000, cap_seconds: 60 },
@@ -87,6 +89,7 @@ impl Default for Plan {
                 freshness_interval_factor: 1.5,
             },
             tasks,
+            providers: BTreeMap::new(),
             quarantine: QuarantineSettings {
                 consecutive: 5,
                 failures_of_20: 10,
@@ -108,6 +111,7 @@ impl Plan {
         let setup = Setup {
             scheduler: &self.scheduler,
             tasks: &self.tasks,
+            providers: &self.providers,
             quarantine: &self.quarantine,
             analysis_while_halted: self.analysis_while_halted,
             symbols: &self.symbols,
@@ -228,6 +232,10 @@ impl Scenario {
                 }
             }
             ["set", key, value] => self.set(key, value),
+            ["asks", task, providers @ ..] => {
+                let names = providers.iter().map(|name| (*name).to_owned()).collect();
+                self.plan.providers.insert(TaskName::parse(task).unwrap(), names);
+            }
             ["agent", rest @ ..] => self.script(rest),
             ["at", at, rest @ ..] => {
                 let input = stimulus(rest);
@@ -438,9 +446,10 @@ fn stimulus(words: &[&str]) -> Input {
         ["force", id, task, symbol] => {
             Input::Force { command_id: (*id).into(), task: (*task).into(), symbol: (*symbol).into() }
         }
-        ["gates", state, level] => Input::Gates(Gates {
+        ["gates", state, level, unpaid @ ..] => Input::Gates(Gates {
             state: serde_json::from_value((*state).into()).unwrap(),
             level: serde_json::from_value((*level).into()).unwrap(),
+            unpaid: unpaid.iter().map(|name| TaskName::parse(name).unwrap()).collect(),
         }),
         ["switch", task, onoff] => {
             Input::Switch { task: TaskName::parse(task).unwrap(), enabled: Some(*onoff == "on") }

@@ -14,29 +14,34 @@ use crate::support::*;
 
 const POLL_MS: i64 = 30_000;
 
+/// A chain `main` of one model, 1 USD for 1000 tokens.
+fn priced_chain(s: &mut Settings) {
+    let model = ModelSettings {
+        input_usd_per_1k: Decimal::ONE,
+        output_usd_per_1k: Decimal::ONE,
+        max_output_tokens: 500,
+        temperature: None,
+    };
+    let provider = ProviderSettings {
+        kind: ProviderKind::Ollama,
+        base_url: String::new(),
+        key_env: String::new(),
+        key_file: String::new(),
+        calls_per_minute: 60,
+        burst: 10,
+        timeout_seconds: 30,
+        max_parallel: 4,
+        daily_usd: None,
+        models: [("m".to_owned(), model)].into(),
+    };
+    s.providers.insert("p".to_owned(), provider);
+    s.chains.insert("main".to_owned(), vec!["p/m".to_owned()]);
+}
+
 /// Every voter is a model; who answers is up to `play`.
 fn thinking(voters: usize, play: impl Fn(&AskModel) -> Reply<Result<Answered, Unanswered>> + 'static) -> Setup {
     let mut setup = Setup::new().with(|s| {
-        let model = ModelSettings {
-            input_usd_per_1k: Decimal::ONE,
-            output_usd_per_1k: Decimal::ONE,
-            max_output_tokens: 500,
-            temperature: None,
-        };
-        let provider = ProviderSettings {
-            kind: ProviderKind::Ollama,
-            base_url: String::new(),
-            key_env: String::new(),
-            key_file: String::new(),
-            calls_per_minute: 60,
-            burst: 10,
-            timeout_seconds: 30,
-            max_parallel: 4,
-            daily_usd: None,
-            models: [("m".to_owned(), model)].into(),
-        };
-        s.providers.insert("p".to_owned(), provider);
-        s.chains.insert("main".to_owned(), vec!["p/m".to_owned()]);
+        priced_chain(s);
         s.agents.trading_decision.voters = (0..voters)
             .map(|n| VoterSettings {
                 name: format!("model{n}"),
@@ -138,6 +143,18 @@ fn one_symbols_thinking_blocks_no_other_and_a_hanging_router_ends_with_the_poll(
             _ => None,
         });
         assert!(outcomes.len() == 1 && outcomes[0].contains("no_votes: timeout"), "{outcomes:?}");
+        // Who said what is in the journal and on the board all the same.
+        let ballots = world.all(|event| match event {
+            Event::RunFinished { key, ballots, .. } if key.symbol == btc() => Some(ballots.clone()),
+            _ => None,
+        });
+        let said: Vec<_> = ballots[0].iter().map(|named| (&*named.voter, &named.ballot)).collect();
+        let timeout = Ballot::Failed("timeout".to_owned());
+        assert_eq!(said, [("model0", &timeout), ("model1", &timeout)]);
+        assert_eq!(ballots[0][0].model.as_deref().unwrap().template, "trading_decision@1");
+        let rows = world.status().await.voters;
+        let row = rows.iter().find(|row| row.voter == "model0").unwrap();
+        assert_eq!((row.votes, row.failures_by_kind["timeout"]), (2, 1), "a vote on both XRP, none on BTC");
     });
 }
 
@@ -177,9 +194,97 @@ fn every_ballot_of_a_model_is_recorded_with_prompt_cost_time_and_failure_and_cou
         assert_eq!(ballots[1].1.failures, ["p/m: timeout"]);
         let rows = world.status().await.voters;
         let row = |name: &str| rows.iter().find(|row| row.voter == name).unwrap().clone();
-        assert_eq!((row("model0").votes, row("model0").models.unwrap().p50_latency_ms), (1, 4_000));
-        assert_eq!((row("model1").failures, row("model1").failures_by_kind["timeout"]), (1, 1));
-        assert_eq!(row("model2").failures_by_kind["unparsable"], 1);
-        assert_eq!(row("model1").models.unwrap().cost_usd, dec("0.01"));
+        // On the two other symbols each model timed out at once, and nobody voted: that counts as well.
+        assert_eq!((row("model0").votes, row("model0").models.unwrap().mean_latency_ms), (1, 4_000 / 3));
+        assert_eq!((row("model1").failures, row("model1").failures_by_kind["timeout"]), (3, 3));
+        assert_eq!(row("model2").failures_by_kind, [("timeout".to_owned(), 2), ("unparsable".to_owned(), 1)].into());
+        assert_eq!(row("model1").models.unwrap().cost_usd, dec("0.03"));
+    });
+}
+
+/// One call about a mood costs about 1 USD at worst; opinions may spend 60 % of the day.
+#[test]
+fn a_mood_nobody_can_pay_is_skipped_and_counted_and_the_decision_goes_on() {
+    for (daily, asked) in [(1, false), (10, true)] {
+        let mut setup = Setup::new().with(|s| {
+            priced_chain(s);
+            s.agents.sentiment_analysis.news = "main".to_owned();
+            s.tasks.get_mut(&TaskName::SentimentAnalysis).unwrap().enabled = true;
+            s.budget.daily_usd = Decimal::from(daily);
+        });
+        let bytes = Bytes::default();
+        setup.journal = Some(bytes.clone());
+        let questions = Rc::new(RefCell::new(0));
+        let seen = Rc::clone(&questions);
+        setup.doubles.models = Some(Rc::new(move |_| {
+            *seen.borrow_mut() += 1;
+            Reply::Now(timed_out())
+        }));
+        setup.play(async |world| {
+            world.until(130).await;
+            assert_eq!(*questions.borrow() > 0, asked, "{}", world.timeline());
+            let status = world.status().await;
+            // Three symbols, the slot before the start and the one of the full hour.
+            assert_eq!(status.skips.get("budget").copied().unwrap_or_default(), if asked { 0 } else { 6 });
+            let budget = status.budget.unwrap();
+            assert_eq!(budget.unpaid, if asked { vec![] } else { vec![TaskName::SentimentAnalysis] });
+            assert_eq!((budget.limit_usd, budget.spent_usd), (Decimal::from(daily), Decimal::ZERO));
+            let told: &[&str] = if asked { &[] } else { &["sentiment_analysis"] };
+            assert_eq!(budget.exhausted, told);
+            let journal = String::from_utf8(bytes.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(journal.matches("BudgetExhausted").count(), told.len(), "told once");
+            // A mood that may still come is waited for, one that cannot is not.
+            assert_eq!(world.count("RunFinished"), if asked { 0 } else { 3 }, "{}", world.timeline());
+        });
+    }
+}
+
+#[test]
+fn status_shows_which_opinions_are_the_rules_in_place_of_a_model() {
+    let mut setup = Setup::new().with(|s| {
+        priced_chain(s);
+        s.agents.technical_analysis.chain = "main".to_owned();
+    });
+    setup.history_hours = 60;
+    setup.doubles.technical = Rc::new(|_| Reply::Pass(0));
+    setup.doubles.models = Some(Rc::new(|_| {
+        let unpaid = Unanswered { attempts: Vec::new(), cost_usd: Decimal::ZERO, kind: FailureKind::Budget };
+        Reply::Now(Err(unpaid))
+    }));
+    setup.play(async |world| {
+        world.until(70).await;
+        let status = world.status().await;
+        let opinion = |task: TaskName| {
+            let line = status.tasks.iter().find(|line| line.task == task && line.symbol == btc()).unwrap();
+            line.opinion.clone().map(|opinion| (opinion.path, opinion.degraded, opinion.warnings))
+        };
+        let by_rules = ("rules".to_owned(), true, vec!["model: budget".to_owned()]);
+        let line = status.tasks.iter().find(|line| line.task == TaskName::TechnicalAnalysis);
+        assert_eq!(opinion(TaskName::TechnicalAnalysis), Some(by_rules), "{line:?}");
+        assert_eq!(opinion(TaskName::RegimeDetection).map(|(_, degraded, _)| degraded), Some(false));
+        assert_eq!(opinion(TaskName::TradingDecision), None);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["budget"]["limit_usd"], serde_json::json!("5"), "{}", json["budget"]);
+    });
+}
+
+/// A question the budget refused is a failed ballot, and no call of the voter.
+#[test]
+fn what_the_budget_refused_is_counted_apart_from_the_calls() {
+    let unpaid = || {
+        let (provider, model, message) = ("p".to_owned(), "m".to_owned(), "used up".to_owned());
+        let attempt = AttemptFailure { provider, model, kind: FailureKind::Budget, message };
+        Err(Unanswered { attempts: vec![attempt], cost_usd: Decimal::ZERO, kind: FailureKind::Budget })
+    };
+    let setup = thinking(1, move |ask| Reply::Now(if is_btc(ask) { buys(ask) } else { unpaid() }));
+    setup.play(async |world| {
+        world.until(130).await;
+        assert_eq!(world.count("RunFinished"), 3, "{}", world.timeline());
+        let rows = world.status().await.voters;
+        let row = &rows[0];
+        let costs = row.models.unwrap();
+        assert_eq!((row.votes, row.failures, row.failures_by_kind["budget"]), (1, 2, 2));
+        assert_eq!((costs.calls, costs.unasked), (1, 2));
+        assert_eq!(costs.cost_usd, dec("0.02"));
     });
 }

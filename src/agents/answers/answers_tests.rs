@@ -28,11 +28,58 @@ fn with(change: &str, to: &str) -> String {
 #[case(with("\"action\"", "\"extra\":{\"tool_calls\":[]},\"action\""))]
 #[case(with("\"reasoning\":\"up\"", "\"reasoning\":\"up ``` } {\""))]
 #[case(with("}", ",\"symbol\":\"BTC/USDT\",\"indicators\":{\"rsi14\":50.9,\"atr14\":1}}"))]
+#[case(format!("```json\n{BUY}"))]
+#[case(format!("{BUY}\n\n"))]
 fn one_object_of_the_schema_is_a_vote(#[case] text: String) {
     let vote = vote::parse(&text, &ground()).unwrap();
     assert_eq!((vote.action, vote.confidence), (Action::Buy, Score(7_000)));
     assert_eq!(vote.levels, Some(Levels { entry: dec!(100), stop: dec!(98), target: dec!(104) }));
     assert_eq!(vote.position_size_pct, Score::from_f64(8.0));
+}
+
+/// What a model says after a bare object may take it back.
+#[rstest]
+#[case(format!("ready {BUY} Actually HOLD"))]
+#[case(format!("{BUY}\nOn second thought, do not buy."))]
+#[case(format!("{BUY}."))]
+#[case(format!("```json\n{BUY}\nActually HOLD\n```"))]
+#[case(format!("```json\nfirst\n``` then {BUY} ```"))]
+fn prose_after_a_bare_object_leaves_no_vote(#[case] text: String) {
+    let rejected = vote::parse(&text, &ground()).unwrap_err();
+    assert_eq!(rejected.kind, Unparsable);
+    assert!(rejected.detail.contains("text follows the object"), "{}", rejected.detail);
+}
+
+/// Asked about BTC/USDT while BTC/USD, XRP/USDT and XRP/BTC are traded as well.
+#[rstest]
+#[case(Some("BTC/USDT"), "", true)]
+#[case(Some(" btc-usdt "), "", true)]
+#[case(Some("BTCUSDT"), "", true)]
+#[case(Some("BTC/USD"), "", false)]
+#[case(Some("BTCUSD"), "", false)]
+#[case(Some("BTC"), "", false)]
+#[case(Some("XRP/USDT"), "", false)]
+#[case(Some("USDT/BTC"), "", false)]
+#[case(Some("BTC/USDT/X"), "", false)]
+#[case(Some(""), "", false)]
+#[case(None, "BTC/USDT is strong; BTCUSDT, btc_usdt.", true)]
+#[case(None, "the USDT pair of BTC", true)]
+#[case(None, "see BTC/USD", false)]
+#[case(None, "see (btcusd)!", false)]
+#[case(None, "XRPUSDT leads", false)]
+#[case(None, "xrp-usdt leads", false)]
+#[case(None, "XRP leads", false)]
+#[case(None, "XRP-led move", false)]
+#[case(None, "an xrp of a word, EXRPLICIT", true)]
+fn symbols_are_compared_whole(#[case] field: Option<&str>, #[case] text: &str, #[case] fits: bool) {
+    let sym = |text: &str| text.parse::<Symbol>().unwrap();
+    let traded = ["BTC/USDT", "BTC/USD", "XRP/USDT", "XRP/BTC"].map(sym);
+    let tolerance = Tolerance { price_pct: dec!(10), indicator_pct: 2.0 };
+    let ground = Ground::about(sym("BTC/USDT"), dec!(100), &traded, tolerance);
+    assert_eq!(ground.symbol(field, &[text]).is_ok(), fits);
+    // Of two symbols that are spelled alike without a separator neither is meant.
+    let alike = Ground::about(sym("AB/C"), dec!(100), &[sym("A/BC")], tolerance);
+    assert_eq!(["AB/C", "ABC", "A/BC"].map(|named| alike.symbol(Some(named), &[]).is_ok()), [true, false, false]);
 }
 
 #[rstest]
@@ -167,7 +214,10 @@ fn a_mood_is_bounded_in_every_list_and_text() {
     };
     assert_eq!(mood("up", "").unwrap().score, Score(4_000));
     assert_eq!(mood(&"x".repeat(201), ""), Err(OutOfRange));
-    assert_eq!(mood("up", r#""asset":"XRP","#), Err(Ungrounded));
+    for other in ["XRP", "BTCUSDT", "BTC/USDT", "BT", ""] {
+        assert_eq!(mood("up", &format!(r#""asset":"{other}","#)), Err(Ungrounded), "{other}");
+    }
+    assert!(mood("up", r#""asset":" btc","#).is_ok());
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Finds the one JSON object of a reply. Fences and prose around it do not matter; a second object, an object in a list
-//! and braces that are no JSON do: what is doubtful is no answer.
+//! Finds the one JSON object of a reply. Prose before it and a fence around it do not matter; a second object, an object
+//! in a list, braces that are no JSON and prose after a bare object do: it may take the object back, and what is doubtful
+//! is no answer. A closed fence says where the answer ends; what follows it is not read.
 
 use serde::{
     Deserialize, Deserializer,
@@ -14,11 +15,13 @@ use crate::llm::question::{FailureKind, Rejected};
 pub const SIZE_MAX: usize = 256 * 1024;
 /// Deepest nesting of an answer; the object itself is 1.
 pub const DEPTH_MAX: usize = 16;
+/// Opens and closes a block of code.
+const FENCE: &str = "```";
 
 /// The text of the one object in `text`.
 ///
 /// # Errors
-/// Empty, too large, cut off, not JSON, nested too deep, inside a list, or more than one object.
+/// Empty, too large, cut off, not JSON, nested too deep, inside a list, followed by prose, or more than one object.
 pub fn object(text: &str) -> Result<&str, Rejected> {
     if text.len() > SIZE_MAX {
         let detail = format!("{} bytes, allowed: {SIZE_MAX}", text.len());
@@ -46,6 +49,12 @@ pub fn object(text: &str) -> Result<&str, Rejected> {
     }
     if after.contains('{') {
         return Err(rejected(FailureKind::Unparsable, "there is more than one object"));
+    }
+    let is_fenced = before.matches(FENCE).count() % 2 == 1;
+    let rest = after.trim();
+    if !(rest.is_empty() || is_fenced && rest.starts_with(FENCE)) {
+        let said: String = rest.chars().take(60).collect();
+        return Err(rejected(FailureKind::Unparsable, format!("text follows the object: `{said}`")));
     }
     if depth(&value) > DEPTH_MAX {
         return Err(rejected(FailureKind::Unparsable, format!("nested deeper than {DEPTH_MAX}")));

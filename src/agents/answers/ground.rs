@@ -84,25 +84,55 @@ impl Ground {
         Ok(())
     }
 
-    /// Refuses an answer about another symbol: in its field, or named in its text.
+    /// Refuses an answer about another symbol: in its field, or named in its text. Names are compared whole, after
+    /// [`names`] has put their spellings together; the asset of another symbol alone, in capitals, names it as well.
     ///
     /// # Errors
     /// Ungrounded, with the symbol named.
     pub fn symbol(&self, field: Option<&str>, texts: &[&str]) -> Result<(), Rejected> {
-        if let Some(named) = field.filter(|named| *named != self.symbol.to_string()) {
+        let other = |named: &str| self.others.iter().find(|other| names(named, other));
+        if let Some(named) = field.filter(|named| !names(named, &self.symbol) || other(named).is_some()) {
             let named: String = named.chars().take(40).collect();
             return Err(rejected(
                 FailureKind::Ungrounded,
                 format!("asked about {}, answered on `{named}`", self.symbol),
             ));
         }
-        for other in &self.others {
-            let name = other.to_string();
-            if texts.iter().any(|text| text.to_ascii_uppercase().contains(&name)) {
-                return Err(rejected(FailureKind::Ungrounded, format!("asked about {}, names {name}", self.symbol)));
+        for text in texts {
+            let pairs = text.split(|c: char| !c.is_ascii_alphanumeric() && !SEPARATORS.contains(&c) && c != '.');
+            let pair = pairs.map(trimmed).find(|pair| !names(pair, &self.symbol) && other(pair).is_some());
+            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+            if let Some(found) = pair.or_else(|| words.find(|word| self.is_foreign_asset(word))) {
+                return Err(rejected(FailureKind::Ungrounded, format!("asked about {}, names {found}", self.symbol)));
             }
         }
         Ok(())
+    }
+
+    fn is_foreign_asset(&self, word: &str) -> bool {
+        let own = [self.symbol.base.as_str(), self.symbol.quote.as_str()];
+        !own.contains(&word) && self.others.iter().any(|other| other.base.as_str() == word)
+    }
+}
+
+/// What stands between the two assets of a pair, in the spellings of exchanges.
+const SEPARATORS: [char; 4] = ['/', '-', '_', ':'];
+
+fn trimmed(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_ascii_alphanumeric())
+}
+
+/// Whether a text is the name of a symbol: both assets, whole, in this order, in small or capital letters, with one of
+/// `/ - _ :` between them or nothing. `BTC/USD` is not `BTC/USDT`, and neither is one asset alone.
+fn names(text: &str, symbol: &Symbol) -> bool {
+    let (base, quote) = (symbol.base.as_str(), symbol.quote.as_str());
+    let text = text.trim();
+    match text.split_once(SEPARATORS) {
+        Some((first, second)) => first.eq_ignore_ascii_case(base) && second.eq_ignore_ascii_case(quote),
+        None => {
+            let parts = text.split_at_checked(base.len());
+            parts.is_some_and(|(first, second)| first.eq_ignore_ascii_case(base) && second.eq_ignore_ascii_case(quote))
+        }
     }
 }
 

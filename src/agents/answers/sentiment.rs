@@ -90,13 +90,13 @@ pub fn format() -> AnswerFormat {
     format_of::<SentimentAnswer>("sentiment_analysis", 1_500)
 }
 
-/// Reads a mood of `asset`.
+/// Reads a mood of `asset`; its name is compared whole, in small or capital letters.
 ///
 /// # Errors
 /// Everything that is not one valid answer about this asset, with its kind.
 pub fn parse(text: &str, asset: &Asset) -> Result<Mood, Rejected> {
     let answer: SentimentAnswer = extract::read(text)?;
-    if let Some(named) = answer.asset.as_deref().filter(|named| *named != asset.to_string()) {
+    if let Some(named) = answer.asset.as_deref().filter(|named| !named.trim().eq_ignore_ascii_case(asset.as_str())) {
         let named: String = named.chars().take(40).collect();
         return Err(rejected(FailureKind::Ungrounded, format!("asked about {asset}, answered on `{named}`")));
     }

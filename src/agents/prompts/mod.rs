@@ -72,7 +72,7 @@ pub fn render(template: Template, format: &AnswerFormat, data: &Value) -> Prompt
 }
 
 /// Estimate above which fewer candles are shown, tokens.
-const TOKENS_MANY: u32 = 3_000;
+pub const TOKENS_MANY: u32 = 3_000;
 
 /// As [`render`], with 10 candles a frame, or 5 when the prompt is estimated at more than 3000 tokens.
 pub fn render_within(template: Template, format: &AnswerFormat, data: impl Fn(usize) -> Value) -> Prompt {

@@ -42,7 +42,7 @@ pub fn ask(strategy: Strategy, inputs: &VoterInputs) -> Ballot {
     match strategies::opinion(strategy, inputs) {
         Ok(Some(opinion)) => enter(&opinion, inputs),
         Ok(None) => Ballot::Vote(hold()),
-        Err(Refusal::Abstain(reason)) => Ballot::Abstain(reason.into_owned()),
+        Err(Refusal::Abstain(reason) | Refusal::NoVotes(reason, _)) => Ballot::Abstain(reason.into_owned()),
         Err(Refusal::Failed(cause)) => Ballot::Failed(cause.message),
     }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     coordinator::messages::{GetStats, Operate},
     execution::ledger,
-    llm::actor::{Misses, ReadMisses},
+    llm::actor::{Misses, ReadMisses, ReadRecording, Recording},
     market::{
         Feed, FeedIssues, Market,
         actor::{FeedEnded, ReadIssues},
@@ -39,6 +39,7 @@ use crate::{
     runtime::{
         failure::{Exit, Failure},
         placement::{Place, run_virtual},
+        terminal::{note, tell},
     },
     settings::{CassetteMode, Loaded},
     store::{Close, CommittedBatch, Detach, JournalHead, Observe, OpenInfo, Store},
@@ -102,9 +103,9 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         ("runtime.speed", "1".to_owned()),
     ];
     let loaded = load(global, &more)?;
-    if loaded.settings.agents.ask_models() && loaded.settings.cassette.mode != CassetteMode::Replay {
-        let text =
-            "a backtest asks no provider: set cassette.mode = \"replay\" and cassette.dir, or let no agent ask a model";
+    if loaded.settings.agents.ask_models() && loaded.settings.cassette.mode == CassetteMode::Off {
+        let text = "a backtest asks models for a recording or from one: set cassette.dir and cassette.mode = \"record\" \
+                    (calls the providers, costs up to cassette.max_usd) or \"replay\", or let no agent ask a model";
         return Err(Failure::new(Exit::Usage, text.to_owned()).into());
     }
     if let Some(folder) = &args.report {
@@ -116,20 +117,22 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         write_report(folder, &outcome)?;
     }
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&outcome.report)?);
+        tell!("{}", serde_json::to_string_pretty(&outcome.report)?);
     } else {
-        println!("{}", report::summary(&outcome.report));
+        tell!("{}", report::summary(&outcome.report));
         for issue in &outcome.issues.first {
-            eprintln!("skipped {issue}");
+            note!("skipped {issue}");
         }
         if let Some(folder) = &args.report {
-            println!("report in {}", folder.display());
+            tell!("report in {}", folder.display());
         }
     }
     if !outcome.report.invariant_violations.is_empty() {
         return Ok(Exit::Internal);
     }
-    if let Some(text) = outcome.report.not_recorded.words() {
+    let report = &outcome.report;
+    let stopped = report.recording.as_ref().and_then(Recording::words);
+    if let Some(text) = stopped.or_else(|| report.not_recorded.words()) {
         return Err(Failure::new(Exit::Failed, text).into());
     }
     Ok(Exit::Done)
@@ -341,9 +344,9 @@ impl Drive {
         let (issues, candles) = system.links.market.send(ReadIssues).await?;
         let curve = system.links.risk.send(EquityCurve).await?;
         let head = system.links.store.send(JournalHead).await?;
-        let not_recorded = match &system.models {
-            Some(models) => models.send(ReadMisses).await?,
-            None => Misses::default(),
+        let (not_recorded, recording) = match &system.models {
+            Some(models) => (models.send(ReadMisses).await?, models.send(ReadRecording).await?),
+            None => (Misses::default(), None),
         };
         system.links.store.send(Detach).await?;
         let journal_sha256 = system.links.store.send(Close).await?.unwrap_or_default();
@@ -404,6 +407,7 @@ impl Drive {
             journal_records: head.seq,
             invariant_violations: violations,
             not_recorded,
+            recording,
             data_issues: data_issues.iter().filter_map(|(name, count)| counted(name, *count)).collect(),
             state: state.coordinator.state.name().to_owned(),
             latched_breakers: state.risk.latched.keys().map(|kind| kind.name().to_owned()).collect(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     agents::leaderboard::ModelCosts,
-    llm::actor::Misses,
+    llm::actor::{Misses, Recording},
     model::{Score, Ts, state::VoterTally, time::DAY_MS},
 };
 
@@ -64,6 +64,9 @@ pub struct Report {
     /// Questions to models the recording does not know; none without models.
     #[serde(skip_serializing_if = "Misses::is_empty")]
     pub not_recorded: Misses,
+    /// Calls to models that were made and kept; only of a run that records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Recording>,
     /// Rows of the input that were not used, by reason.
     pub data_issues: BTreeMap<String, u64>,
     /// Coordinator state at the end.
@@ -198,6 +201,9 @@ pub fn summary(report: &Report) -> String {
     );
     if !report.data_issues.is_empty() {
         row("data issues", counts(&report.data_issues));
+    }
+    if let Some(Recording { asked, known, cost_usd, .. }) = &report.recording {
+        row("recording", format!("{asked} calls made for {cost_usd} USD, {known} known before"));
     }
     row("journal", format!("{} records, sha256 {}", report.journal_records, report.journal_sha256));
     let held = report.invariant_violations.is_empty();

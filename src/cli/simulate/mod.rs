@@ -30,7 +30,13 @@ use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Global;
-use crate::{model::time::DAY_MS, runtime::failure::Exit};
+use crate::{
+    model::time::DAY_MS,
+    runtime::{
+        failure::Exit,
+        terminal::{note, tell},
+    },
+};
 use plan::{Faults, Plan, Until};
 use world::{Outcome, simulate};
 
@@ -181,12 +187,12 @@ fn report(global: &Global, args: &SimulateArgs, sum: &Sum, seconds: f64) {
         ("simulated_days_per_second", format!("{:.1}", days / seconds.max(1e-9))),
     ];
     for (_, text) in &sum.failed {
-        eprintln!("{text}\n");
+        note!("{text}\n");
     }
     if global.json {
         let facts: serde_json::Map<_, _> =
             rows.into_iter().map(|(name, value)| (name.to_owned(), serde_json::Value::from(value))).collect();
-        println!("{}", serde_json::Value::Object(facts));
+        tell!("{}", serde_json::Value::Object(facts));
         return;
     }
     let mut table = Table::new();
@@ -195,7 +201,7 @@ fn report(global: &Global, args: &SimulateArgs, sum: &Sum, seconds: f64) {
         table.add_row([name.replace('_', " "), value]);
     }
     let runs = if args.twice { "each run twice" } else { "each run once" };
-    println!("{table}\nfaults: {}; {runs}", args.faults);
+    tell!("{table}\nfaults: {}; {runs}", args.faults);
 }
 
 /// Threads of simulations are known by their name.

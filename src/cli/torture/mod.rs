@@ -28,7 +28,10 @@ use self::{
     totals::Totals,
 };
 use super::Global;
-use crate::runtime::failure::{Exit, Failure};
+use crate::runtime::{
+    failure::{Exit, Failure},
+    terminal::{self, note, tell},
+};
 
 /// Settings under which much happens in little time.
 const TRAFFIC: &str = include_str!("../../../config/torture.toml");
@@ -132,13 +135,13 @@ fn kill(global: &Global, args: &KillArgs) -> Result<Exit> {
         stop: AtomicBool::new(false),
         totals: Mutex::default(),
     });
-    println!("seed {seed}, {} kills, {} at a time, stores below {}", args.cycles, args.parallel, base.display());
+    tell!("seed {seed}, {} kills, {} at a time, stores below {}", args.cycles, args.parallel, base.display());
     let begun = Instant::now();
     let troubles = run_lanes(&shared, seed, args.parallel, &base, begun)?;
-    print!("{}", shared.totals().table(seed, begun.elapsed(), troubles.len()));
+    terminal::out(format_args!("{}", shared.totals().table(seed, begun.elapsed(), troubles.len())));
     for trouble in &troubles {
-        eprintln!("{trouble}");
-        eprintln!("again: triplegain torture kill --cycles {} --seed {seed} --parallel {}", args.cycles, args.parallel);
+        note!("{trouble}");
+        note!("again: triplegain torture kill --cycles {} --seed {seed} --parallel {}", args.cycles, args.parallel);
     }
     if troubles.is_empty() {
         std::fs::remove_dir_all(&base).with_context(|| format!("cannot remove {}", base.display()))?;
@@ -186,7 +189,7 @@ fn run_lanes(shared: &Arc<Shared>, seed: u64, parallel: u64, base: &Path, begun:
                 }
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                println!("{}", shared.totals().line(shared.cycles, begun.elapsed()))
+                tell!("{}", shared.totals().line(shared.cycles, begun.elapsed()))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }

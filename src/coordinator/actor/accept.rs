@@ -40,7 +40,11 @@ impl Coordinator {
         reply: Option<Reply>,
         ctx: &mut Context<Self>,
     ) {
-        let accepted = if outcome == RunOutcome::Succeeded { reply } else { None };
+        let (accepted, ballots) = match (&outcome, reply) {
+            (RunOutcome::Abstained(_), Some(Reply::NoVotes(ballots))) => (None, ballots),
+            (RunOutcome::Succeeded, reply) => (reply, Vec::new()),
+            _ => (None, Vec::new()),
+        };
         if !key.task.is_money_relevant() {
             if !self.volatile {
                 self.notes.ended(key, self.clock.now());
@@ -67,7 +71,7 @@ impl Coordinator {
             self.notes.failed(self.clock.now());
         }
         let consumed: BTreeMap<TaskName, Ts> = inputs.iter().map(|input| (input.task, input.as_of)).collect();
-        let finished = Event::RunFinished { key, run_id, outcome, consumed };
+        let finished = Event::RunFinished { key, run_id, outcome, consumed, ballots };
         match accepted {
             Some(Reply::Signal(signal, snapshot)) => self.decide(*signal, &snapshot, finished, tags, ctx),
             Some(Reply::Portfolio(output)) => self.plan(*output, run_id, finished),

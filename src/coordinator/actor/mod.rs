@@ -10,6 +10,7 @@ mod guard;
 pub mod heartbeat;
 mod lane;
 pub mod messages;
+mod money;
 pub mod notes;
 pub mod operate;
 mod pipeline;
@@ -46,10 +47,13 @@ use super::{
     states, status, watchdog,
 };
 use crate::{
-    agents::actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
+    agents::{
+        actor::{RunPortfolio, RunRegime, RunSentiment, RunTechnical, RunTrading},
+        worst_case,
+    },
     bus::{Payload, actor::Publisher},
     execution::actor::ExecutionActor,
-    llm::actor::ReadModels,
+    llm::{actor::ReadModels, rations::WorstCases},
     market::actor::{MarketActor, ReadSnapshot},
     model::{
         Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, PositionId, Recovered, RunId, RunKey,
@@ -196,6 +200,9 @@ pub struct Coordinator {
     /// Notes beside the truth not handed to the store yet.
     pub(super) notes: Notes,
     last_gates: Option<Gates>,
+    worst_cases: WorstCases,
+    /// Day on which it was told that a task is not paid.
+    told_unpaid: BTreeMap<TaskName, i64>,
     /// Newest skip reason by key, for `status`.
     pub(super) last_skip: BTreeMap<RunKey, SkipReason>,
     /// Newest outcome by key, for `status`.
@@ -213,6 +220,7 @@ impl Coordinator {
         parts.level.set(degradation.global());
         let guard = guard::Guard::new(parts.view.read().coordinator.state, parts.on_fatal);
         let notes = Notes::knowing(parts.scheduler.pasts());
+        let worst_cases = worst_case::of(&parts.settings);
         Coordinator {
             settings: parts.settings,
             clock: parts.clock,
@@ -249,14 +257,11 @@ impl Coordinator {
             heartbeat: None,
             guard,
             last_gates: None,
+            worst_cases,
+            told_unpaid: BTreeMap::new(),
             last_skip: BTreeMap::new(),
             last_outcome: BTreeMap::new(),
         }
-    }
-
-    /// State and level as the scheduler's gates see them.
-    pub(super) fn gates(&self) -> Gates {
-        Gates { state: self.view.read().coordinator.state, level: self.degradation.global() }
     }
 
     /// The global degradation level.
@@ -305,9 +310,7 @@ impl Coordinator {
                 }
                 self.ended(key, run_id, outcome, &inputs, tags, reply, ctx);
             }
-            Effect::Skip { key, reason, .. } => {
-                self.last_skip.insert(key, reason);
-            }
+            Effect::Skip { key, reason, .. } => self.skipped(key, reason),
             Effect::Missed { key, count } => {
                 self.note(now, "missed", [("task", key.to_string()), ("slots", count.to_string())]);
             }

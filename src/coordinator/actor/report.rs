@@ -16,7 +16,7 @@ use crate::{
     execution::legs,
     llm::actor::ReadModels,
     market::{FeedStatus, actor::ReadFeeds, feed::kraken::view::LinkView},
-    model::{Clock, OrderType, PlanState, PositionSide, State, Symbol, TradeState, Ts},
+    model::{Clock, OrderType, PlanState, PositionSide, SkipReason, State, Symbol, TradeState, Ts},
     risk::{AccountMode, board::Board, view},
     store::JournalHead as AskHead,
 };
@@ -79,6 +79,12 @@ impl Coordinator {
                 max: stats.totals.start_lateness.max_ms as f64,
             },
             missed_slots: stats.sums.missed,
+            skips: SkipReason::ALL
+                .into_iter()
+                .filter(|reason| stats.skipped(*reason) > 0)
+                .map(|reason| (reason.name().to_owned(), stats.skipped(reason)))
+                .collect(),
+            budget: self.budget_status(&state.models),
             account: account(&state, &board),
             positions: positions(&state, &board),
             orders: orders(&state),
@@ -128,6 +134,7 @@ impl Coordinator {
             last_outcome: self.last_outcome.get(&key.key).map(|word| (*word).to_owned()),
             next_due_at: key.next_due,
             last_skip_reason: self.last_skip.get(&key.key).map(|reason| reason.name().to_owned()),
+            opinion: self.opinion_status(key.key),
         };
         stats.keys.iter().map(task).collect()
     }

@@ -20,8 +20,8 @@ use crate::{
     coordinator::degradation,
     market::actor::ReadSnapshot,
     model::{
-        Clock, DegradationLevel, FailCause, FailClass, RegimeOutput, RunOutcome, SentimentOutput, Signal, Snapshot,
-        TaOutput, TaskName, Ts,
+        Clock, DegradationLevel, FailCause, FailClass, NamedBallot, RegimeOutput, RunOutcome, SentimentOutput, Signal,
+        Snapshot, TaOutput, TaskName, Ts,
     },
     risk::board::Prices,
     runtime::{clock::LogicalClock, failpoint, post::post},
@@ -41,6 +41,20 @@ pub enum Reply {
     Signal(Box<Signal>, Arc<Snapshot>),
     /// A plan or none.
     Portfolio(Box<PortfolioOutput>),
+    /// The ballots of a poll in which nobody voted; its run has abstained.
+    NoVotes(Vec<NamedBallot>),
+}
+
+/// A run without output.
+struct Without {
+    outcome: RunOutcome,
+    ballots: Vec<NamedBallot>,
+}
+
+impl From<RunOutcome> for Without {
+    fn from(outcome: RunOutcome) -> Without {
+        Without { outcome, ballots: Vec::new() }
+    }
 }
 
 /// A run is over.
@@ -83,7 +97,10 @@ pub async fn perform(
 ) {
     let (outcome, as_of, degraded, reply) = match attempt(&request, claim, &links, &supply).await {
         Ok((reply, as_of, degraded)) => (RunOutcome::Succeeded, as_of, degraded, Some(reply)),
-        Err(outcome) => (outcome, supply.clock.now(), false, None),
+        Err(Without { outcome, ballots }) => {
+            let reply = (!ballots.is_empty()).then_some(Reply::NoVotes(ballots));
+            (outcome, supply.clock.now(), false, reply)
+        }
     };
     failpoint::effect("run.arrived", request.key.task.name());
     let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of, degraded };
@@ -95,13 +112,13 @@ async fn attempt(
     claim: Option<Batch>,
     links: &Links,
     supply: &Supply,
-) -> Result<(Reply, Ts, bool), RunOutcome> {
+) -> Result<(Reply, Ts, bool), Without> {
     if let Some(batch) = claim {
         failpoint::effect("commit.claim", "");
         match links.store.send(Commit(batch)).await {
             Ok(Ok(_)) => failpoint::effect("run.claimed", request.key.task.name()),
-            Ok(Err(refused)) => return Err(failed(FailClass::Validation, refused.to_string())),
-            Err(_) => return Err(failed(FailClass::Halted, "the store does not answer".to_owned())),
+            Ok(Err(refused)) => return Err(failed(FailClass::Validation, refused.to_string()).into()),
+            Err(_) => return Err(failed(FailClass::Halted, "the store does not answer".to_owned()).into()),
         }
     }
     let symbol = request.key.symbol;
@@ -139,7 +156,7 @@ async fn ask(
     snapshot: Option<Arc<Snapshot>>,
     links: &Links,
     supply: &Supply,
-) -> Result<(Reply, Ts, bool), RunOutcome> {
+) -> Result<(Reply, Ts, bool), Without> {
     let as_of = ctx.as_of;
     let ask_models = degradation::allows_model_opinions(supply.level);
     let stale = || RunOutcome::Abstained("data_stale".into());
@@ -194,12 +211,15 @@ async fn ask(
 }
 
 /// A closed mailbox in the middle of a request means that the agent panicked on it.
-fn output<T>(answer: Result<Answer<T>, actix::MailboxError>) -> Result<Box<T>, RunOutcome> {
+fn output<T>(answer: Result<Answer<T>, actix::MailboxError>) -> Result<Box<T>, Without> {
     match answer {
         Ok(Answer::Output(output)) => Ok(output),
-        Ok(Answer::Abstain(reason)) => Err(RunOutcome::Abstained(reason.into_owned())),
-        Ok(Answer::Failed(cause)) => Err(RunOutcome::Failed(cause)),
-        Err(_) => Err(failed(FailClass::Panic, "the agent panicked on this run".to_owned())),
+        Ok(Answer::Abstain(reason)) => Err(RunOutcome::Abstained(reason.into_owned()).into()),
+        Ok(Answer::NoVotes(reason, ballots)) => {
+            Err(Without { outcome: RunOutcome::Abstained(reason.into_owned()), ballots })
+        }
+        Ok(Answer::Failed(cause)) => Err(RunOutcome::Failed(cause).into()),
+        Err(_) => Err(failed(FailClass::Panic, "the agent panicked on this run".to_owned()).into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From admitted to running (B6): permits, fairness, ageing. Queued is not running.
 
-use super::{Effect, KeyId, RunRequest, Scheduler, key::Phase};
-use crate::model::{RunId, Ts};
+use super::{Effect, KeyId, RunRequest, Scheduler, key::Phase, rules::TaskRules};
+use crate::model::{DegradationLevel, RunId, Ts};
 
 impl Scheduler {
     /// Admits the work of a key; it gets its permit at the end of the step at the earliest.
@@ -104,7 +104,20 @@ impl Scheduler {
         let rules = &self.tasks[task];
         let general = self.general_used < self.limits.general;
         let reserved = class == 0 && self.reserved_used < self.limits.reserved;
-        rules.running < rules.max_parallel && (general || reserved)
+        rules.running < rules.max_parallel && (general || reserved) && self.providers_permit(rules)
+    }
+
+    /// Whether each provider a run of the task would ask has a permit left; a run that asks nobody needs none.
+    fn providers_permit(&self, rules: &TaskRules) -> bool {
+        let free = |provider: &usize| self.provider_used[*provider] < self.limits.per_provider;
+        !self.asks(rules) || rules.providers.iter().all(free)
+    }
+
+    /// Whether a run of the task that starts now may ask models: the rules answer at EMERGENCY (resilience §2) and when
+    /// the models cannot be paid.
+    fn asks(&self, rules: &TaskRules) -> bool {
+        let allowed = self.gates.level < DegradationLevel::Emergency && !self.gates.unpaid.contains(rules.name);
+        !rules.providers.is_empty() && allowed
     }
 
     fn has_permit(&self, key: u32) -> bool {
@@ -132,11 +145,16 @@ impl Scheduler {
         self.starts += 1;
         let starts = self.starts;
         let run_key = self.run_key(key);
+        let asks = self.asks(&self.tasks[self.keys[key as usize].task]);
         let held = &mut self.keys[key as usize];
         let rules = &mut self.tasks[held.task];
+        if asks {
+            rules.providers.iter().for_each(|provider| self.provider_used[*provider] += 1);
+        }
         rules.running += 1;
         rules.last_started = starts;
         let work = &mut held.work;
+        work.asks = asks;
         work.on_reserve = work.class == 0 && self.reserved_used < self.limits.reserved;
         let used = if work.on_reserve { &mut self.reserved_used } else { &mut self.general_used };
         *used += 1;

@@ -43,6 +43,11 @@ impl Scheduler {
         }
     }
 
+    /// Off because nobody can be paid for it: a task with rules goes on by them, a mood has none (scheduling §6).
+    pub(super) fn is_unpaid_off(&self, task: TaskName) -> bool {
+        task == TaskName::SentimentAnalysis && self.gates.unpaid.contains(task)
+    }
+
     /// Why nothing of this key may run now.
     pub(super) fn gate(&self, key: u32, now: Ts) -> Option<SkipReason> {
         let held = &self.keys[key as usize];
@@ -59,6 +64,9 @@ impl Scheduler {
         }
         if self.is_degraded_off(rules.name) {
             return Some(SkipReason::Degraded);
+        }
+        if self.is_unpaid_off(rules.name) {
+            return Some(SkipReason::Budget);
         }
         (held.quarantine.admission(now) == Admission::Out).then_some(SkipReason::Quarantined)
     }
@@ -143,7 +151,13 @@ impl Scheduler {
         if self.is_degraded_off(rules.name) {
             return Freshness::Absent;
         }
-        let not = |reason| Freshness::Not(if source.quarantine.is_out() { SkipReason::DepUnavailable } else { reason });
+        // Nothing newer will come while there is no money: who can do without does not wait for it.
+        let in_vain = !dependency.required && self.is_unpaid_off(rules.name) && source.phase == Phase::Idle;
+        let not = |reason| match source.quarantine.is_out() {
+            _ if in_vain => Freshness::Absent,
+            true => Freshness::Not(SkipReason::DepUnavailable),
+            false => Freshness::Not(reason),
+        };
         let (Some(output), Some(input)) = (source.latest, source.as_input(rules.name)) else {
             return not(SkipReason::DepNeverRan);
         };

@@ -91,8 +91,13 @@ impl Scheduler {
         let held = &mut self.keys[key as usize];
         let used = if held.work.on_reserve { &mut self.reserved_used } else { &mut self.general_used };
         *used = used.saturating_sub(1);
-        let running = &mut self.tasks[held.task].running;
-        *running = running.saturating_sub(1);
+        let rules = &mut self.tasks[held.task];
+        rules.running = rules.running.saturating_sub(1);
+        if std::mem::take(&mut held.work.asks) {
+            for provider in &rules.providers {
+                self.provider_used[*provider] = self.provider_used[*provider].saturating_sub(1);
+            }
+        }
         held.phase = Phase::Idle;
     }
 

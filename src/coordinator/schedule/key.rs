@@ -50,6 +50,8 @@ pub(super) struct Work {
     /// Symbol counter under which it lies in the queue; absent = not in a bucket yet.
     pub queued_rank: Option<u64>,
     pub on_reserve: bool,
+    /// Holds a permit of each provider of its task.
+    pub asks: bool,
     pub run_id: RunId,
     pub started_at: Ts,
     pub inputs: Inputs,
@@ -71,6 +73,7 @@ impl Work {
             queued_class: class,
             queued_rank: None,
             on_reserve: false,
+            asks: false,
             run_id: RunId::default(),
             started_at: due,
             inputs: Inputs::default(),

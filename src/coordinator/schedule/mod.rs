@@ -56,6 +56,8 @@ pub struct Scheduler {
     starts: u64,
     general_used: u32,
     reserved_used: u32,
+    /// Runs that may be asking each provider.
+    provider_used: Vec<u32>,
     queued: u32,
     /// Waiting keys to look at again in this step.
     todo: Vec<u32>,
@@ -101,6 +103,7 @@ impl Scheduler {
             starts: 0,
             general_used: 0,
             reserved_used: 0,
+            provider_used: vec![0; layout.providers],
             queued: 0,
             todo: Vec::new(),
             newly: Vec::new(),
@@ -294,6 +297,7 @@ impl Scheduler {
     /// The first broken identity, with its numbers.
     pub fn check(&self) -> Result<(), String> {
         let mut holding = vec![0_u32; self.tasks.len()];
+        let mut asking = vec![0_u32; self.provider_used.len()];
         let mut queued = 0;
         for (id, held) in self.keys.iter().enumerate() {
             let name = self.run_key(id as u32);
@@ -311,7 +315,11 @@ impl Scheduler {
             if held.armed != held.next_instant() {
                 return Err(format!("{name}: armed for {}, next instant is {}", held.armed, held.next_instant()));
             }
-            holding[held.task] += u32::from(matches!(held.phase, Phase::Running | Phase::Cancelling));
+            let holds = matches!(held.phase, Phase::Running | Phase::Cancelling);
+            holding[held.task] += u32::from(holds);
+            if holds && held.work.asks {
+                self.tasks[held.task].providers.iter().for_each(|provider| asking[*provider] += 1);
+            }
             queued += u32::from(held.phase == Phase::Queued);
         }
         for (rules, holding) in self.tasks.iter().zip(&holding) {
@@ -319,6 +327,11 @@ impl Scheduler {
                 let (name, counted, limit) = (rules.name, rules.running, rules.max_parallel);
                 return Err(format!("{name}: {holding} runs hold permits, {counted} counted, limit {limit}"));
             }
+        }
+        let limit = self.limits.per_provider;
+        if asking != self.provider_used || asking.iter().any(|runs| *runs > limit) {
+            let counted = &self.provider_used;
+            return Err(format!("{asking:?} runs may ask each provider, {counted:?} counted, limit {limit}"));
         }
         let total: u32 = holding.iter().sum();
         let (general, reserved) = (self.general_used, self.reserved_used);

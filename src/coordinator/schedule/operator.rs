@@ -44,6 +44,7 @@ impl Scheduler {
                 SkipReason::StatePaused => "trading is paused; resume first",
                 SkipReason::StateHalted => "the program is halted; reset first",
                 SkipReason::Degraded => "the degradation level does not allow it; it ends by itself",
+                SkipReason::Budget => "today's budget for it is used up; see `budget` in status",
                 _ => "the key is quarantined; release it first",
             };
             return Err((reason.name(), format!("{name} {symbol} cannot run: {why}")));

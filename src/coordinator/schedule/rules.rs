@@ -1,6 +1,6 @@
 //! The static part: tasks and keys as built once from validated settings. Holds limits in milliseconds, no progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     grid::Grid,
@@ -19,6 +19,8 @@ pub struct Setup<'a> {
     pub scheduler: &'a SchedulerSettings,
     /// `[tasks]`
     pub tasks: &'a BTreeMap<TaskName, TaskSettings>,
+    /// Providers of models that a run of a task would ask first; tasks by rules have none.
+    pub providers: &'a BTreeMap<TaskName, BTreeSet<String>>,
     /// `[quarantine]`
     pub quarantine: &'a QuarantineSettings,
     /// `coordinator.analysis_while_halted`
@@ -56,6 +58,7 @@ pub enum SetupError {
 pub(super) struct Limits {
     pub general: u32,
     pub reserved: u32,
+    pub per_provider: u32,
     pub tick_ms: i64,
     pub ageing_ms: i64,
     pub grace_ms: i64,
@@ -74,6 +77,7 @@ impl Limits {
         Limits {
             general: s.max_concurrent_runs,
             reserved: s.reserved_safety_slots,
+            per_provider: s.max_per_provider,
             tick_ms: i64::from(s.tick_ms),
             ageing_ms: (i64::from(s.ageing_seconds) * SECOND_MS).max(1),
             grace_ms: i64::from(s.cancel_grace_seconds) * SECOND_MS,
@@ -111,6 +115,8 @@ pub(super) struct TaskRules {
     pub snapshot_ms: Option<i64>,
     pub max_parallel: u32,
     pub running: u32,
+    /// Places in the scheduler's table of providers.
+    pub providers: Vec<usize>,
     pub catch_up_ms: i64,
     pub start_deadline_ms: i64,
     pub dependencies: Vec<Dependency>,
@@ -154,6 +160,7 @@ pub(super) struct Layout {
     pub tasks: Vec<TaskRules>,
     pub keys: Vec<KeyPlace>,
     pub symbols: usize,
+    pub providers: usize,
 }
 
 /// Class of a task's runs (B6).
@@ -172,6 +179,11 @@ pub(super) fn layout(setup: &Setup) -> Result<Layout, SetupError> {
     for name in &order {
         let Some(settings) = setup.tasks.get(name) else { continue };
         tasks.push(task_rules(setup, &order, *name, settings)?);
+    }
+    let providers: BTreeSet<&String> = setup.providers.values().flatten().collect();
+    for task in &mut tasks {
+        let asked = setup.providers.get(&task.name).into_iter().flatten();
+        task.providers = asked.filter_map(|name| providers.iter().position(|known| *known == name)).collect();
     }
     let mut symbols: Vec<Symbol> = setup.symbols.to_vec();
     let mut keys: Vec<KeyPlace> = Vec::new();
@@ -210,7 +222,7 @@ pub(super) fn layout(setup: &Setup) -> Result<Layout, SetupError> {
             keys.push(KeyPlace { task, symbol, symbol_index, grid, needs, needed_by: Vec::new() });
         }
     }
-    Ok(Layout { tasks, keys, symbols: symbols.len() })
+    Ok(Layout { tasks, keys, symbols: symbols.len(), providers: providers.len() })
 }
 
 fn symbols_of(task: TaskName, settings: &TaskSettings, all: &[Symbol]) -> Vec<Symbol> {
@@ -261,6 +273,7 @@ fn task_rules(
         snapshot_ms: (snapshot > 0).then(|| i64::from(snapshot) * SECOND_MS),
         max_parallel: settings.max_parallel,
         running: 0,
+        providers: Vec::new(),
         catch_up_ms: i64::from(settings.catch_up_seconds) * SECOND_MS,
         start_deadline_ms: i64::from(settings.start_deadline_seconds) * SECOND_MS,
         dependencies,

@@ -1,7 +1,8 @@
 //! What goes into the scheduler and what comes out of it. Values only.
 
 use crate::model::{
-    CoordinatorState, DegradationLevel, InFlightMarker, RunId, RunKey, RunOutcome, SkipReason, SlotId, TaskName, Ts,
+    CoordinatorState, DegradationLevel, InFlightMarker, RunId, RunKey, RunOutcome, SkipReason, SlotId, TaskName,
+    TaskSet, Ts,
 };
 
 /// Most dependencies a task can have: every other task once.
@@ -130,6 +131,8 @@ pub struct Gates {
     pub state: CoordinatorState,
     /// The global degradation level.
     pub level: DegradationLevel,
+    /// Tasks whose models the money of the day does not pay any more.
+    pub unpaid: TaskSet,
 }
 
 /// The result of a run as its agent or the snapshot reader reported it.

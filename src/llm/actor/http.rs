@@ -8,12 +8,14 @@ use futures_util::future::LocalBoxFuture;
 use reqwest::{Client, RequestBuilder, Response, header, redirect};
 use serde_json::Value;
 
-use super::keys::Key;
+use super::{keys::Key, recorder::Recorder};
 use crate::{
     llm::{
+        classify,
         question::{FailureKind, Rejected},
         wire::{ANTHROPIC_VERSION, REPLY_MAX},
     },
+    runtime::clock::wall_now,
     settings::ProviderKind,
 };
 
@@ -22,10 +24,8 @@ use crate::{
 pub struct Raw {
     /// HTTP status.
     pub status: u16,
-    /// Header `Retry-After`.
-    pub retry_after: Option<String>,
-    /// Header `Date`.
-    pub date: Option<String>,
+    /// From the header `Retry-After`, milliseconds.
+    pub retry_after_ms: Option<i64>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -49,6 +49,7 @@ pub struct Http(Way);
 #[derive(Clone)]
 enum Way {
     Wire(Client),
+    Recorder(Rc<Recorder>),
     Stand(Rc<Stand>),
 }
 
@@ -71,6 +72,24 @@ impl Http {
         Http(Way::Stand(stand))
     }
 
+    /// Calls during which virtual time stands still.
+    pub fn recorded_by(recorder: Recorder) -> Http {
+        Http(Way::Recorder(Rc::new(recorder)))
+    }
+
+    /// Who makes calls during which virtual time stands still, if they are made that way.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        match &self.0 {
+            Way::Recorder(recorder) => Some(recorder),
+            _ => None,
+        }
+    }
+
+    /// Calls go over the network in real time.
+    pub const fn is_wire(&self) -> bool {
+        matches!(self.0, Way::Wire(_))
+    }
+
     /// Posts a body.
     ///
     /// # Errors
@@ -78,6 +97,7 @@ impl Http {
     pub async fn post(&self, url: &str, kind: ProviderKind, key: Option<&Key>, body: &Value) -> Result<Raw, Broken> {
         match &self.0 {
             Way::Wire(client) => complete(authorised(client.post(url).json(body), kind, key)).await,
+            Way::Recorder(_) => Err(not_held()),
             Way::Stand(stand) => stand(url, Some(body)).await,
         }
     }
@@ -89,9 +109,16 @@ impl Http {
     pub async fn get(&self, url: &str, kind: ProviderKind, key: Option<&Key>) -> Result<Raw, Broken> {
         match &self.0 {
             Way::Wire(client) => complete(authorised(client.get(url), kind, key)).await,
+            Way::Recorder(_) => Err(not_held()),
             Way::Stand(stand) => stand(url, None).await,
         }
     }
+}
+
+/// Of a call for which time would not stand still: it is made by [`Recorder::call`] only.
+fn not_held() -> Broken {
+    let detail = "in virtual time only recorded calls are made".to_owned();
+    Broken { why: Rejected { kind: FailureKind::Unavailable, detail }, unsent: true }
 }
 
 fn authorised(request: RequestBuilder, kind: ProviderKind, key: Option<&Key>) -> RequestBuilder {
@@ -120,7 +147,10 @@ async fn complete(request: RequestBuilder) -> Result<Raw, Broken> {
     let header = |reply: &Response, name: &str| {
         reply.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
-    let (status, retry_after, date) = (reply.status().as_u16(), header(&reply, "retry-after"), header(&reply, "date"));
+    let (status, date) = (reply.status().as_u16(), header(&reply, "date"));
+    let now_s = wall_now().0 / 1000;
+    let retry_after_ms =
+        header(&reply, "retry-after").and_then(|text| classify::retry_after_ms(&text, date.as_deref(), now_s));
     let mut body = Vec::new();
     while let Some(part) = reply.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + part.len() > REPLY_MAX {
@@ -129,7 +159,7 @@ async fn complete(request: RequestBuilder) -> Result<Raw, Broken> {
         }
         body.extend_from_slice(&part);
     }
-    Ok(Raw { status, retry_after, date, body })
+    Ok(Raw { status, retry_after_ms, body })
 }
 
 /// The library's error without the address, with its causes.
@@ -140,6 +170,6 @@ fn broken(error: &reqwest::Error) -> Broken {
         words = format!("{words}: {inner}");
         cause = inner.source();
     }
-    let detail = crate::llm::classify::shortened(&words);
+    let detail = classify::shortened(&words);
     Broken { why: Rejected { kind: FailureKind::Connection, detail }, unsent: error.is_connect() }
 }

@@ -3,42 +3,43 @@
 //! One attempt goes through permit, breaker, rate and budget before its first byte; its reservation is durable by then,
 //! so a crash leaves it spent. What counts as an answer is the question's own check.
 
-use std::{collections::BTreeSet, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, Supervised, WrapFuture};
 
 use super::{
-    AskModel, MISSES_KEPT, Miss, ReadMisses, ReadModels,
-    http::{Broken, Raw},
-    shared::{Admission, Endpoint, Shared},
+    AskModel, MISSES_KEPT, Miss, ReadMisses, ReadModels, ReadRecording,
+    call::{Turn, call},
+    http::{Broken, Http, Raw},
+    probe,
+    recorder::Recorder,
+    shared::{Admission, Shared},
 };
 use crate::{
     llm::{
         budget::{self, Verdict},
-        cassette, classify, plan,
+        cassette, classify,
+        plan::{self, Doubt},
         question::{Answered, AttemptFailure, FailureKind, Payer, Question, Rejected, Unanswered},
         wire::{self, Reply, Usage},
     },
     model::{Clock, DegradationLevel, Event, Money, Ts},
-    providers::breaker::Outcome,
-    runtime::{clock::wall_now, supervisor::Worker},
-    settings::ModelSettings,
+    runtime::supervisor::Worker,
 };
 
 /// More tokens than any model reads or writes in one call.
 const TOKENS_POSSIBLE: u32 = 10_000_000;
-/// Longest wait for the answer to a probe, milliseconds.
-const PROBE_MS: i64 = 10_000;
 
 /// The actor. All that lasts is in [`Shared`].
 pub struct Router {
     shared: Rc<Shared>,
+    probing: Rc<Cell<bool>>,
 }
 
 impl Router {
     /// A life of the router.
     pub fn new(shared: Rc<Shared>) -> Router {
-        Router { shared }
+        Router { shared, probing: Rc::default() }
     }
 }
 
@@ -54,8 +55,13 @@ impl Worker for Router {
         let logical = Duration::from_secs(u64::from(self.shared.settings.degradation.probe_seconds.max(1)));
         ctx.run_interval(logical / self.shared.clock.speed().max(1), |router, ctx| {
             let shared = Rc::clone(&router.shared);
-            if shared.levels().1 > DegradationLevel::Normal {
-                ctx.spawn(async move { probe(&shared).await }.into_actor(router));
+            if shared.levels().1 > DegradationLevel::Normal && !router.probing.replace(true) {
+                let probing = Rc::clone(&router.probing);
+                let done = async move {
+                    probe::all(&shared).await;
+                    probing.set(false);
+                };
+                ctx.spawn(done.into_actor(router));
             }
         });
     }
@@ -83,14 +89,21 @@ impl Handler<ReadMisses> for Router {
     }
 }
 
+impl Handler<ReadRecording> for Router {
+    type Result = MessageResult<ReadRecording>;
+    fn handle(&mut self, _: ReadRecording, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.shared.http.as_ref().and_then(Http::recorder).map(Recorder::done))
+    }
+}
+
 /// What an attempt left behind.
-struct Tried {
-    result: Result<(Reply, Usage), Failed>,
+pub(super) struct Tried {
+    pub result: Result<(Reply, Usage), Failed>,
     cost: Money,
 }
 
-struct Failed {
-    why: Rejected,
+pub(super) struct Failed {
+    pub why: Rejected,
     retry_after_ms: Option<i64>,
 }
 
@@ -98,14 +111,6 @@ impl Tried {
     fn refused(kind: FailureKind, detail: String) -> Tried {
         Tried { result: Err(Failed { why: Rejected { kind, detail }, retry_after_ms: None }), cost: Money::ZERO }
     }
-}
-
-/// One model of a chain and its part of the time.
-struct Turn<'a> {
-    endpoint: Rc<Endpoint>,
-    model: &'a str,
-    settings: ModelSettings,
-    until: Ts,
 }
 
 /// One logical call.
@@ -217,14 +222,14 @@ async fn ask_one(
 }
 
 /// Permit, breaker, rate, budget, call, settlement.
-async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Tried {
+pub(super) async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Tried {
     let endpoint = &turn.endpoint;
     if !shared.tape.replays() {
         if let Err(problem) = &endpoint.key {
             return Tried::refused(FailureKind::Unavailable, problem.clone());
         }
         if shared.http.is_none() {
-            let why = "models are asked over the network only in real time; replay a cassette instead";
+            let why = "in virtual time models are asked for a recording or from one; set cassette.mode";
             return Tried::refused(FailureKind::Unavailable, why.to_owned());
         }
     }
@@ -260,8 +265,12 @@ async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>)
         Err(why) => return Tried::refused(why.kind, why.detail),
     };
     let called_at = shared.clock.now();
-    let reply = call(shared, question, turn).await;
-    let tried = judge(question, turn, held.as_ref().map_or(Money::ZERO, |held| held.amount), reply);
+    let worst = held.as_ref().map_or(Money::ZERO, |held| held.amount);
+    let made = call(shared, question, turn, worst).await;
+    let tried = judge(question, turn, worst, made.reply);
+    if let Some(recorder) = shared.http.as_ref().and_then(Http::recorder).filter(|_| made.recorded) {
+        recorder.paid(tried.cost);
+    }
     conclude(shared, turn, admission, called_at, &tried);
     if let Some(held) = held {
         settle(shared, question, &held, &tried).await;
@@ -283,69 +292,33 @@ async fn reserve(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> R
     let _alone = shared.ledger.lock().await;
     let day = shared.clock.now().day();
     let ledger = shared.spending(day);
-    let (amount, warned) =
-        match budget::judge(&ledger, &shared.settings.budget, (provider, limit), &question.payer, price) {
-            Verdict::Free => return Ok(None),
-            Verdict::Reserve { amount, warned } => (amount, warned),
-            Verdict::Refuse(exhausted) => {
-                let (spent, of) = (exhausted.spent, exhausted.of);
-                let detail = format!(
-                    "the budget `{}` has {spent} of {of} USD spent, the call may cost {price}",
-                    exhausted.limit
-                );
-                if exhausted.tell {
-                    let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
-                    shared.commit(question.key.to_string(), vec![event]).await;
-                }
-                return Err(Rejected { kind: FailureKind::Budget, detail });
+    let money = &shared.settings.budget;
+    let share = shared.worst_cases.share(question.key.task, money.per_decision_usd);
+    let (amount, warned) = match budget::judge(&ledger, money, (provider, limit), &question.payer, &share, price) {
+        Verdict::Free => return Ok(None),
+        Verdict::Reserve { amount, warned } => (amount, warned),
+        Verdict::Refuse(exhausted) => {
+            let (spent, of) = (exhausted.spent, exhausted.of);
+            let detail =
+                format!("the budget `{}` has {spent} of {of} USD spent, the call may cost {price}", exhausted.limit);
+            if exhausted.tell {
+                let event = Event::BudgetExhausted { day, limit: exhausted.limit, spent, of };
+                shared.commit(question.purpose(), vec![event]).await;
             }
-        };
+            return Err(Rejected { kind: FailureKind::Budget, detail });
+        }
+    };
     let decision = match &question.payer {
         Payer::Decision(id) => Some(*id),
         Payer::Opinion => None,
     };
     let (call, provider, model) = (ledger.calls + 1, provider.clone(), turn.model.to_owned());
     let event = Event::BudgetReserved { call, day, provider, model, decision, amount, warned };
-    if shared.commit(question.key.to_string(), vec![event]).await {
+    if shared.commit(question.purpose(), vec![event]).await {
         return Ok(Some(Held { call, amount }));
     }
     let detail = "the reservation could not be made durable".to_owned();
     Err(Rejected { kind: FailureKind::Unavailable, detail })
-}
-
-/// The call itself, from the recording or over the network.
-async fn call(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Result<Raw, Broken> {
-    let (kind, endpoint) = (turn.endpoint.settings.kind, &turn.endpoint);
-    let sha = cassette::request_sha256(kind, turn.model, &turn.settings, &question.prompt, &question.format);
-    let Some(http) = shared.http.as_ref().filter(|_| !shared.tape.replays()) else {
-        let recorded = shared.tape.play(&sha).map_err(|why| Broken { why, unsent: true })?;
-        let body = recorded.body.clone().into_bytes();
-        return Ok(Raw { status: recorded.status, retry_after: None, date: None, body });
-    };
-    let body = wire::body(kind, turn.model, &turn.settings, &question.prompt, &question.format);
-    let url = format!("{}{}", endpoint.settings.endpoint(), wire::path(kind));
-    let key = endpoint.key.as_ref().ok().and_then(Option::as_ref);
-    let reply = tokio::select! {
-        biased;
-        reply = http.post(&url, kind, key, &body) => reply?,
-        () = shared.clock.sleep_until(turn.until) => {
-            let detail = "no complete reply within its part of the deadline".to_owned();
-            return Err(Broken { why: Rejected { kind: FailureKind::Timeout, detail }, unsent: false });
-        }
-    };
-    if (200..300).contains(&reply.status) {
-        let recorded = cassette::Recorded {
-            version: cassette::VERSION,
-            request_sha256: sha,
-            kind: kind.name().to_owned(),
-            model: turn.model.to_owned(),
-            template: question.prompt.template.clone(),
-            status: reply.status,
-            body: String::from_utf8_lossy(&reply.body).into_owned(),
-        };
-        shared.tape.keep(recorded).await;
-    }
-    Ok(reply)
 }
 
 /// What a reply is worth and what it costs. Without the provider's count the reservation is taken for the cost, except
@@ -357,12 +330,11 @@ fn judge(question: &Question, turn: &Turn<'_>, held: Money, reply: Result<Raw, B
         Err(broken) => return none(broken.why, None, if broken.unsent { Money::ZERO } else { held }),
     };
     if !(200..300).contains(&raw.status) {
-        let (after, date) = (raw.retry_after.as_deref(), raw.date.as_deref());
-        let refusal = classify::refusal(raw.status, &raw.body, after, date, wall_now().0 / 1000);
+        let refusal = classify::refusal(raw.status, &raw.body);
         let why = Rejected { kind: refusal.kind, detail: refusal.message };
         // A gateway that gave up waiting does not say whether the model behind it went on.
         let cost = if matches!(raw.status, 408 | 504 | 524) { held } else { Money::ZERO };
-        return none(why, refusal.retry_after_ms, cost);
+        return none(why, raw.retry_after_ms, cost);
     }
     let cost = |usage: Option<Usage>| usage.map_or(held, |usage| budget::price(&turn.settings, usage));
     // An answer was made of tokens: a count of none, or one no model can have, is no count.
@@ -393,6 +365,9 @@ fn conclude(shared: &Rc<Shared>, turn: &Turn<'_>, admission: Admission, called_a
     };
     shared.record(admission, outcome);
     shared.count(&turn.endpoint, failure);
+    if failure.is_none_or(FailureKind::is_call) {
+        turn.endpoint.doubt.set((Doubt::after(failure), shared.clock.now()));
+    }
 }
 
 async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &Tried) {
@@ -405,46 +380,7 @@ async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &T
         failure: tried.result.as_ref().err().map(|failed| failed.why.kind.name().to_owned()),
     };
     // Not settled is spent: the limit is reached sooner, never later.
-    if !shared.commit(question.key.to_string(), vec![event]).await {
+    if !shared.commit(question.purpose(), vec![event]).await {
         tracing::warn!(call = held.call, "the cost of a model call could not be settled");
-    }
-}
-
-/// While the capability is degraded: every provider of a chain is asked for the list of its models, as far as its
-/// breaker lets a call through. Recovery must not wait for the next hourly question, and a primary whose fallback
-/// answers must not stay out for ever.
-async fn probe(shared: &Rc<Shared>) {
-    let names = shared.settings.chains.values().flatten().filter_map(|entry| Some(entry.split_once('/')?.0));
-    let (mut asked, mut works) = (false, false);
-    for name in names.collect::<BTreeSet<&str>>() {
-        let Some(endpoint) = shared.endpoints.get(name) else { continue };
-        let Ok(admission) = shared.admit(endpoint) else { continue };
-        let listed = lists_models(shared, endpoint).await;
-        (asked, works) = (true, works | listed);
-        let timeout_ms = i64::from(endpoint.settings.timeout_seconds) * 1000;
-        let outcome = if listed { classify::answered(0, timeout_ms) } else { Some(Outcome::Failed) };
-        shared.record(admission, outcome);
-    }
-    // Nobody was asked: an open breaker is no new failure.
-    if asked {
-        shared.tell(if works { Ok(()) } else { Err("probe".to_owned()) });
-    }
-}
-
-async fn lists_models(shared: &Rc<Shared>, endpoint: &Endpoint) -> bool {
-    if shared.tape.replays() {
-        // A recording is always there.
-        return true;
-    }
-    let (Some(http), Ok(key)) = (&shared.http, &endpoint.key) else { return false };
-    let (url, kind) = (format!("{}/models", endpoint.settings.endpoint()), endpoint.settings.kind);
-    let until = shared.clock.now().plus_ms(PROBE_MS);
-    tokio::select! {
-        biased;
-        reply = http.get(&url, kind, key.as_ref()) => reply.is_ok_and(|raw| {
-            // A gateway without such a list has answered all the same.
-            (200..300).contains(&raw.status) || matches!(raw.status, 404 | 405)
-        }),
-        () = shared.clock.sleep_until(until) => false,
     }
 }

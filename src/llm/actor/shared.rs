@@ -3,7 +3,11 @@
 //! A router that is restarted after a panic goes on with all of it; a process that is restarted goes on with breakers
 //! and rates from the rows beside the truth.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
 
 use actix::Recipient;
 use rand::{Rng, SeedableRng};
@@ -13,14 +17,14 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::{Misses, ModelOutcome, ProviderStatus, http::Http, keys::Key, tape::Tape};
 use crate::{
-    llm::question::FailureKind,
-    model::{Capability, Clock, DegradationLevel, Event, Ts, spending::ModelSpending},
+    llm::{plan::Doubt, question::FailureKind, rations::WorstCases},
+    model::{Capability, Clock, DegradationLevel, Event, Ts, spending::ModelSpending, time::MINUTE_MS},
     providers::{
         breaker::{Breaker, BreakerState, Outcome, Ticket},
         rate::{Bucket, RateLimits},
     },
     runtime::{clock::LogicalClock, post::post},
-    settings::{ModelSettings, ProviderSettings, Settings},
+    settings::{DegradationSettings, ModelSettings, ProviderSettings, Settings},
     store::{
         actor::{AuxRow, AuxWrite, Commit},
         batch::Batch,
@@ -66,6 +70,8 @@ pub struct RouterParts {
     pub seed: u64,
     /// How calls leave this process; absent where they may not.
     pub http: Option<Http>,
+    /// What a run of each task may cost.
+    pub worst_cases: WorstCases,
 }
 
 /// One provider's endpoint.
@@ -78,6 +84,8 @@ pub struct Endpoint {
     pub key: Result<Option<Key>, String>,
     /// Calls under way at once.
     pub permits: Semaphore,
+    /// What the newest call left open, and since when; not kept, because a start while degraded doubts anew.
+    pub doubt: Cell<(Doubt, Ts)>,
     breaker: RefCell<Breaker>,
     bucket: RefCell<Bucket>,
     under: String,
@@ -96,6 +104,13 @@ impl Endpoint {
     /// When there is one.
     pub fn take(&self, now: Ts) -> Result<(), Ts> {
         self.bucket.borrow_mut().take(self.rate(), now)
+    }
+
+    /// What the newest calls left open, unless it is too long ago to say anything.
+    pub fn doubt_at(&self, now: Ts, settings: &DegradationSettings) -> Doubt {
+        let (doubt, at) = self.doubt.get();
+        let forgotten = now.since_ms(at) > i64::from(settings.sample_max_age_minutes) * MINUTE_MS;
+        if forgotten { Doubt::None } else { doubt }
     }
 
     fn kept(&self) -> Kept {
@@ -131,6 +146,8 @@ pub struct Shared {
     pub tape: Tape,
     /// Absent where calls may not leave.
     pub http: Option<Http>,
+    /// What a run of each task may cost.
+    pub worst_cases: WorstCases,
     /// Held from looking at the ledger until the reservation is durable: two calls never share the same money.
     pub ledger: Mutex<()>,
     /// Told of every logical call; set once the coordinator runs.
@@ -152,6 +169,8 @@ impl Shared {
             // A row that cannot be read is like one that was lost: the endpoint begins anew.
             .filter_map(|(name, row)| Some((name.as_str(), serde_json::from_slice(row).ok()?)))
             .collect();
+        let level = parts.view.read().coordinator.degradation.get(&Capability::Llm).copied().unwrap_or_default();
+        let doubt = if level > DegradationLevel::Normal { Doubt::Reach } else { Doubt::None };
         let mut endpoints = BTreeMap::new();
         for (name, settings) in &parts.settings.providers {
             let key = parts.keys.get(name).cloned().unwrap_or(Ok(None));
@@ -168,6 +187,7 @@ impl Shared {
                 settings: settings.clone(),
                 key,
                 permits: Semaphore::new(settings.max_parallel.max(1) as usize),
+                doubt: Cell::new((doubt, now)),
                 breaker: RefCell::new(breaker),
                 bucket: RefCell::new(bucket),
                 under,
@@ -183,6 +203,7 @@ impl Shared {
             endpoints,
             tape: parts.tape,
             http,
+            worst_cases: parts.worst_cases,
             ledger: Mutex::new(()),
             outcomes: RefCell::new(None),
             misses: RefCell::default(),

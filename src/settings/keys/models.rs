@@ -48,4 +48,5 @@ pub(super) const KEYS: &[Key] = &[
     num("budget.decision_reserve_ratio", "ratio", to(0.0, 1.0), "part of the day kept for trading decisions"),
     one_of("cassette.mode", &["off", "record", "replay"], "whether replies are recorded, or played without network"),
     text("cassette.dir", "path", Form::Any, "folder of the recording").note("needed by record and replay"),
+    num("cassette.max_usd", "USD", to(0.0, 1e6), "most that one run of a recording backtest pays for calls"),
 ];

@@ -365,6 +365,11 @@ impl World {
         self.records.borrow().iter().filter_map(|record| pick(&record.event)).collect()
     }
 
+    /// As `all`, over whole records.
+    pub fn each<T>(&self, pick: impl Fn(&Record) -> Option<T>) -> Vec<T> {
+        self.records.borrow().iter().filter_map(pick).collect()
+    }
+
     pub fn count(&self, kind: &str) -> usize {
         self.records.borrow().iter().filter(|record| record.event.kind() == kind).count()
     }

@@ -30,7 +30,7 @@ use self::{
     probe::Found,
 };
 use crate::{
-    runtime::failure::Exit,
+    runtime::{failure::Exit, terminal::tell},
     store::{files, identity},
 };
 
@@ -83,7 +83,7 @@ struct Samples {
 /// No place to work in, or a sample that cannot be built.
 pub fn corrupt(args: &CorruptArgs) -> Result<Exit> {
     if let Some(dir) = &args.probe {
-        println!("{}", serde_json::to_string(&probe::probe(dir, args.seed)?)?);
+        tell!("{}", serde_json::to_string(&probe::probe(dir, args.seed)?)?);
         return Ok(Exit::Done);
     }
     let home = args.dir.clone().unwrap_or_else(|| {
@@ -127,7 +127,7 @@ fn samples(home: &Path, seed: u64) -> Result<Samples> {
     let (stopped_whole, _) = read(&stopped)?;
     let (restarted_whole, _) = read(&restarted)?;
     let names = |name: &str| files::names(&restarted.join(name)).unwrap_or_default().join(" ");
-    println!(
+    tell!(
         "seed {seed}: {} records, {} fills, {} positions; journal {}; checkpoint {}; state {}",
         killed_whole.records,
         state.totals.fills,
@@ -249,22 +249,22 @@ fn report(cases: &[Case], seed: u64, home: &Path) -> usize {
     }
     let sums = columns.values().map(u64::to_string);
     print.add_row(["all".to_owned(), cases.len().to_string()].into_iter().chain(sums));
-    println!("{print}");
+    tell!("{print}");
     if lost > 0 {
-        println!("damaged tails took {lost} acknowledged records with them, at most {most} in one case, each HALTED");
+        tell!("damaged tails took {lost} acknowledged records with them, at most {most} in one case, each HALTED");
     }
     let panicked = cases.iter().filter(|case| case.panicked).count();
-    println!("the embedded library panicked in {panicked} cases; each panic became a sentence");
+    tell!("the embedded library panicked in {panicked} cases; each panic became a sentence");
     let violations: Vec<_> = cases.iter().filter_map(|case| Some((case, case.outcome.as_ref().err()?))).collect();
     for (case, what) in &violations {
         let (target, way, place) = (case.damage.target.name(), case.damage.way.name(), &case.damage.place);
-        println!("violation: case {} ({target}, {way}: {place}): {what}", case.number);
-        println!(
+        tell!("violation: case {} ({target}, {way}: {place}): {what}", case.number);
+        tell!(
             "  kept in {}; again: torture corrupt --seed {seed} --first {} --cases 1",
             home.join(format!("case-{}", case.number)).display(),
             case.number
         );
     }
-    println!("{} cases, {} violations", cases.len(), violations.len());
+    tell!("{} cases, {} violations", cases.len(), violations.len());
     violations.len()
 }
