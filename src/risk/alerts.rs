@@ -116,6 +116,24 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_in_another_quote_is_measured_in_the_account_currency() {
+        let now = Ts(86_400_000 * 20_000);
+        let mut prices = PriceBook::new(usdt());
+        prices.set(sym("BTC/USDT"), dec("50000"), now);
+        let mut view = fixtures::view(now);
+        view.equity = dec("10000");
+        // 0.001 BTC are 50 USDT and 0.5 %, 0.004 BTC are 200 USDT and 2 %.
+        for (price, told) in [("0.00019", false), ("0.00016", true)] {
+            prices.set(sym("XRP/BTC"), dec(price), now);
+            let mut state = State::default();
+            let held = position(1, "XRP/BTC", "100", "0.02");
+            state.positions.insert(held.id, held);
+            let events = SoftAlerts::default().on_mark(&state, &view, &prices, &fixtures::rules(), now);
+            assert_eq!(said(&events).contains(&"position_loss"), told, "{price}: {events:?}");
+        }
+    }
+
+    #[test]
     fn exposure_is_told_beyond_its_share_of_the_equity_and_not_at_it() {
         let now = Ts(86_400_000 * 20_000);
         let mut view = fixtures::view(now);
