@@ -44,6 +44,7 @@ fn settings() -> MarketSettings {
         lookback: Timeframe::ALL.map(|f| (f, if f == Timeframe::H1 { 250 } else { 60 })).into_iter().collect(),
         frame_max_age_factor: 1.5,
         silence_seconds: 10,
+        max_jump_pct: 50.0,
         symbol: symbols().into_iter().zip([2, 5, 8].map(rules)).collect(),
     }
 }

@@ -226,7 +226,7 @@ fn opinion_words(opinion: &OpinionStatus) -> String {
 /// Feeds, with what the connection to a live venue shows of itself.
 fn feed_table(feeds: &[FeedLine]) -> Table {
     let live = feeds.iter().any(|feed| feed.link.is_some());
-    let mut header = vec!["feed", "price", "age s", "healthy", "gaps"];
+    let mut header = vec!["feed", "price", "age s", "healthy", "gaps", "withheld"];
     if live {
         header.extend(["socket", "data age s", "reconnects", "silences", "last gap", "unfilled"]);
     }
@@ -237,6 +237,7 @@ fn feed_table(feeds: &[FeedLine]) -> Table {
         let price = feed.price.map_or("-".to_owned(), |price| price.to_string());
         let age = seconds(feed.data_age_seconds);
         let mut row = vec![feed.symbol.to_string(), price, age, yes_no(feed.healthy), feed.gaps.to_string()];
+        row.push(if feed.in_doubt { format!("{} (in doubt)", feed.withheld) } else { feed.withheld.to_string() });
         if let Some(link) = &feed.link {
             let socket = match (&link.refused, link.connected, link.subscribed) {
                 (Some(words), ..) => format!("refused: {words}"),

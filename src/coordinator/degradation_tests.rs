@@ -264,3 +264,16 @@ fn a119_recovery_after_a_long_outage_is_bounded() {
     bench.fail(60);
     assert_eq!(bench.recover(60, 10).last(), Some(&(44, Normal)), "440 s");
 }
+
+#[test]
+fn with_a_merge_window_of_zero_two_failures_of_one_instant_count_twice() {
+    let mut bench = Bench::new();
+    for (window, left) in [(1_000, Normal), (0, Reduced)] {
+        bench.tracker = Tracker::new(Normal, &bench.settings, Ts(0));
+        bench.settings.incident_merge_ms = window;
+        for _ in 0..3 {
+            bench.see(false, 0);
+        }
+        assert_eq!(bench.tracker.level(), left, "{window} ms");
+    }
+}

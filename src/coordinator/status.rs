@@ -241,6 +241,12 @@ pub struct FeedLine {
     pub price: Option<Price>,
     /// Gaps declared so far.
     pub gaps: u64,
+    /// Candles and prices withheld because they were too far from the last accepted price (`market.max_jump_pct`).
+    #[serde(default)]
+    pub withheld: u64,
+    /// The newest value was withheld: the price shown is the last accepted one and trades nothing new.
+    #[serde(default)]
+    pub in_doubt: bool,
     /// The connection it comes over; absent for feeds without one.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<FeedLink>,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::{Violation, ledger, paper};
 use crate::{
     model::{
-        CoordinatorState, Decimal, DecisionId, DegradationLevel, EmergencyKey, Event, ExitCause, Lock, Money,
-        OrderBody, OrderType, Position, PositionSide, Price, Qty, Side, State, Symbol, SymbolRules, TimeInForce, Trade,
-        TradeKey, TradeKind, TradeState, Ts, state::TradeStub,
+        AMOUNT_ENTRY_MAX, CoordinatorState, Decimal, DecisionId, DegradationLevel, EmergencyKey, Event, ExitCause,
+        Lock, Money, OrderBody, OrderType, Position, PositionSide, Price, Qty, Side, State, Symbol, SymbolRules,
+        TimeInForce, Trade, TradeKey, TradeKind, TradeState, Ts, state::TradeStub,
     },
     risk::view::refuses_entries,
     settings::{EntryOrderType, ExecutionSettings},
@@ -250,11 +250,20 @@ pub fn insert(state: &State, trade: Trade) -> Insertion {
     Insertion::New(Box::new(Event::TradeIntent { trade: Box::new(trade) }))
 }
 
-/// Why the order cannot be made (minimum, funds), or nothing. Closing a whole position is never too small.
+/// Why the order cannot be made (minimum, funds, books that are full), or nothing. Closing a whole position is never too
+/// small, nor too much.
 pub fn unaffordable(state: &State, trade: &Trade, rules: &SymbolRules) -> Option<String> {
     if trade.body.quantity < rules.min_quantity && trade.body.position.is_none() {
         let (quantity, min) = (trade.body.quantity, rules.min_quantity);
         return Some(format!("{}: {quantity} is below the minimum of {min}", paper::BELOW_MINIMUM));
+    }
+    if trade.body.position.is_none()
+        && let Some((asset, account, sum)) = ledger::nearly_full(state, trade.body.symbol)
+    {
+        let code = paper::AMOUNT_TOO_LARGE;
+        return Some(format!(
+            "{code}: {account:?} of {asset} is {sum}; no order adds to it from {AMOUNT_ENTRY_MAX} on"
+        ));
     }
     let lock = trade.lock?;
     let has = match trade.body.position {

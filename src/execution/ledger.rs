@@ -9,8 +9,8 @@ use rust_decimal::RoundingStrategy;
 use super::Violation;
 use crate::{
     model::{
-        Asset, Decimal, LedgerAccount, Lock, Money, OrderBody, OrderType, Posting, Price, Qty, Side, State, Symbol,
-        Trade,
+        AMOUNT_ENTRY_MAX, Asset, Decimal, LedgerAccount, Lock, Money, OrderBody, OrderType, Posting, Price, Qty, Side,
+        State, Symbol, Trade,
     },
     settings::PaperSettings,
 };
@@ -75,6 +75,15 @@ pub fn spendable(state: &State, asset: Asset) -> Money {
         .map(|lock| lock.amount)
         .sum();
     (state.account.free(asset) - (owned - exiting).max(Money::ZERO)).max(Money::ZERO)
+}
+
+/// The first account of the symbol's assets that holds [`AMOUNT_ENTRY_MAX`] or more.
+pub fn nearly_full(state: &State, symbol: Symbol) -> Option<(Asset, LedgerAccount, Money)> {
+    [symbol.base, symbol.quote].into_iter().find_map(|asset| {
+        let accounts = state.account.ledger.get(&asset)?;
+        let full = accounts.iter().find(|(_, sum)| sum.abs() >= AMOUNT_ENTRY_MAX);
+        full.map(|(account, sum)| (asset, *account, *sum))
+    })
 }
 
 /// What one fill moves.

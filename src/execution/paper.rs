@@ -22,6 +22,8 @@ use crate::{
 pub const PRICE_STALE: &str = "PRICE_STALE";
 /// Reason of orders the account cannot pay.
 pub const INSUFFICIENT_FUNDS: &str = "INSUFFICIENT_FUNDS";
+/// More than the books can hold exactly.
+pub const AMOUNT_TOO_LARGE: &str = "AMOUNT_TOO_LARGE";
 /// Reason of orders smaller than the symbol allows.
 pub const BELOW_MINIMUM: &str = "BELOW_MINIMUM";
 

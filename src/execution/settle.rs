@@ -9,7 +9,7 @@ use super::{
     venue::{Venue, VenueAnswer},
 };
 use crate::{
-    model::{Event, Money, OrderType, PriceTick, Side, State, TimeInForce, Trade, TradeState, Ts},
+    model::{AMOUNT_MAX, Event, Money, OrderType, PriceTick, Side, State, TimeInForce, Trade, TradeState, Ts},
     risk::{RiskRules, cooldown},
     settings::ExecutionSettings,
 };
@@ -132,6 +132,14 @@ pub(super) fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<
         cost: booked.cost,
         locked,
     };
+    let postings = ledger::postings(&money);
+    if let Some((asset, account, sum)) = state.account.overflow(&postings) {
+        let reason = format!("{}: {account:?} of {asset} would be {sum} of {AMOUNT_MAX}", paper::AMOUNT_TOO_LARGE);
+        if fact || trade.body.position.is_some() {
+            return Err(Violation(format!("a fill of {} at {} cannot be booked: {reason}", fill.quantity, fill.price)));
+        }
+        return answer(state, trade, VenueAnswer::Rejected { reason }, desk);
+    }
     let complete = fill.quantity == trade.remaining();
     let mut events = Vec::with_capacity(6);
     let limit = matches!(trade.body.order_type, OrderType::Limit { .. });
@@ -152,7 +160,7 @@ pub(super) fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<
         price_id: fill.price_id,
         evidence: fill.evidence,
         venue_fill: fill.venue_fill,
-        postings: ledger::postings(&money),
+        postings,
     });
     events.extend(booked.event);
     if complete {

@@ -88,3 +88,64 @@ fn an_overlarge_fill_is_a_broken_account() {
     let early = VenueAnswer::TooEarly { until: book.now };
     assert_eq!(answer(&book.state, trade, early, &book.desk()), Ok(Vec::new()));
 }
+
+/// Found by a simulated month whose feed was absurd: 7.7 · 10^14 USDT, and the two sides of the books differed by the last
+/// of 14 decimals.
+#[test]
+fn books_that_would_round_refuse_the_order_instead() {
+    use crate::{
+        execution::intent::unaffordable,
+        model::{AMOUNT_ENTRY_MAX, AMOUNT_MAX},
+    };
+    let smallest = Decimal::new(1, ledger::MONEY_DECIMALS);
+    assert_eq!((AMOUNT_MAX, AMOUNT_ENTRY_MAX), (dec!(100_000_000_000_000), dec!(10_000_000_000_000)));
+    assert_eq!(AMOUNT_MAX * dec!(7) + smallest - AMOUNT_MAX * dec!(7), smallest, "seven of them add exactly");
+
+    for (held, refused) in [(AMOUNT_ENTRY_MAX - smallest, false), (AMOUNT_ENTRY_MAX, true)] {
+        let mut book = Book::usdt(held);
+        let order = book.entry_order(btc(), dec!(1200), dec!(40_000));
+        let rules = rules()[&btc()];
+        let trade = crate::execution::intent::entry(book.state.meta.store, &order, &rules, &book.execution, book.now);
+        let reason = unaffordable(&book.state, &trade.unwrap(), &rules);
+        assert_eq!(reason.is_some_and(|reason| reason.starts_with("AMOUNT_TOO_LARGE")), refused, "{held}");
+    }
+
+    // An order that was made before ends as refused when its fill would not fit, and nothing moved.
+    let (mut book, key) = submitted();
+    book.state
+        .account
+        .ledger
+        .entry("BTC".parse().unwrap())
+        .or_default()
+        .insert(crate::model::LedgerAccount::Bought, AMOUNT_MAX);
+    let price = tick(btc(), dec!(39_990), book.now);
+    let trade = book.state.trades[&key].clone();
+    let answered = venue(&book.execution).execute(&trade, Some(&price), book.now);
+    let events = answer(&book.state, &trade, answered, &book.desk()).unwrap();
+    let [Event::TradeRejected { reason, .. }] = events.as_slice() else { panic!("{events:?}") };
+    assert!(reason.starts_with("AMOUNT_TOO_LARGE: Bought of BTC"), "{reason}");
+}
+
+#[test]
+fn an_exit_that_would_round_the_books_is_left_to_the_operator_and_a_deposit_is_refused() {
+    use crate::model::{AMOUNT_MAX, LedgerAccount};
+    let (mut book, key) = submitted();
+    let price = tick(btc(), dec!(39_990), book.now);
+    book.venue(key, &price);
+    let position = book.state.positions.values().next().unwrap().clone();
+    let purpose = crate::execution::intent::ExitFor::Cause(crate::model::ExitCause::Stop);
+    let rules = rules()[&btc()];
+    let exit =
+        crate::execution::intent::exit(book.state.meta.store, &position, purpose, position.quantity, &rules, book.now)
+            .unwrap();
+    let usdt = "USDT".parse().unwrap();
+    book.state.account.ledger.entry(usdt).or_default().insert(LedgerAccount::Free, AMOUNT_MAX);
+    let mut venue = venue(&book.execution);
+    let events = at_once(&book.state, exit, &mut venue, Some(&price), None, &book.desk()).unwrap();
+    let Some(Event::TradeManual { reason, .. }) = events.last() else { panic!("{events:?}") };
+    assert!(reason.contains("AMOUNT_TOO_LARGE: Free of USDT"), "{reason}");
+
+    let mut rich = Book::usdt(AMOUNT_MAX);
+    let refused = rich.try_commit(vec![Event::Deposit { asset: usdt, amount: Decimal::new(1, 14) }]).unwrap_err();
+    assert!(format!("{refused:?}").contains("exact up to"), "{refused:?}");
+}

@@ -10,6 +10,7 @@ use actix::{Actor, Context, Handler, Message, MessageResult, Recipient};
 use super::{
     core::{FeedStatus, Market},
     feed::{Feed, FeedIssues, FeedItem},
+    jump::Withheld,
 };
 use crate::{
     model::{Clock, PriceTick, Snapshot, Symbol, Ts},
@@ -47,6 +48,10 @@ pub struct SampleFeeds {
 pub struct FeedsSampled {
     /// There are symbols, and every symbol's data advance.
     pub healthy: bool,
+    /// Candles and prices withheld since the last answer because they are too far from the last accepted price.
+    pub withheld: u64,
+    /// The newest of them; of an earlier answer when there are none since.
+    pub newest: Option<Withheld>,
 }
 
 /// Asks what the feed skipped and how many candles and prices were taken since the start.
@@ -78,6 +83,8 @@ pub struct MarketActor {
     on_price: PriceHook,
     on_end: Option<Recipient<FeedEnded>>,
     taken: u64,
+    /// Withheld values that were told, or lie in the history.
+    told: u64,
     alarm: Alarm,
 }
 
@@ -90,7 +97,9 @@ impl MarketActor {
         on_price: PriceHook,
         on_end: Recipient<FeedEnded>,
     ) -> MarketActor {
-        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0, alarm: Alarm::default() }
+        // What the history of a start withholds was told when it happened.
+        let (told, _) = market.withheld();
+        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0, told, alarm: Alarm::default() }
     }
 
     /// Takes in everything available by now.
@@ -201,7 +210,10 @@ impl Handler<SampleFeeds> for MarketActor {
     fn handle(&mut self, sample: SampleFeeds, _: &mut Context<Self>) {
         let now = self.clock.now();
         self.pump(now);
-        post("sampler", &sample.answer, FeedsSampled { healthy: self.market.is_healthy(now) });
+        let (count, newest) = self.market.withheld();
+        let withheld = count - self.told;
+        self.told = count;
+        post("sampler", &sample.answer, FeedsSampled { healthy: self.market.is_healthy(now), withheld, newest });
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Reject {
     Late,
     /// The values cannot be a candle or price.
     Defect(&'static str),
+    /// Too far from the last accepted price, and nothing agrees with it yet.
+    Jump,
 }
 
 #[derive(Clone, Copy, Debug)]

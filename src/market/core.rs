@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     aggregate::{ClosedFrame, Gap, Reject},
     feed::{FeedItem, FeedKind},
+    jump::Withheld,
     symbol_market::SymbolMarket,
 };
 use crate::{
@@ -41,6 +42,8 @@ pub struct FeedCounts {
     pub duplicates: u64,
     /// Candles and prices with impossible values.
     pub defects: u64,
+    /// Candles and prices withheld because they are too far from the last accepted price.
+    pub withheld: u64,
     /// Frames whose indicators started over after a long gap.
     pub resets: u64,
     /// Snapshots refused because they would have held data later than their own time.
@@ -58,6 +61,8 @@ pub struct FeedStatus {
     pub age_ms: Option<i64>,
     /// Data advances: the age is at most the silence limit, plus one candle for feeds that deliver only candles.
     pub healthy: bool,
+    /// The newest value was withheld: the price shown is the last accepted one.
+    pub in_doubt: bool,
     /// What was ignored or missing.
     pub counts: FeedCounts,
     /// Why the last defective value was refused.
@@ -73,6 +78,8 @@ pub(super) struct Limits {
     pub(super) primary: Timeframe,
     pub(super) price_max_age_ms: i64,
     pub(super) silence_ms: i64,
+    /// How many times higher or lower than the last accepted price a price may be.
+    pub(super) jump_factor: f64,
     pub(super) lookback: [u64; 6],
     pub(super) frame_max_age_ms: [i64; 6],
     /// Closed candles a frame's view carries.
@@ -136,6 +143,7 @@ impl Market {
             primary,
             price_max_age_ms: i64::from(market.price_max_age_seconds) * 1000,
             silence_ms: i64::from(market.silence_seconds) * 1000,
+            jump_factor: 1.0 + market.max_jump_pct / 100.0,
             lookback,
             frame_max_age_ms,
             tail: 0,
@@ -184,10 +192,10 @@ impl Market {
     /// volume, so such a feed delivers its candles as well.
     ///
     /// # Errors
-    /// [`Reject`] when the symbol is unknown, the price impossible or older than the freshest one.
+    /// [`Reject`] when the symbol is unknown, the price impossible, too far from the last or older than the freshest one.
     pub fn on_price(&mut self, symbol: Symbol, price: f64, at: Ts) -> Result<PriceTick, Reject> {
         match self.symbols.get_mut(&symbol) {
-            Some(market) => market.on_price(price, at),
+            Some(market) => market.on_price(price, at, &self.limits),
             None => {
                 self.unknown_symbols += 1;
                 Err(Reject::UnknownSymbol)
@@ -241,6 +249,18 @@ impl Market {
     /// The freshest accepted price of `symbol`.
     pub fn last_tick(&self, symbol: Symbol) -> Option<PriceTick> {
         self.symbols.get(&symbol)?.last_tick()
+    }
+
+    /// Candles and prices of all symbols withheld since the start because they are too far from the last accepted price,
+    /// and the newest of them.
+    pub fn withheld(&self) -> (u64, Option<Withheld>) {
+        let (mut count, mut newest) = (0, None::<Withheld>);
+        for market in self.symbols.values() {
+            let (some, last) = market.withheld();
+            count += some;
+            newest = newest.filter(|known| last.is_none_or(|last| last.at <= known.at)).or(last);
+        }
+        (count, newest)
     }
 
     /// Health of every symbol's feed, in symbol order.

@@ -36,6 +36,7 @@ pub(crate) fn market_settings() -> MarketSettings {
         lookback: Timeframe::ALL.map(|f| (f, if f == Timeframe::H1 { 250 } else { 60 })).into_iter().collect(),
         frame_max_age_factor: 1.5,
         silence_seconds: 10,
+        max_jump_pct: 50.0,
         symbol: BTreeMap::from([
             (symbol("BTC/USDT"), rules(1, 2, 8)),
             (symbol("XRP/USDT"), rules(100_000, 5, 0)),
@@ -277,4 +278,77 @@ fn settings_that_cannot_work_are_refused_with_what_to_do() {
     assert!(Market::for_symbols(&settings, &[btc()], Timeframe::D1).is_err());
     assert_eq!(Market::history_ms(&settings, Timeframe::M1), 61 * DAY_MS);
     assert!(Market::history_ms(&settings, Timeframe::M1) > 250 * HOUR_MS);
+}
+
+/// A feed's ×1000 prices, traded on, once made 10 000 USDT into 7.7 · 10^14: more than the books can add exactly.
+#[test]
+fn absurd_prices_of_a_feed_are_withheld_counted_and_reach_no_indicator_and_no_price() {
+    let (mut clean, mut fed) = (market(), market());
+    for m in 0..90 {
+        clean.on_candle(btc(), minute(m));
+        fed.on_candle(btc(), minute(m));
+    }
+    let known = fed.last_tick(btc()).unwrap();
+    for factor in [1_000.0, 0.001, 2.0, 0.5] {
+        assert_eq!(fed.on_price(btc(), known_price(&known) * factor, at(90)), Err(Reject::Jump), "× {factor}");
+    }
+    let snapshot = fed.snapshot(btc(), at(90)).unwrap();
+    assert_eq!((snapshot.quality, snapshot.price), (Quality::PriceStale, Some(known.price)), "in doubt");
+    let good = clean.snapshot(btc(), at(90)).unwrap();
+    assert_eq!(format!("{:?}", snapshot.frames), format!("{:?}", good.frames));
+    let spike = Candle { high: 1e8, ..minute(90) };
+    assert_eq!(fed.on_candle(btc(), spike).rejected, Some(Reject::Jump));
+    assert!(fed.feed_status(at(91))[0].in_doubt && fed.feed_status(at(91))[0].price_at == Some(at(90)));
+    let (count, newest) = fed.withheld();
+    assert_eq!((count, fed.feed_status(at(91))[0].counts.withheld), (5, 5));
+    assert_eq!(
+        newest.map(|newest| (newest.symbol, newest.at, newest.accepted)),
+        Some((btc(), at(91), Some(known.price)))
+    );
+    // The candle that was withheld is missing, and said so, as soon as a believable one comes.
+    let outcome = fed.on_candle(btc(), minute(91));
+    assert_eq!(outcome.gaps.first().map(|gap| (gap.frame, gap.from, gap.to)), Some((Timeframe::M1, at(90), at(91))));
+    let snapshot = fed.snapshot(btc(), at(92)).unwrap();
+    assert_eq!(snapshot.quality, Quality::Good);
+    assert!(snapshot.flagged_frames.contains(&Timeframe::M1));
+    assert!(!fed.feed_status(at(92))[0].in_doubt);
+}
+
+fn known_price(tick: &PriceTick) -> f64 {
+    tick.price.to_string().parse().unwrap()
+}
+
+#[test]
+fn a_real_new_level_is_taken_with_its_third_minute() {
+    let mut market = market();
+    let doubled = |m: i64| {
+        let candle = minute(m);
+        let [open, high, low, close] = [candle.open, candle.high, candle.low, candle.close].map(|price| price * 2.0);
+        Candle { open, high, low, close, ..candle }
+    };
+    for m in 0..10 {
+        market.on_candle(btc(), minute(m));
+    }
+    let taken: Vec<bool> = (10..14).map(|m| market.on_candle(btc(), doubled(m)).tick.is_some()).collect();
+    assert_eq!(taken, [false, false, true, true]);
+    let counts = market.feed_status(at(14))[0].counts;
+    assert_eq!((counts.withheld, counts.missing_candles), (2, 2));
+}
+
+#[test]
+fn a_fetched_candle_of_a_longer_frame_is_held_to_the_same_limit() {
+    let mut market = market();
+    let hour = |h: i64, factor: f64| {
+        let candle = minute(0);
+        let [open, high, low, close] = [candle.open, candle.high, candle.low, candle.close].map(|price| price * factor);
+        let candle = Candle { open_time: at(h * 60), open, high, low, close, volume: 1.0 };
+        FeedItem { symbol: btc(), available_at: at(h * 60 + 60), kind: FeedKind::Longer(Timeframe::H1, candle) }
+    };
+    for (h, factor) in [(0, 1.0), (1, 1.1), (2, 1_000.0), (3, 1.2)] {
+        market.take(hour(h, factor));
+    }
+    let snapshot = market.snapshot(btc(), at(240)).unwrap();
+    assert_eq!(snapshot.view(Timeframe::H1).unwrap().closed_candles, 3);
+    assert!(snapshot.flagged_frames.contains(&Timeframe::H1));
+    assert_eq!(market.withheld().0, 1);
 }

@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod core;
 pub mod feed;
 pub mod indicators;
+pub mod jump;
 mod symbol_market;
 
 pub use self::{

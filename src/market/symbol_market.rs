@@ -6,6 +6,7 @@ use super::{
     aggregate::{Aggregator, ClosedFrame, Gap, Reject},
     core::{FeedCounts, FeedStatus, Limits},
     indicators::IndicatorEngine,
+    jump::{JumpGuard, Withheld},
 };
 use crate::model::{
     Book, Candle, FrameView, Price, PriceRange, PriceTick, Quality, Snapshot, SnapshotParts, Symbol, SymbolRules,
@@ -54,6 +55,11 @@ pub(super) struct SymbolMarket {
     /// When the last price outside a candle was true.
     priced_at: Option<Ts>,
     book: Option<Book>,
+    /// What prices and base candles may be.
+    guard: JumpGuard,
+    /// What the candles of longer frames that were fetched may be.
+    longer: [JumpGuard; 6],
+    withheld: Option<Withheld>,
     day: Day,
     counts: FeedCounts,
     last_defect: Option<&'static str>,
@@ -72,6 +78,9 @@ impl SymbolMarket {
             price: 0.0,
             priced_at: None,
             book: None,
+            guard: JumpGuard::default(),
+            longer: [JumpGuard::default(); 6],
+            withheld: None,
             day: Day { frame: base.max(Timeframe::M15), candles: VecDeque::new(), volume: 0.0, reference: None },
             counts: FeedCounts::default(),
             last_defect: None,
@@ -89,6 +98,10 @@ impl SymbolMarket {
         let range = self.range(candle);
         let checked = self.aggregator.check(candle).and(range);
         let (close, range) = checked.inspect_err(|reject| self.count(*reject))?;
+        let end = candle.close_time(self.aggregator.base());
+        if !self.guard.believes(&prices_of(candle), candle.close, end, limits.jump_factor) {
+            return Err(self.withhold(candle.close, end));
+        }
         self.aggregator.push(candle, closed, gaps).inspect_err(|reject| self.count(*reject))?;
         self.cached = None;
         self.counts.accepted += 1;
@@ -118,16 +131,27 @@ impl SymbolMarket {
             return;
         }
         self.cached = None;
+        let end = candle.close_time(frame);
+        if !self.longer[frame.index()].believes(&prices_of(&candle), candle.close, end, limits.jump_factor) {
+            self.withhold(candle.close, end);
+            if let Some(state) = &mut self.frames[frame.index()] {
+                state.disturbed_at = Some(state.engine.seen());
+            }
+            return;
+        }
         self.take_closed(&ClosedFrame { symbol: self.symbol, frame, candle, partial: false }, limits);
     }
 
-    pub(super) fn on_price(&mut self, price: f64, at: Ts) -> Result<PriceTick, Reject> {
+    pub(super) fn on_price(&mut self, price: f64, at: Ts, limits: &Limits) -> Result<PriceTick, Reject> {
         let taken = match self.rules.price_from_f64(price) {
             None => Err(Reject::Defect("the price is below one step of the symbol or not finite")),
             Some(_) if self.tick.is_some_and(|tick| at < tick.at) => Err(Reject::Late),
             Some(rounded) => Ok(rounded),
         };
         let rounded = taken.inspect_err(|reject| self.count(*reject))?;
+        if !self.guard.believes(&[price], price, at, limits.jump_factor) {
+            return Err(self.withhold(price, at));
+        }
         self.cached = None;
         self.counts.accepted += 1;
         self.price = price;
@@ -161,6 +185,7 @@ impl SymbolMarket {
             price_at: self.tick.map(|tick| tick.at),
             age_ms,
             healthy: age_ms.is_some_and(|age| age <= limits.silence_ms + candle_ms),
+            in_doubt: self.guard.in_doubt(),
             counts: self.counts,
             last_defect: self.last_defect,
         }
@@ -192,12 +217,9 @@ impl SymbolMarket {
             frames[i] = Some(state.view(frame));
         }
         let quality = match self.tick {
-            Some(tick) if now.since_ms(tick.at) <= limits.price_max_age_ms => {
-                if primary_fresh {
-                    Quality::Good
-                } else {
-                    Quality::PrimaryStale
-                }
+            // While the feed claims another level nobody knows which of the two is the price.
+            Some(tick) if !self.guard.in_doubt() && now.since_ms(tick.at) <= limits.price_max_age_ms => {
+                if primary_fresh { Quality::Good } else { Quality::PrimaryStale }
             }
             _ => Quality::PriceStale,
         };
@@ -252,8 +274,22 @@ impl SymbolMarket {
                 self.counts.defects += 1;
                 self.last_defect = Some(why);
             }
+            Reject::Jump => self.counts.withheld += 1,
             Reject::UnknownSymbol => {}
         }
+    }
+
+    fn withhold(&mut self, price: f64, at: Ts) -> Reject {
+        self.cached = None;
+        let accepted = self.tick.map(|tick| tick.price);
+        self.withheld = Some(Withheld { symbol: self.symbol, at, price, accepted });
+        self.count(Reject::Jump);
+        Reject::Jump
+    }
+
+    /// How many values were withheld, and the newest.
+    pub(super) fn withheld(&self) -> (u64, Option<Withheld>) {
+        (self.counts.withheld, self.withheld)
     }
 
     fn take_closed(&mut self, closed: &ClosedFrame, limits: &Limits) {
@@ -299,6 +335,10 @@ impl SymbolMarket {
         state.disturbed_at = Some(state.engine.seen());
         state.view = None;
     }
+}
+
+fn prices_of(candle: &Candle) -> [f64; 4] {
+    [candle.open, candle.high, candle.low, candle.close]
 }
 
 impl FrameState {

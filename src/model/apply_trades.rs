@@ -13,6 +13,13 @@ impl State {
         *self.account.ledger.entry(asset).or_default().entry(account).or_default() += amount;
     }
 
+    /// Beyond [`AMOUNT_MAX`] sums would be rounded: such a posting is refused instead.
+    fn exact(&self, postings: &[Posting]) -> Result<(), String> {
+        self.account.overflow(postings).map_or(Ok(()), |(asset, account, sum)| {
+            Err(format!("{account:?} of {asset} would be {sum}; the books are exact up to {AMOUNT_MAX} only"))
+        })
+    }
+
     fn move_lock(&mut self, lock: Lock, sign: Money) {
         self.post(lock.asset, LedgerAccount::Free, -lock.amount * sign);
         self.post(lock.asset, LedgerAccount::Locked, lock.amount * sign);
@@ -187,6 +194,7 @@ impl State {
         let inventory = !trade.is_entry() && trade.body.position.is_none();
         take_lock(trade, postings)?;
         balanced(*symbol, postings)?;
+        self.exact(postings)?;
         for posting in postings {
             self.post(posting.asset, posting.account, posting.amount);
         }
@@ -224,6 +232,7 @@ impl State {
     pub(super) fn fold_account(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Deposit { asset, amount } => {
+                self.exact(&[Posting { asset: *asset, account: LedgerAccount::Deposits, amount: *amount }])?;
                 *self.account.baseline.entry(*asset).or_default() += *amount;
                 self.post(*asset, LedgerAccount::Deposits, *amount);
                 self.post(*asset, LedgerAccount::Free, *amount);

@@ -52,3 +52,9 @@ pub type Price = Decimal;
 pub type Qty = Decimal;
 /// An amount of money in the asset named beside it (quote asset or account currency).
 pub type Money = Decimal;
+
+/// Most that any account of the books may hold, 10^14. A decimal has 96 bits; with the 14 decimals an amount may carry,
+/// sums of six such accounts stay below 7.9 · 10^14, from where on they would be rounded without a word.
+pub const AMOUNT_MAX: Money = Decimal::from_parts(0x107A_4000, 0x5AF3, 0, false, 0);
+/// From here on, 10^13, no order adds to an asset: what is open can still be closed below [`AMOUNT_MAX`].
+pub const AMOUNT_ENTRY_MAX: Money = Decimal::from_parts(0x4E72_A000, 0x0918, 0, false, 0);

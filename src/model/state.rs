@@ -159,6 +159,17 @@ impl Account {
         self.get(asset, LedgerAccount::Locked)
     }
 
+    /// The first account of the books that `postings` would take beyond [`AMOUNT_MAX`], with what it would hold.
+    pub fn overflow(&self, postings: &[Posting]) -> Option<(Asset, LedgerAccount, Money)> {
+        let mut after: BTreeMap<(Asset, LedgerAccount), Money> = BTreeMap::new();
+        postings.iter().find_map(|Posting { asset, account, amount }| {
+            let held = after.entry((*asset, *account)).or_insert_with(|| self.get(*asset, *account));
+            let sum = held.checked_add(*amount).unwrap_or(Money::MAX);
+            *held = sum;
+            (sum.abs() > AMOUNT_MAX).then_some((*asset, *account, sum))
+        })
+    }
+
     /// Free + locked.
     pub fn total(&self, asset: Asset) -> Money {
         self.free(asset) + self.locked(asset)

@@ -114,4 +114,43 @@ mod tests {
         assert!(alerts.on_mark(&state, &view, &prices, &rules, now.plus_ms(5_000)).is_empty());
         assert_eq!(alerts.on_mark(&state, &view, &prices, &rules, now.plus_ms(86_400_000)).len(), 3);
     }
+
+    #[test]
+    fn a_loss_in_another_quote_is_measured_in_the_account_currency() {
+        let now = Ts(86_400_000 * 20_000);
+        let mut prices = PriceBook::new(usdt());
+        prices.set(sym("BTC/USDT"), dec("50000"), now);
+        let mut view = fixtures::view(now);
+        view.equity = dec("10000");
+        // 0.001 BTC are 50 USDT and 0.5 %, 0.004 BTC are 200 USDT and 2 %.
+        for (price, told) in [("0.00019", false), ("0.00016", true)] {
+            prices.set(sym("XRP/BTC"), dec(price), now);
+            let mut state = State::default();
+            let held = position(1, "XRP/BTC", "100", "0.02");
+            state.positions.insert(held.id, held);
+            let events = SoftAlerts::default().on_mark(&state, &view, &prices, &fixtures::rules(), now);
+            assert_eq!(said(&events).contains(&"position_loss"), told, "{price}: {events:?}");
+        }
+    }
+
+    #[test]
+    fn exposure_is_told_beyond_its_share_of_the_equity_and_not_at_it() {
+        let now = Ts(86_400_000 * 20_000);
+        let mut view = fixtures::view(now);
+        view.equity = dec("10000");
+        let held = |notional| crate::risk::view::Held {
+            symbol: sym("BTC/USDT"),
+            notional_usd: dec(notional),
+            margin_usd: dec(notional),
+            slot: true,
+            key: None,
+            funds: Decimal::ZERO,
+        };
+        for (notional, told) in [("10", false), ("7000", false), ("7000.01", true)] {
+            view.held = vec![held(notional)];
+            let (state, prices) = (State::default(), PriceBook::new(usdt()));
+            let events = SoftAlerts::default().on_mark(&state, &view, &prices, &fixtures::rules(), now);
+            assert_eq!(said(&events).contains(&"exposure_high"), told, "{notional}: {events:?}");
+        }
+    }
 }

@@ -141,3 +141,21 @@ fn a_crash_never_costs_more_than_the_bound() {
     }
     assert!(bench.state.meta.seq < 400, "lazily: {} records", bench.state.meta.seq);
 }
+
+#[test]
+fn the_measure_of_a_trip_is_told_in_percent_and_an_account_without_anything_trips_nothing() {
+    let mut bench = bench();
+    let events = bench.mark("9000", "2026-01-07T13:00");
+    let measured: Vec<Decimal> = events
+        .iter()
+        .filter_map(|event| if let Event::BreakerTripped { latch, .. } = event { Some(latch.measured) } else { None })
+        .collect();
+    assert_eq!(measured, [dec("10"), dec("10")], "day and week");
+
+    let state = State::default();
+    let keeper = PeakKeeper::new(&state.risk, at("2026-01-07"));
+    let mut empty = Bench { state, keeper };
+    for time in ["12:00", "13:00"] {
+        assert!(trips(&empty.mark("0", &format!("2026-01-07T{time}"))).is_empty(), "nothing was lost at {time}");
+    }
+}

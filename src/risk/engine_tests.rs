@@ -328,3 +328,54 @@ fn e05_a_symbol_with_a_trade_of_unknown_outcome_takes_no_entry_and_others_do() {
     assert_eq!(judge(&view, &rules(), &request("BTC/USDT", "1000")), Err(RiskCode::SymbolBlocked));
     assert!(judge(&view, &rules(), &request("XRP/USDT", "1000")).is_ok());
 }
+
+#[test]
+fn what_lies_exactly_at_a_limit_is_neither_shrunk_nor_noted() {
+    let view = fixtures::view(NOW);
+    let mut settings = fixtures::risk();
+    settings.max_risk_per_trade_pct = dec("0.5");
+    let asked = RiskRequest { notional_usd: dec("1250"), ..with_stop("XRP/USDT", "100", "96") };
+    let approved = judge(&view, &fixtures::rules_for(&settings, AccountMode::Margin), &asked).unwrap();
+    assert_eq!((approved.notional_usd, codes(&approved)), (dec("1250"), vec![]), "the allowed loss");
+
+    let mut settings = fixtures::risk();
+    settings.loss_size_factor = dec("1");
+    let losing = RiskView { losses: LOSSES_HALVING, ..fixtures::view(NOW) };
+    let approved =
+        judge(&losing, &fixtures::rules_for(&settings, AccountMode::Margin), &request("BTC/USDT", "1000")).unwrap();
+    assert!(!codes(&approved).contains(&RiskCode::SizeReducedLosses), "a factor of 1 reduces nothing");
+
+    let mut settings = fixtures::risk();
+    settings.correlation_min = dec("0.75");
+    let unfunded = Held { margin_usd: Money::ZERO, ..held("XRP/USDT", "5000") };
+    let full = RiskView { held: vec![unfunded], ..fixtures::view(NOW) };
+    let rules = fixtures::rules_for(&settings, AccountMode::Margin);
+    assert!(judge(&full, &rules, &request("BTC/USDT", "1000")).is_ok(), "rho counts above the smallest");
+
+    let doubtful = RiskRequest { confidence: score("0"), ..request("BTC/USDT", "1000") };
+    assert_eq!(judge(&view, &rules, &doubtful).err(), Some(RiskCode::ConfidenceTooLow), "0 is a confidence");
+}
+
+#[test]
+fn a_quantity_is_worth_its_notional_in_the_quote_of_the_symbol() {
+    let asked = RiskRequest {
+        entry: dec("0.00002"),
+        stop: Some(dec("0.0000196")),
+        target: Some(dec("0.0000212")),
+        quote_usd: dec("50000"),
+        ..request("XRP/BTC", "1000")
+    };
+    assert_eq!(judge(&fixtures::view(NOW), &margin_rules(), &asked).unwrap().quantity, dec("1000"));
+}
+
+#[test]
+fn margin_is_free_for_itself_and_the_fee() {
+    let mut settings = fixtures::risk();
+    settings.max_margin_utilisation_pct = dec("100");
+    let rules = fixtures::rules_for(&settings, AccountMode::Margin);
+    for (used, expected) in [("8997.4", None), ("8997.5", Some(RiskCode::InsufficientMargin))] {
+        let taken = Held { margin_usd: dec(used), ..held("XRP/USDT", "100") };
+        let view = RiskView { held: vec![taken], ..fixtures::view(NOW) };
+        assert_eq!(judge(&view, &rules, &request("BTC/USDT", "1000")).err(), expected, "{used} used");
+    }
+}

@@ -281,6 +281,16 @@ mod tests {
     use crate::risk::fixtures::{self, score};
 
     #[test]
+    fn a_window_has_two_times_of_a_day() {
+        for right in ["22:00-02:00", "00:00-24:00"] {
+            assert!(window(right).is_ok(), "{right}");
+        }
+        for wrong in ["24:30-02:00", "25:00-02:00", "22:60-02:00", "22:00-22:00", "22:00"] {
+            assert!(window(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a091_r09_r10_floors_take_the_larger_and_include_strictness() {
         let rules = fixtures::rules();
         let rows = [

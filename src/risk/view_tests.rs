@@ -143,3 +143,26 @@ fn entry_trade(n: u8, quantity: &str, lock: &str) -> Trade {
         resolution: None,
     }
 }
+
+#[test]
+fn the_margin_of_a_position_is_its_notional_over_its_leverage() {
+    let mut state = funded();
+    let held = Position { leverage: 2, ..position(1, "BTC/USDT", "0.1", "5000") };
+    state.positions.insert(held.id, held);
+    let view = look(&state, 3_000);
+    assert_eq!((view.held[0].notional_usd, view.held[0].margin_usd), (dec("5000.0"), dec("2500.0")));
+}
+
+#[test]
+fn the_larger_peak_and_a_latched_breaker_reach_the_view() {
+    let mut state = funded();
+    state.risk.peak = dec("20000");
+    for (running, expected) in [("10000", "20000"), ("30000", "30000")] {
+        let view = RiskView::from_state(&state, &prices(), &fixtures::rules(), dec(running), Ts(3_000));
+        assert_eq!((view.peak, view.halting), (dec(expected), None));
+    }
+    let kind = BreakerKind::MaxDrawdown;
+    let latch = Latch { breaker: kind, period: "1".into(), measured: dec("11"), limit: dec("10"), at: Ts(1) };
+    state.risk.latched.insert(kind, latch);
+    assert_eq!(look(&state, 3_000).halting, Some(kind));
+}

@@ -87,6 +87,7 @@ section!(
         pub lookback: BTreeMap<Timeframe, u32>,
         pub frame_max_age_factor: f64,
         pub silence_seconds: u32,
+        pub max_jump_pct: f64,
         pub symbol: BTreeMap<Symbol, SymbolRules>,
     }
 );

@@ -51,3 +51,18 @@ pub(super) fn differences(held: &State, fold: &State) -> Vec<String> {
     }
     wrong
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_its_tree_and_how_many_objects() {
+        let fold = State::default();
+        assert!(differences(&fold, &fold).is_empty());
+        let mut held = fold.clone();
+        held.meta.seq = 7;
+        let told = differences(&held, &fold);
+        assert!(told.len() == 1 && told[0].contains("0 objects missing, 0 too many, 1 otherwise"), "{told:?}");
+    }
+}

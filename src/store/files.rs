@@ -177,6 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn a_leftover_that_cannot_be_removed_is_told_as_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::create_dir(dir.path().join("state.tmp")).unwrap();
+        let error = write_atomically(&path, b"new").unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::AlreadyExists, "of the removal, not of what follows: {error}");
+        fs::remove_dir(dir.path().join("state.tmp")).unwrap();
+        fs::write(dir.path().join("state.tmp"), b"half").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path()).unwrap()), (b"new".to_vec(), vec!["state".to_owned()]));
+    }
+
+    #[test]
     fn moving_aside_never_overwrites() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..2 {

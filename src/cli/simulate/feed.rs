@@ -1,5 +1,5 @@
 //! A feed that goes wrong: it freezes and then leaves a gap or catches up in a burst, repeats items, delivers old
-//! candles late and prices that cannot be. It keeps the one promise of a feed: what it delivers is never early.
+//! candles late and prices that cannot be, once or for as long as half an hour without contradiction. It keeps the one promise of a feed: what it delivers is never early.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     market::{Feed, FeedError, FeedIssues, FeedItem, FeedKind},
-    model::{Candle, Timeframe, Ts, time::MINUTE_MS},
+    model::{Candle, Symbol, Timeframe, Ts, time::MINUTE_MS},
 };
 
 /// The real feed behind the faults.
@@ -20,12 +20,14 @@ pub struct FaultyFeed<F> {
     late: Vec<FeedItem>,
     /// Frozen until then; what comes meanwhile is lost, or kept for a burst.
     frozen: Option<(Ts, bool)>,
+    /// Until then every price of the symbol is so many times the real one: a lie that agrees with itself.
+    lie: Option<(Symbol, f64, Ts)>,
 }
 
 impl<F: Feed> FaultyFeed<F> {
     /// Faults drawn from `rng`.
     pub fn new(inner: F, rng: ChaCha8Rng) -> FaultyFeed<F> {
-        FaultyFeed { inner, rng, ready: VecDeque::new(), late: Vec::new(), frozen: None }
+        FaultyFeed { inner, rng, ready: VecDeque::new(), late: Vec::new(), frozen: None, lie: None }
     }
 
     fn fill(&mut self) {
@@ -48,7 +50,14 @@ impl<F: Feed> FaultyFeed<F> {
         self.late.insert(place, item);
     }
 
-    fn take(&mut self, item: FeedItem) {
+    fn take(&mut self, mut item: FeedItem) {
+        if let Some((symbol, factor, until)) = self.lie {
+            if item.symbol == symbol && item.available_at < until {
+                item.kind = times(item.kind, factor);
+            } else if item.available_at >= until {
+                self.lie = None;
+            }
+        }
         if let Some((until, lost)) = self.frozen {
             if item.available_at < until {
                 if !lost {
@@ -74,8 +83,26 @@ impl<F: Feed> FaultyFeed<F> {
                 self.ready.push_back(FeedItem { kind, ..item });
             }
             26..30 => {}
+            30 => {
+                let factor = [1_000.0, 0.001, 100_000.0, 2.0, 0.5][self.rng.random_range(0..5)];
+                let minutes = [1, 2, 3, 5, 30][self.rng.random_range(0..5)];
+                self.lie = Some((item.symbol, factor, at.plus_ms(minutes * MINUTE_MS)));
+            }
             _ => self.ready.push_back(item),
         }
+    }
+}
+
+fn scaled(candle: Candle, factor: f64) -> Candle {
+    let [open, high, low, close] = [candle.open, candle.high, candle.low, candle.close].map(|price| price * factor);
+    Candle { open, high, low, close, ..candle }
+}
+
+fn times(kind: FeedKind, factor: f64) -> FeedKind {
+    match kind {
+        FeedKind::Price(price) => FeedKind::Price(price * factor),
+        FeedKind::Candle(candle) => FeedKind::Candle(scaled(candle, factor)),
+        other => other,
     }
 }
 
@@ -95,16 +122,7 @@ fn absurd(kind: FeedKind, rng: &mut ChaCha8Rng) -> FeedKind {
             0 => Candle { close: wrong(candle.close, rng), ..candle },
             1 => Candle { high: candle.low, low: candle.high, ..candle },
             2 => Candle { volume: wrong(candle.volume, rng), ..candle },
-            _ => {
-                let factor = [0.5, 0.8, 1.25, 2.0][rng.random_range(0..4)];
-                Candle {
-                    open: candle.open * factor,
-                    high: candle.high * factor,
-                    low: candle.low * factor,
-                    close: candle.close * factor,
-                    ..candle
-                }
-            }
+            _ => scaled(candle, [0.5, 0.8, 1.25, 2.0][rng.random_range(0..4)]),
         }),
         FeedKind::Book(mut book) => {
             book.spread_bps = wrong(book.spread_bps, rng);

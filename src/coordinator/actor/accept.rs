@@ -8,7 +8,7 @@ use super::{
     Coordinator,
     opinions::StoredOpinion,
     runs::Reply,
-    schedule::{Inputs, RunTags},
+    schedule::{Input, Inputs, RunTags},
     states,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     bus::Payload,
     execution::actor::LookAgain,
     llm::actor::ModelOutcome,
-    market::actor::SampleFeeds,
+    market::actor::{FeedsSampled, SampleFeeds},
     model::{Capability, Clock, DegradationLevel, Event, RegimeOutput, RunId, RunKey, RunOutcome, TaskName, Ts},
     runtime::{failpoint, post::post},
     store::{AuxWrite, actor::Commit, batch::Batch},
@@ -267,5 +267,25 @@ impl Handler<ModelOutcome> for Coordinator {
         self.outcome(Capability::Llm, result, ctx);
         let changed = self.degradation.strained(Capability::Llm, told.strained);
         self.follow_level(changed, ctx);
+    }
+}
+
+impl Handler<FeedsSampled> for Coordinator {
+    type Result = ();
+    fn handle(&mut self, sampled: FeedsSampled, ctx: &mut Context<Self>) {
+        if let Some(newest) = sampled.newest.filter(|_| sampled.withheld > 0) {
+            let facts = [
+                ("symbol", newest.symbol.to_string()),
+                ("withheld", sampled.withheld.to_string()),
+                ("newest_price", newest.price.to_string()),
+                ("last_accepted", newest.accepted.map_or("none".to_owned(), |price| price.to_string())),
+            ];
+            self.note(self.clock.now(), "price_jump_withheld", facts);
+        }
+        let level = self.level();
+        self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") }, ctx);
+        if self.level() != level {
+            self.step(Input::Tick, ctx);
+        }
     }
 }

@@ -54,7 +54,7 @@ use crate::{
     bus::{Payload, actor::Publisher},
     execution::actor::ExecutionActor,
     llm::{actor::ReadModels, rations::WorstCases},
-    market::actor::{FeedsSampled, MarketActor, ReadSnapshot},
+    market::actor::{MarketActor, ReadSnapshot},
     model::{
         Capability, Clock, DecisionId, DegradationLevel, EmergencyKey, Event, PositionId, Recovered, RunId, RunKey,
         RunOutcome, SkipReason, Symbol, TaskName, TradeKey, Ts,
@@ -481,16 +481,5 @@ impl Handler<LookAgain> for Coordinator {
     type Result = ();
     fn handle(&mut self, _: LookAgain, ctx: &mut Context<Self>) {
         self.look_again(ctx);
-    }
-}
-
-impl Handler<FeedsSampled> for Coordinator {
-    type Result = ();
-    fn handle(&mut self, sampled: FeedsSampled, ctx: &mut Context<Self>) {
-        let level = self.level();
-        self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") }, ctx);
-        if self.level() != level {
-            self.step(Input::Tick, ctx);
-        }
     }
 }

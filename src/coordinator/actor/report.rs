@@ -189,6 +189,8 @@ fn feed_line(feed: &FeedStatus, board: &Board) -> FeedLine {
         healthy: feed.healthy,
         price: board.book.get(feed.symbol).map(|price| price.price),
         gaps: feed.counts.gaps,
+        withheld: feed.counts.withheld,
+        in_doubt: feed.in_doubt,
         link: None,
     }
 }

@@ -30,6 +30,12 @@ pub(super) const KEYS: &[Key] = &[
     one_of("market.primary_timeframe", &["1m", "5m", "15m", "1h", "4h", "1d"], "frame of voters and regimes"),
     num("market.frame_max_age_factor", "× frame", to(1.0, 5.0), "a frame whose last closed candle is older is stale"),
     int("market.silence_seconds", "s", to(3.0, 300.0), "a connected feed without data for so long is stale"),
+    num(
+        "market.max_jump_pct",
+        "%",
+        to(5.0, 1000.0),
+        "a price so much above the last accepted one, or the last so much above it, is withheld until others agree",
+    ),
     text("market.csv.dir", "path", Form::Any, "folder of historic candles").note("needed with market.source = \"csv\""),
     text("market.kraken.ws_url", "URL", Form::Filled, "public WebSocket v2 of the venue").note("ws:// or wss://"),
     text("market.kraken.rest_url", "URL", Form::Filled, "public REST interface of the venue")
