@@ -85,7 +85,7 @@ impl Ground {
     }
 
     /// Refuses an answer about another symbol: in its field, or named in its text. Names are compared whole, after
-    /// [`names`] has put their spellings together; the asset of another symbol alone, in capitals, names it as well.
+    /// the comparison has put their spellings together; the asset of another symbol alone, in capitals, names it as well.
     ///
     /// # Errors
     /// Ungrounded, with the symbol named.
