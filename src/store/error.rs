@@ -19,6 +19,18 @@ pub struct Damage {
     pub what: String,
 }
 
+impl Damage {
+    /// The HALTED start over it, which knows the records up to `seq` and can write none.
+    pub fn halt(&self, seq: u64) -> HaltReason {
+        let text = format!(
+            "{self}. This is a read-only view up to record {seq}: orders, fills and positions made after it are not known \
+             to this process, nothing can be recorded, and so no stop, target or exit is carried out. Copy the directory, \
+             restore journal/ from a backup, start again"
+        );
+        HaltReason { code: JOURNAL_DAMAGED, text }
+    }
+}
+
 /// Why a start ends HALTED.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HaltReason {
