@@ -50,8 +50,8 @@ use crate::{
     },
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
-        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT,
-        lock::StoreLock, starts, verify,
+        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, StoreError,
+        VERIFIED_AT, lock::StoreLock, reader, starts, verify,
     },
 };
 
@@ -119,8 +119,13 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
         stands_still: settings.runtime.speed > 1 || settings.market.source == MarketSource::Csv,
         store_id: Some(uuid::Uuid::now_v7()),
     };
-    Store::open(data, &settings.store, &info)
-        .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()).into())
+    Store::open(data, &settings.store, &info).map_err(|error| {
+        // A full disk under a store that has records is worth another try; under none there is nothing to recover.
+        let new = reader::segments(&data.join("journal")).is_ok_and(|segments| segments.is_empty());
+        let full = matches!(error, StoreError::Full { .. });
+        let exit = if new && full { Exit::Usage } else { Exit::from_code(error.exit_code()) };
+        Failure::new(exit, error.to_string()).into()
+    })
 }
 
 /// Notes a start that follows a crash before anything else can crash, and begins PAUSED when there were too many: a

@@ -64,10 +64,22 @@ pub enum StoreError {
         holder: String,
     },
     /// A file stands where the directory should be.
-    #[error("{} is not a directory; choose another data directory", path.display())]
+    #[error("{} is not a directory; choose another place for the store with --store or `data_dir`", path.display())]
     NotADirectory {
         /// What was given.
         path: PathBuf,
+    },
+    /// The system refuses to make it, for a reason of the place.
+    #[error(
+        "the store directory {} cannot be made ({source}); make room and a writable directory above it, or choose another place \
+         with --store or `data_dir`",
+        path.display()
+    )]
+    CannotMake {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// No right to read or write.
     #[error("no permission for {}: the user of this process must own it and may read and write it", path.display())]

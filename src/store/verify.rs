@@ -99,7 +99,9 @@ impl Report {
     pub fn text(&self) -> String {
         let Report { records, segments, epoch, head, state_hash: state, .. } = self;
         let mut lines = match &self.unread {
-            None => vec![format!("{records} records in {segments} segments, epoch {epoch}, head {head}, state {state}")],
+            None => {
+                vec![format!("{records} records in {segments} segments, epoch {epoch}, head {head}, state {state}")]
+            }
             Some(unread) => vec![
                 format!("ONLY A PART OF THE JOURNAL COULD BE READ: {records} records, epoch {epoch}, state {state}"),
                 format!("not read: {unread}"),
@@ -294,7 +296,8 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
     });
     let _ = oracle.compare(&state);
     if compared > 0 {
-        let text = "checkpoints compared: each holds the very state its records lead to (a start reads on from the newest)";
+        let text =
+            "checkpoints compared: each holds the very state its records lead to (a start reads on from the newest)";
         report.notes.push(format!("{compared} {text}"));
     }
     let whole = match read {
