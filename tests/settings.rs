@@ -363,7 +363,7 @@ fn the_defaults_say_that_prices_are_invented_and_warn_of_nothing_else() {
     let warnings = load(&Sources::default()).unwrap().warnings;
     assert_eq!(warnings, ["market.source is simulated: prices are invented, no market is watched"]);
     // Whoever touches one of the limits hears how they hide each other.
-    for text in ["max_position_pct = 19", "max_risk_per_trade_pct = 3", "stop.max_distance_pct = 4.5"] {
+    for text in ["max_position_pct = 19", "max_risk_per_trade_pct = 3", "stop.max_distance_pct = 6"] {
         let warnings = good(&format!("[risk]\n{text}\n")).warnings;
         let told = warnings.iter().filter(|words| words.contains("max_risk_per_trade_pct")).count();
         assert_eq!(told, 1, "{text}: {warnings:?}");
