@@ -135,7 +135,7 @@ fn a_damaged_journal_is_shown_as_the_part_it_is_and_nothing_is_carried_out_on_it
     assert_eq!(code, Some(65), "{said}");
     let wanted = [
         format!("ONLY A PART OF THE JOURNAL COULD BE READ: {} records", last - 2),
-        format!("1 intact records follow, the last one has number {last}; none of them counts"),
+        format!("intact records behind it: 1, the last has number {last}; none of them counts"),
         format!("fills = ledger = positions = balances: holds up to record {}", last - 2),
         "check 2 everything acknowledged is present: not compared".to_owned(),
         "restore the journal from a backup".to_owned(),

@@ -296,9 +296,8 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
     });
     let _ = oracle.compare(&state);
     if compared > 0 {
-        let text =
-            "checkpoints compared: each holds the very state its records lead to (a start reads on from the newest)";
-        report.notes.push(format!("{compared} {text}"));
+        let text = "each holds the very state its records lead to (a start reads on from the newest)";
+        report.notes.push(format!("checkpoints: {compared} compared, {text}"));
     }
     let whole = match read {
         Ok(end) => {
@@ -398,8 +397,8 @@ fn unread(dir: &Path, error: &ReadError, read: u64) -> String {
         }
     });
     match intact {
-        0 => format!("{place}; no intact record follows"),
-        _ => format!("{place}; {intact} intact records follow, the last one has number {last}; none of them counts"),
+        0 => format!("{place}; no intact record is behind it"),
+        _ => format!("{place}; intact records behind it: {intact}, the last has number {last}; none of them counts"),
     }
 }
 
