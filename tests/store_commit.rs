@@ -97,7 +97,7 @@ fn a_batch_sees_the_batches_before_it_in_its_group() {
     let command = || {
         let command = triplegain::model::Command::Pause { reason: String::new() };
         let event = triplegain::model::Event::CommandReceived { key: "k".into(), command, body_hash: "h".into() };
-        batch(vec![event]).expecting(Expectation::CommandAbsent("k".into()))
+        batch(vec![event]).expecting(Expectation::CommandAbsent("k".into(), info().now))
     };
     let results = store.commit_group(vec![command(), command()]).unwrap();
     assert!(results[0].is_ok() && results[1].is_err());

@@ -256,6 +256,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         remote: seams.remote,
         risk: risk.clone().recipient(),
         gap,
+        read_only: opened.frozen,
         on_fatal: Rc::clone(&fatal),
     });
     let execution = run_fatal("execution", execution, panicked);

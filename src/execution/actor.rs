@@ -144,6 +144,8 @@ pub struct Parts {
     pub risk: Recipient<Mark>,
     /// What the feed showed while the process was down.
     pub gap: Gap,
+    /// Nothing can be recorded (a damaged journal), so nothing is tried.
+    pub read_only: bool,
     /// Called for a broken invariant.
     pub on_fatal: Rc<dyn Fn(String)>,
 }
@@ -167,15 +169,9 @@ impl ExecutionActor {
             (Some(venue), None) => venue,
             (None, None) => Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())),
         };
-        ExecutionActor {
-            parts,
-            venue,
-            ticks: Ticks::default(),
-            requests: VecDeque::new(),
-            busy: false,
-            stopped: false,
-            alarm: None,
-        }
+        let (stopped, busy) = (parts.read_only, false);
+        let (ticks, requests) = (Ticks::default(), VecDeque::new());
+        ExecutionActor { parts, venue, ticks, requests, busy, stopped, alarm: None }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {

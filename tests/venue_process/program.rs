@@ -221,6 +221,7 @@ pub fn run() -> ! {
             remote: Some(Rc::new(Wire(port))),
             risk: Nobody.start().recipient(),
             gap: Gap::none(),
+            read_only: false,
             on_fatal: Rc::new(|what: String| fatal(&what)),
         });
         let execution = run_fatal("execution", execution, |_| fatal("execution"));
