@@ -302,3 +302,22 @@ fn an_unreadable_embedded_store_is_told_apart_from_a_wrong_journal() {
     let report = triplegain::store::verify::check(data.path());
     assert!(!report.is_rebuilt_by_a_start(), "{}", report.text());
 }
+
+/// Checkpoints and new segments go by name: in the place of a directory that was moved away they would land in another
+/// store.
+#[test]
+fn a_store_whose_directory_was_moved_under_it_commits_nothing_more() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, moved) = (home.path().join("data"), home.path().join("moved"));
+    let (mut store, _) = open(&data).unwrap();
+    store.commit(batch(vec![note("a")])).unwrap().unwrap();
+    std::fs::rename(&data, &moved).unwrap();
+    let (other, _) = open(&data).unwrap();
+    let error = store.commit(batch(vec![note("b")])).unwrap_err();
+    assert!(error.to_string().contains("moved"), "{error}");
+    drop((store, other));
+    assert_eq!(fold(&moved).meta.seq + 1, {
+        let (store, _) = open(&moved).unwrap();
+        store.state().meta.seq
+    });
+}

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{Seek, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ const STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct StoreLock {
     _file: File,
-    _directory: File,
+    directory: File,
 }
 
 impl StoreLock {
@@ -43,7 +44,14 @@ impl StoreLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(|e| StoreError::io("write", &path, e))?;
-        Ok(StoreLock { _file: file, _directory: directory })
+        Ok(StoreLock { _file: file, directory: directory })
+    }
+
+    /// Whether `data` still names the locked directory; otherwise another store may stand in its place by now.
+    pub fn still_names(&self, data: &Path) -> bool {
+        let place = |found: fs::Metadata| (found.dev(), found.ino());
+        let held = self.directory.metadata().map(place);
+        matches!((held, fs::metadata(data).map(place)), (Ok(held), Ok(named)) if held == named)
     }
 
     /// True when another process owns the store at this moment; nothing is changed.
