@@ -44,7 +44,7 @@ impl StoreLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(|e| StoreError::io("write", &path, e))?;
-        Ok(StoreLock { _file: file, directory: directory })
+        Ok(StoreLock { _file: file, directory })
     }
 
     /// Whether `data` still names the locked directory; otherwise another store may stand in its place by now.
