@@ -458,3 +458,23 @@ pub(super) async fn try_drain(system: &System) -> Result<()> {
     store.send(Close).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LedgerAccount;
+
+    #[test]
+    fn a_symbol_taken_out_of_the_settings_keeps_its_prices_while_something_of_it_is_held() {
+        let mut settings = Settings::defaults();
+        let xrp: Symbol = "XRP/USDT".parse().unwrap();
+        settings.symbols = vec!["BTC/USDT".parse().unwrap()];
+        let mut state = State::default();
+        let symbols = |settings: &Settings, state: &State| watched(settings, state).symbols;
+        assert_eq!(symbols(&settings, &state), settings.symbols, "nothing is held");
+        state.account.ledger.entry(xrp.base).or_default().insert(LedgerAccount::Free, 5.into());
+        assert_eq!(symbols(&settings, &state), ["BTC/USDT".parse().unwrap(), xrp]);
+        settings.market.symbol.remove(&xrp);
+        assert_eq!(symbols(&settings, &state), settings.symbols, "a symbol without rules cannot be watched");
+    }
+}
