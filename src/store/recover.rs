@@ -439,7 +439,7 @@ fn materialise(
         opened.warnings.push(format!("the embedded store was rebuilt ({why}); the old one is {}", aside.display()));
     } else {
         // What an interrupted first open left is worth nothing.
-        fs::remove_dir_all(&path).or_else(ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
+        fs::remove_dir_all(&path).or_else(files::ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
     }
     opened.recovered.rebuilt = folded.state.meta.seq > 0;
     if opened.recovered.rebuilt && folded.end.torn.is_some() {
@@ -451,10 +451,6 @@ fn materialise(
     }
     let db = rebuild(&path, settings, &folded.state)?;
     Ok((db, epoch_seen))
-}
-
-fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn rebuild(path: &Path, settings: &StoreSettings, state: &State) -> Result<StateDb, StoreError> {
