@@ -97,7 +97,7 @@ fn a_batch_sees_the_batches_before_it_in_its_group() {
     let command = || {
         let command = triplegain::model::Command::Pause { reason: String::new() };
         let event = triplegain::model::Event::CommandReceived { key: "k".into(), command, body_hash: "h".into() };
-        batch(vec![event]).expecting(Expectation::CommandAbsent("k".into()))
+        batch(vec![event]).expecting(Expectation::CommandAbsent("k".into(), info().now))
     };
     let results = store.commit_group(vec![command(), command()]).unwrap();
     assert!(results[0].is_ok() && results[1].is_err());
@@ -301,4 +301,23 @@ fn an_unreadable_embedded_store_is_told_apart_from_a_wrong_journal() {
     fs::write(&last, bytes).unwrap();
     let report = triplegain::store::verify::check(data.path());
     assert!(!report.is_rebuilt_by_a_start(), "{}", report.text());
+}
+
+/// Checkpoints and new segments go by name: in the place of a directory that was moved away they would land in another
+/// store.
+#[test]
+fn a_store_whose_directory_was_moved_under_it_commits_nothing_more() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, moved) = (home.path().join("data"), home.path().join("moved"));
+    let (mut store, _) = open(&data).unwrap();
+    store.commit(batch(vec![note("a")])).unwrap().unwrap();
+    std::fs::rename(&data, &moved).unwrap();
+    let (other, _) = open(&data).unwrap();
+    let error = store.commit(batch(vec![note("b")])).unwrap_err();
+    assert!(error.to_string().contains("moved"), "{error}");
+    drop((store, other));
+    assert_eq!(fold(&moved).meta.seq + 1, {
+        let (store, _) = open(&moved).unwrap();
+        store.state().meta.seq
+    });
 }

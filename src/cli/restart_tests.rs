@@ -254,6 +254,25 @@ fn a190_a_crash_between_the_boot_and_the_exit_loses_no_stop() {
     assert!(String::from_utf8(from[0].1.clone()).unwrap().parse::<i64>().unwrap() >= START.0 + 366_000);
 }
 
+/// Nothing can be recorded over it, so nothing is tried: the program stays up and says why (a failure ends the process).
+#[test]
+fn a_damaged_journal_with_a_resting_order_is_a_halted_start_that_stays_up() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = settings(RestartFillPolicy::Cancel);
+    let (mut store, _) = open(data.path(), &settings, START);
+    trade(&mut store, &settings);
+    (53_000..53_002).for_each(|ms| commit(&mut store, START.plus_ms(ms), vec![Event::CleanStop {}]));
+    drop(store);
+    let segment = data.path().join("journal").join(format!("{:020}.jsonl", 1));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The last line but one: a bad last line may be a torn write.
+    let damaged = bytes[..bytes.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() - 10;
+    bytes[damaged] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let state = boot(data.path(), &settings, START.plus_ms(365_000), true);
+    assert_eq!((state.coordinator.state, state.positions.len()), (CoordinatorState::Halted, 1));
+}
+
 #[test]
 fn a190_time_that_stood_still_is_no_gap() {
     let data = tempfile::tempdir().unwrap();

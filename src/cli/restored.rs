@@ -115,18 +115,24 @@ pub(super) async fn restore(
 /// stops, exits and legs are carried out.
 fn orphans(state: &State, settings: &Settings) -> Vec<String> {
     let gone = |symbol: &Symbol| !settings.symbols.contains(symbol);
+    let why = |symbol: &Symbol| match settings.market.symbol.contains_key(symbol) {
+        true => "not in `symbols`",
+        false => "neither in `symbols` nor in `market.symbol`: nothing can be done about it",
+    };
     let positions = state.positions.values().filter(|held| gone(&held.symbol));
     let mut found: Vec<String> =
-        positions.map(|held| format!("position {} of {}: not in `symbols`", held.id, held.symbol)).collect();
+        positions.map(|held| format!("position {} of {}: {}", held.id, held.symbol, why(&held.symbol))).collect();
     let trades = state.trades.values().filter(|trade| gone(&trade.body.symbol));
-    found.extend(trades.map(|trade| format!("order {} of {}: not in `symbols`", trade.key, trade.body.symbol)));
+    found.extend(
+        trades.map(|trade| format!("order {} of {}: {}", trade.key, trade.body.symbol, why(&trade.body.symbol))),
+    );
     let off = settings.tasks.get(&TaskName::PortfolioRebalance).is_none_or(|task| !task.enabled);
     for plan in state.plans.values().filter(|plan| plan.state == PlanState::Active) {
         if off {
             found.push(format!("plan {}: portfolio_rebalance is off", plan.id));
         }
         let legs = plan.legs.iter().filter(|leg| leg.state == TradeState::Planned && gone(&leg.symbol));
-        found.extend(legs.map(|leg| format!("leg {} of {}: not in `symbols`", leg.key, leg.symbol)));
+        found.extend(legs.map(|leg| format!("leg {} of {}: {}", leg.key, leg.symbol, why(&leg.symbol))));
     }
     found
 }

@@ -34,7 +34,7 @@ use crate::{
         },
     },
     model::{
-        Clock, CoordinatorState, Event, State, TaskName, Timeframe, Ts,
+        Clock, CoordinatorState, Event, State, Symbol, TaskName, Timeframe, Ts,
         time::{HOUR_MS, MINUTE_MS},
     },
     runtime::{
@@ -235,6 +235,26 @@ async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dy
     })
 }
 
+/// The settings the market is watched with: what is open or owned in a symbol that was taken out of them needs its prices,
+/// or no stop of it would ever be reached and nothing could be valued. Nothing is scheduled for such a symbol.
+fn watched(settings: &Settings, state: &State) -> Settings {
+    let start_prices = &settings.market.simulated.start_prices;
+    let is_fed = |symbol: &Symbol| match settings.market.source {
+        MarketSource::Simulated => SimulatedFeed::knows(symbol, start_prices),
+        // A replay without the candles of a symbol still is one of the others.
+        MarketSource::Csv => csv_feed(&Settings { symbols: vec![*symbol], ..settings.clone() }).is_ok(),
+        MarketSource::Kraken => true,
+    };
+    let mut watched = settings.clone();
+    for symbol in state.symbols_at_stake(settings.account_currency) {
+        if !watched.symbols.contains(&symbol) && settings.market.symbol.contains_key(&symbol) && is_fed(&symbol) {
+            tracing::info!("{symbol} is not in `symbols`; its prices are watched for what is open or owned of it");
+            watched.symbols.push(symbol);
+        }
+    }
+    watched
+}
+
 /// The wall is followed at speed 1 only, and not while it is behind a time that an accelerated clock has reached: that
 /// clock left the wall on purpose, as a replay does.
 fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
@@ -293,7 +313,9 @@ async fn live(
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
     let outside = outside(&settings, &store, &opened);
-    let feed = make_feed(&settings, store.state(), place.clock.now()).await?;
+    let watched = watched(&settings, store.state());
+    let feed = make_feed(&watched, store.state(), place.clock.now()).await?;
+    let market = Market::new(&watched, feed.base())?;
     let (venue, seed) = (outside.venue.clone(), store.state().meta.seed);
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();
     let ingredients = Ingredients {
@@ -307,11 +329,11 @@ async fn live(
         volatile: false,
         on_end,
         on_fatal: fatal,
-        seams: system::Seams::default(),
+        seams: system::Seams { market: Some(market), ..system::Seams::default() },
     };
     let system = system::assemble(ingredients).await?;
     if let Some(view) = venue {
-        live_feed::start(&settings, &system, view, seed)?;
+        live_feed::start(&watched, &system, view, seed)?;
     }
     say_what_it_does(&settings, &system);
     let server = match listener {
@@ -459,4 +481,24 @@ pub(super) async fn try_drain(system: &System) -> Result<()> {
     }
     store.send(Close).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LedgerAccount;
+
+    #[test]
+    fn a_symbol_taken_out_of_the_settings_keeps_its_prices_while_something_of_it_is_held() {
+        let mut settings = Settings::defaults();
+        let xrp: Symbol = "XRP/USDT".parse().unwrap();
+        settings.symbols = vec!["BTC/USDT".parse().unwrap()];
+        let mut state = State::default();
+        let symbols = |settings: &Settings, state: &State| watched(settings, state).symbols;
+        assert_eq!(symbols(&settings, &state), settings.symbols, "nothing is held");
+        state.account.ledger.entry(xrp.base).or_default().insert(LedgerAccount::Free, 5.into());
+        assert_eq!(symbols(&settings, &state), ["BTC/USDT".parse().unwrap(), xrp]);
+        settings.market.symbol.remove(&xrp);
+        assert_eq!(symbols(&settings, &state), settings.symbols, "a symbol without rules cannot be watched");
+    }
 }

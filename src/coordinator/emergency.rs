@@ -107,18 +107,31 @@ pub fn start(
     events
 }
 
-/// Starts closing every position for the operator; the command key makes a repetition harmless.
+/// `key`, or with the first number from 2 on under which it is not used.
+pub fn numbered(key: &str, is_used: impl Fn(&str) -> bool) -> String {
+    let (mut name, mut number) = (key.to_owned(), 1u32);
+    while is_used(&name) {
+        number += 1;
+        name = format!("{key}#{number}");
+    }
+    name
+}
+
+/// Starts closing every position for the operator. A key under which it is still under way starts nothing; one whose
+/// command is forgotten is another command.
 pub fn start_close_all(
     state: &State,
     symbols: &BTreeMap<Symbol, SymbolRules>,
     command_key: &str,
     now: Ts,
 ) -> Vec<Event> {
-    let key = EmergencyKey {
+    let instance = |period: &str| EmergencyKey {
         breach: CLOSE_ALL.to_owned(),
-        period: command_key.to_owned(),
+        period: period.to_owned(),
         action: EmergencyAction::ReducePositions,
     };
+    let held = |period: &str| state.emergencies.get(&instance(period).to_string());
+    let key = instance(&numbered(command_key, |period| held(period).is_some_and(|held| held.done)));
     if state.emergencies.contains_key(&key.to_string()) {
         return Vec::new();
     }

@@ -196,6 +196,15 @@ fn close_all_runs_once_per_command() {
     let orders = steps(&state, NOW);
     finish_all(&mut state, &orders);
     assert_eq!(state.coordinator.state, CoordinatorState::Running);
+    // A key is remembered for a day; the same word afterwards is another command.
+    for number in [2, 3] {
+        let events = start_close_all(&state, &symbols(), "cmd-1", NOW);
+        let Some(Event::EmergencyStarted { emergency }) = events.first() else { panic!("{events:?}") };
+        assert_eq!(emergency.key.period, format!("cmd-1#{number}"));
+        apply(&mut state, NOW, &events);
+        let orders = steps(&state, NOW);
+        finish_all(&mut state, &orders);
+    }
 }
 
 #[test]

@@ -169,15 +169,9 @@ impl ExecutionActor {
             (Some(venue), None) => venue,
             (None, None) => Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())),
         };
-        ExecutionActor {
-            stopped: parts.read_only,
-            parts,
-            venue,
-            ticks: Ticks::default(),
-            requests: VecDeque::new(),
-            busy: false,
-            alarm: None,
-        }
+        let (stopped, busy) = (parts.read_only, false);
+        let (ticks, requests) = (Ticks::default(), VecDeque::new());
+        ExecutionActor { parts, venue, ticks, requests, busy, stopped, alarm: None }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {

@@ -18,7 +18,7 @@ pub enum LegOrder {
     Intent(Box<Trade>),
     /// Too small or not affordable: refused once, with all its events.
     Refused(Vec<Event>),
-    /// No fresh price: the leg stays PLANNED.
+    /// No fresh price, or no rules: the leg stays PLANNED.
     NoPrice(TradeKey),
 }
 
@@ -72,8 +72,10 @@ fn shrink_factor(state: &State, legs: &[&Leg], desk: &LegDesk<'_>) -> Decimal {
 }
 
 fn order(state: &State, plan: &Plan, leg: &Leg, share: Decimal, desk: &LegDesk<'_>) -> Result<LegOrder, Violation> {
-    let rules = desk.rules.get(&leg.symbol).ok_or_else(|| Violation(format!("{} is not traded", leg.symbol)))?;
-    let Some(tick) = desk.prices.get(&leg.symbol) else { return Ok(LegOrder::NoPrice(leg.key)) };
+    // A symbol whose rules have left the settings is like one without a price: its legs wait until they are too late.
+    let (Some(rules), Some(tick)) = (desk.rules.get(&leg.symbol), desk.prices.get(&leg.symbol)) else {
+        return Ok(LegOrder::NoPrice(leg.key));
+    };
     let wanted = intent::quantity_for(amount_of(leg, share), tick.price, rules)?;
     let quantity = match leg.side {
         Side::Buy => wanted,

@@ -144,6 +144,12 @@ fn legs_sell_inventory_only_and_small_ones_are_refused_once() {
     let desk = LegDesk { execution: &book.execution, rules: &rules(), prices: &BTreeMap::new(), now: book.now };
     let none = orders(&book.state, &book.plan(), &keys[..1], &desk).unwrap();
     assert_eq!(none, [LegOrder::NoPrice(keys[0])]);
+    // The same where the settings have lost the symbol with its rules: it used to end every start.
+    let (no_rules, prices) = (BTreeMap::new(), prices(book.now));
+    let desk = LegDesk { execution: &book.execution, rules: &no_rules, prices: &prices, now: book.now };
+    assert_eq!(orders(&book.state, &book.plan(), &keys[..1], &desk), Ok(vec![LegOrder::NoPrice(keys[0])]));
+    let (known, empty) = (rules(), BTreeMap::new());
+    let desk = LegDesk { rules: &known, prices: &empty, ..desk };
     assert!(orders(&book.state, &book.plan(), &keys[1..], &desk).is_err(), "not pending any more");
 }
 

@@ -2,7 +2,7 @@
 //! operator's word is booked. Pure; the trade stays where it is until somebody who can look says what became of it.
 
 use super::{Violation, ledger, paper::VenueFill, settle};
-use crate::model::{Event, Liquidity, ManualFill, ManualResolution, Money, Qty, State, Trade, TradeState};
+use crate::model::{AMOUNT_MAX, Event, Liquidity, ManualFill, ManualResolution, Money, Qty, State, Trade, TradeState};
 
 /// What contradicts the account is nobody's to repair by itself: the trade waits for the operator, with the damage
 /// named, once. Everything else goes on, and so does the next start.
@@ -55,7 +55,12 @@ fn stated(trade: &Trade, resolution: &ManualResolution, fill: ManualFill) -> Res
         return Err(Violation("quantity and price are above zero, a fee is not below it".to_owned()));
     }
     let value = ledger::value_of(fill.quantity, fill.price);
-    let value = value.ok_or_else(|| Violation(format!("{} at {} is too large", fill.quantity, fill.price)))?;
+    // Beyond what the books hold, sums of both could not even be represented.
+    let sane = |amount: &Money| *amount <= AMOUNT_MAX;
+    let value = value.filter(|value| sane(value) && sane(&fill.fee));
+    let value = value.ok_or_else(|| {
+        Violation(format!("{} at {} with a fee of {} is too large", fill.quantity, fill.price, fill.fee))
+    })?;
     let id = format!("operator:{}", resolution.source);
     Ok(VenueFill {
         quantity: fill.quantity,

@@ -4,7 +4,10 @@ use super::{
     super::{testkit::*, venue::VenueAnswer},
     *,
 };
-use crate::model::{Decimal, TradeKey};
+use crate::{
+    execution::intent,
+    model::{Decimal, ExitCause, TradeKey},
+};
 
 /// An order that rests, and a fill of so much at such a price.
 fn resting() -> (Book, TradeKey) {
@@ -96,6 +99,28 @@ fn a_statement_that_cannot_be_true_is_refused_with_the_reason() {
     assert!(why((dec!(0.1), dec!(400_000))).contains("cannot be paid"));
     assert!(why((dec!(0), dec!(40_000))).contains("above zero"));
     assert!(why((dec!(0.1), dec!(-1))).contains("above zero"));
+}
+
+/// Typed with a few digits too many it used to end the process: the fee alone by a sum that cannot be represented, of a
+/// sale by a balance below zero, at every start again.
+#[test]
+fn a_stated_fee_beyond_all_reason_is_refused_and_ends_nothing() {
+    let (mut book, key) = resolved(stated(Some((dec!(0.1), dec!(39_500)))));
+    assert_eq!(book.trade_state(key), TradeState::Settled);
+    let position = book.state.positions.values().next().unwrap();
+    let (purpose, rules) = (intent::ExitFor::Cause(ExitCause::Operator), rules()[&btc()]);
+    let exit = intent::exit(book.state.meta.store, position, purpose, position.quantity, &rules, book.now).unwrap();
+    let trade_key = exit.key;
+    let submitting = settle::submitting(&exit, book.now);
+    book.commit(vec![Event::TradeIntent { trade: Box::new(exit) }, submitting]);
+    book.commit(vec![Event::TradeManual { trade_key, reason: "test".into() }]);
+    let trade = &book.state.trades[&trade_key];
+    let why = |fee| {
+        let fill = Some(ManualFill { quantity: dec!(0.1), price: dec!(40_000), fee });
+        booked(&book.state, trade, &ManualResolution { fill, ..stated(None) }, &book.desk()).unwrap_err().0
+    };
+    assert!(why(Decimal::MAX).contains("too large"));
+    assert!(why(dec!(1_000_000)).contains("would leave"), "{}", why(dec!(1_000_000)));
 }
 
 #[test]

@@ -140,6 +140,10 @@ pub(super) fn filled(state: &State, trade: &Trade, fill: VenueFill, desk: &Desk<
         }
         return answer(state, trade, VenueAnswer::Rejected { reason }, desk);
     }
+    if let Some((asset, left)) = state.account.overdrawn(&postings).filter(|_| fact) {
+        let what = format!("a fill of {} at {} with a fee of {}", fill.quantity, fill.price, fill.fee);
+        return Err(Violation(format!("{what} would leave {left} {asset}")));
+    }
     let complete = fill.quantity == trade.remaining();
     let mut events = Vec::with_capacity(6);
     let limit = matches!(trade.body.order_type, OrderType::Limit { .. });

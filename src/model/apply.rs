@@ -27,6 +27,11 @@ pub const VOTE_MEMORY_MS: i64 = 48 * time::HOUR_MS;
 pub const ENDED_EMERGENCIES_KEPT: usize = 64;
 
 impl State {
+    /// The command that used this key, as long as it is remembered: afterwards the key is free.
+    pub fn command(&self, key: &str, now: Ts) -> Option<&CommandRecord> {
+        self.commands.get(key).filter(|record| now.since_ms(record.at) < COMMAND_MEMORY_MS)
+    }
+
     /// Folds one record in.
     ///
     /// # Errors

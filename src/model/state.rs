@@ -41,6 +41,23 @@ pub struct State {
     pub models: ModelSpending,
 }
 
+impl State {
+    /// What needs prices whatever the settings say: symbols of positions, living orders and planned legs, and against
+    /// `currency` everything they are quoted in and every asset that is held.
+    pub fn symbols_at_stake(&self, currency: Asset) -> BTreeSet<Symbol> {
+        let positions = self.positions.values().map(|held| held.symbol);
+        let orders = self.trades.values().map(|trade| trade.body.symbol);
+        let plans = self.plans.values().filter(|plan| plan.state == PlanState::Active);
+        let legs = plans.flat_map(|plan| &plan.legs).filter(|leg| leg.state == TradeState::Planned);
+        let mut symbols: BTreeSet<Symbol> = positions.chain(orders).chain(legs.map(|leg| leg.symbol)).collect();
+        let quotes: Vec<Asset> = symbols.iter().map(|symbol| symbol.quote).collect();
+        let held = self.account.ledger.keys().filter(|asset| !self.account.total(**asset).is_zero());
+        let valued = held.copied().chain(quotes).filter(|asset| *asset != currency);
+        symbols.extend(valued.map(|base| Symbol { base, quote: currency }));
+        symbols
+    }
+}
+
 fn unused(models: &ModelSpending) -> bool {
     *models == ModelSpending::default()
 }
@@ -157,6 +174,15 @@ impl Account {
     /// Held by living orders.
     pub fn locked(&self, asset: Asset) -> Money {
         self.get(asset, LedgerAccount::Locked)
+    }
+
+    /// The first asset of which `postings` would leave less than nothing to spend, with what it would leave.
+    pub fn overdrawn(&self, postings: &[Posting]) -> Option<(Asset, Money)> {
+        postings.iter().map(|posting| posting.asset).find_map(|asset| {
+            let free = postings.iter().filter(|p| p.asset == asset && p.account == LedgerAccount::Free);
+            let left = self.free(asset) + free.map(|posting| posting.amount).sum::<Money>();
+            (left < Money::ZERO).then_some((asset, left))
+        })
     }
 
     /// The first account of the books that `postings` would take beyond [`AMOUNT_MAX`], with what it would hold.

@@ -63,8 +63,8 @@ pub enum Expectation {
     NoTrade(TradeKey),
     /// The plan is active and the leg is still PLANNED.
     LegPlanned(Uuid, TradeKey),
-    /// The command key was not used within its memory.
-    CommandAbsent(String),
+    /// The command key was not used within its memory at this instant.
+    CommandAbsent(String, Ts),
     /// The position is open and no further exit of it was begun.
     PositionUnchanged(PositionId, u32),
     /// The coordinator is in this state.
@@ -107,7 +107,7 @@ impl Expectation {
                     (format!("leg {} of plan {plan} planned", key.short()), found)
                 })
             }
-            Expectation::CommandAbsent(key) => refuse_unless(!state.commands.contains_key(key), || {
+            Expectation::CommandAbsent(key, now) => refuse_unless(state.command(key, *now).is_none(), || {
                 (format!("command key `{key}` unused"), "it was used already".to_owned())
             }),
             Expectation::PositionUnchanged(id, exit_seq) => {

@@ -49,7 +49,7 @@ pub(super) struct Durable {
     pub(super) settings: StoreSettings,
     pub(super) journal: Journal,
     pub(super) db: StateDb,
-    pub(super) _lock: StoreLock,
+    pub(super) lock: StoreLock,
     /// Record and logical time of the newest checkpoint.
     pub(super) checkpoint: (u64, Ts),
 }
@@ -327,6 +327,9 @@ impl Store {
         failpoint::effect("store.commit", "");
         match &mut self.backend {
             Backend::Durable(durable) => {
+                if !durable.lock.still_names(&durable.data) {
+                    return Err(Fatal::Unwritable(format!("{} was moved or deleted", durable.data.display())));
+                }
                 let day = self.state.meta.logical_time.day();
                 durable.journal.write(&self.buffer, first, day)?;
                 durable.db.commit(&self.touched, &self.state)?;

@@ -43,6 +43,14 @@ pub fn create_dir(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What is not there need not be removed.
+///
+/// # Errors
+/// Every other error.
+pub fn ignore_absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
 /// Narrows a directory of the store to its owner.
 ///
 /// # Errors

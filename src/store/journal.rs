@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -30,8 +31,13 @@ impl JournalFile for File {
         self.write_all(bytes)
     }
 
+    /// A file that lost its name meanwhile takes every byte and gives none back at the next start.
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data()?;
+        match self.metadata()?.nlink() {
+            0 => Err(io::Error::new(io::ErrorKind::NotFound, "the file was deleted while it was written")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -172,6 +178,16 @@ fn fatal(what: &'static str, path: &Path, source: io::Error) -> Fatal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_deleted_under_the_running_process_acknowledges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(dir.path().to_owned(), plain_files(), Position::default(), 0, 1_000);
+        journal.write(b"1\n", 1, 5).unwrap();
+        std::fs::remove_file(dir.path().join(segment_name(1))).unwrap();
+        let error = journal.write(b"2\n", 2, 5).unwrap_err().to_string();
+        assert!(error.contains("deleted"), "{error}");
+    }
 
     #[test]
     fn segments_roll_by_size_and_by_day() {

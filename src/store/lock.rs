@@ -1,8 +1,10 @@
-//! One process per store: an advisory lock that dies with its owner.
+//! One process per store: advisory locks that die with their owner, on the file that names it and on the directory itself.
+//! The file may be deleted under a running process, as left-over lock files are; the directory cannot be, with the store in it.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{Seek, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,6 +20,7 @@ const STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct StoreLock {
     _file: File,
+    directory: File,
 }
 
 impl StoreLock {
@@ -32,28 +35,45 @@ impl StoreLock {
             .and_then(|()| options.open(&path))
             .map_err(|e| StoreError::io("open", &path, e))?;
         let deadline = Instant::now() + patience;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::park_timeout(STEP),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(StoreError::InUse { path: data.to_owned(), holder: holder(&path) });
-                }
-                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path, error)),
-            }
-        }
+        until_locked(&file, data, &path, deadline)?;
+        let directory = File::open(data).map_err(|e| StoreError::io("open", data, e))?;
+        until_locked(&directory, data, &path, deadline)?;
         let text = format!("process {} {note}\n", std::process::id());
         failpoint::write("lock.write")
             .and_then(|()| file.set_len(0))
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(|e| StoreError::io("write", &path, e))?;
-        Ok(StoreLock { _file: file })
+        Ok(StoreLock { _file: file, directory })
+    }
+
+    /// Whether `data` still names the locked directory; otherwise another store may stand in its place by now.
+    pub fn still_names(&self, data: &Path) -> bool {
+        let place = |found: fs::Metadata| (found.dev(), found.ino());
+        let held = self.directory.metadata().map(place);
+        matches!((held, fs::metadata(data).map(place)), (Ok(held), Ok(named)) if held == named)
     }
 
     /// True when another process owns the store at this moment; nothing is changed.
     pub fn is_held(data: &Path) -> bool {
-        File::open(data.join("LOCK")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        let locked = |path: &Path| {
+            File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        };
+        locked(&data.join("LOCK")) || locked(data)
+    }
+}
+
+/// Takes one of the two locks; `path` names the owner when somebody else has it.
+fn until_locked(file: &File, data: &Path, path: &Path, deadline: Instant) -> Result<(), StoreError> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::park_timeout(STEP),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse { path: data.to_owned(), holder: holder(path) });
+            }
+            Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path, error)),
+        }
     }
 }
 
@@ -77,6 +97,18 @@ mod tests {
         assert!(refused.to_string().contains(&format!("process {} since then", std::process::id())), "{refused}");
         drop(first);
         assert!(!StoreLock::is_held(dir.path()));
+        StoreLock::take(dir.path(), Duration::ZERO, "again").unwrap();
+    }
+
+    #[test]
+    fn a145_a_deleted_lock_file_lets_no_second_process_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StoreLock::take(dir.path(), Duration::ZERO, "since then").unwrap();
+        fs::remove_file(dir.path().join("LOCK")).unwrap();
+        assert!(StoreLock::is_held(dir.path()));
+        let refused = StoreLock::take(dir.path(), Duration::ZERO, "late").unwrap_err();
+        assert_eq!(refused.exit_code(), 73, "{refused}");
+        drop(first);
         StoreLock::take(dir.path(), Duration::ZERO, "again").unwrap();
     }
 }

@@ -109,7 +109,7 @@ fn recover(
     let checkpoint = (start.seq, if start.seq == 0 { info.now } else { checkpoint_at });
     let epoch = state.meta.epoch.max(epoch_seen) + 1;
     failpoint::effect("boot.epoch", "");
-    let durable = Durable { data: data.to_owned(), settings: settings.clone(), journal, db, _lock: lock, checkpoint };
+    let durable = Durable { data: data.to_owned(), settings: settings.clone(), journal, db, lock, checkpoint };
     let mut store = Store::durable(state, end.prev, durable);
     let opened = store.boot(info, identity, epoch, opened)?;
     Ok((store, opened))
@@ -397,7 +397,11 @@ fn materialise(
     let existed = path.exists();
     let mut epoch_seen = 0;
     let wrong = match state_db::open(&path, settings.cache_mib) {
-        Err(why) => Some(("damaged", why)),
+        Err(why) => match state_db::of_the_system(&why) {
+            // It says nothing about what is stored: set aside, a sound store would be lost to a full disk.
+            Some(error) => return Err(StoreError::io("open", &path, error)),
+            None => Some(("damaged", why)),
+        },
         Ok(loaded) => {
             epoch_seen = loaded.db.epoch();
             let (last, from) = (folded.state.meta.seq, folded.start.seq);
@@ -435,7 +439,7 @@ fn materialise(
         opened.warnings.push(format!("the embedded store was rebuilt ({why}); the old one is {}", aside.display()));
     } else {
         // What an interrupted first open left is worth nothing.
-        fs::remove_dir_all(&path).or_else(ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
+        fs::remove_dir_all(&path).or_else(files::ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
     }
     opened.recovered.rebuilt = folded.state.meta.seq > 0;
     if opened.recovered.rebuilt && folded.end.torn.is_some() {
@@ -447,10 +451,6 @@ fn materialise(
     }
     let db = rebuild(&path, settings, &folded.state)?;
     Ok((db, epoch_seen))
-}
-
-fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn rebuild(path: &Path, settings: &StoreSettings, state: &State) -> Result<StateDb, StoreError> {

@@ -92,6 +92,23 @@ fn open_here(path: &Path, cache_mib: u32) -> Result<Loaded, String> {
     Ok(Loaded { db, state, seq })
 }
 
+/// The error of the operating system in `why`, when it is one that would be no other with a sound store: no space, no
+/// quota, read-only, no right, no more open files.
+pub fn of_the_system(why: &str) -> Option<std::io::Error> {
+    let known = [errno::NO_SPACE, errno::QUOTA, errno::READ_ONLY, errno::FILES, errno::RIGHT];
+    let code = known.into_iter().find(|code| why.contains(&format!("(os error {code})")))?;
+    Some(std::io::Error::from_raw_os_error(code))
+}
+
+/// Numbers of errors as Linux gives them.
+mod errno {
+    pub const RIGHT: i32 = 13;
+    pub const FILES: i32 = 24;
+    pub const NO_SPACE: i32 = 28;
+    pub const READ_ONLY: i32 = 30;
+    pub const QUOTA: i32 = 122;
+}
+
 /// The store's own lock is held here, so another handle of this log is one of this process that is ending: its threads
 /// let go of the file a moment after it was dropped.
 fn open_log(path: &Path, cache: u64) -> sled::Result<Db> {

@@ -84,3 +84,12 @@ fn a_store_written_by_a_later_epoch_fences_the_earlier_one() {
     let refused = first.commit(&Touched::default(), &of_epoch(1));
     assert!(matches!(refused, Err(Fatal::Fenced { found: 2, ours: 1 })), "{refused:?}");
 }
+
+#[test]
+fn a_full_disk_is_no_damage_of_what_is_on_it() {
+    let words = |code| sled::Error::Io(std::io::Error::from_raw_os_error(code)).to_string();
+    assert_eq!(of_the_system(&words(28)).map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
+    assert_eq!(of_the_system(&words(30)).map(|error| error.kind()), Some(std::io::ErrorKind::ReadOnlyFilesystem));
+    assert!(of_the_system(&words(5)).is_none(), "an error of reading may be the damage itself");
+    assert!(of_the_system("it names record 7, but its meta is of 6").is_none());
+}

@@ -171,6 +171,26 @@ fn a171_a_command_holds_after_a_crash_and_its_key_gets_the_same_answer() {
     });
 }
 
+/// A script that always sends the same key must not be told of a deed of yesterday while nothing is done.
+#[test]
+fn a170_a_command_key_is_free_again_after_a_day_and_its_command_is_carried_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for day in 0..3i64 {
+        Setup::new().durable(folder.path()).at(START.plus_ms(day * 25 * 3_600_000)).play(async |world| {
+            world.until(130).await;
+            world.wishes.set(btc(), Wish::buy());
+            let forced = Command::RunTask { task: "trading_decision".into(), symbol: "BTC/USDT".into() };
+            world.order("run", forced).await;
+            world.pass(10).await;
+            assert_eq!(world.count("TradeIntent"), 1, "day {day}: {}", world.timeline());
+            assert_eq!(world.state().positions.len(), 1, "day {day}: {}", world.timeline());
+            world.order("close", Command::CloseAll { reason: String::new() }).await;
+            world.pass(10).await;
+            assert!(world.state().positions.is_empty(), "day {day}: {}", world.timeline());
+        });
+    }
+}
+
 /// A fill beyond what was ordered used to end the process, and every start after it.
 #[test]
 fn c2_f12_an_impossible_fill_waits_for_the_operator_over_restarts_until_it_is_resolved() {
@@ -206,7 +226,13 @@ fn c2_f12_an_impossible_fill_waits_for_the_operator_over_restarts_until_it_is_re
         assert_eq!(world.refusal("c", filled(None)).await, "incomplete");
         assert_eq!(world.refusal("d", filled(Some("5"))).await, "does_not_fit");
         assert_eq!(world.refusal("e", resolve(&named, ManualOutcome::Expired, Some("1"), "x")).await, "contradiction");
-        world.order("f", resolve(&named[..8], ManualOutcome::Filled, Some("0.001"), "the statement")).await;
+        // Two words at once: one of them counts, and whoever is told so is right.
+        let first = resolve(&named[..8], ManualOutcome::Filled, Some("0.001"), "the statement");
+        let second = resolve(&named, ManualOutcome::Expired, None, "another statement");
+        let (first, second) = futures_util::join!(world.operate("f", first), world.operate("h", second));
+        assert!(matches!(first, Operated::Answered(CommandAnswer::Ok { .. })), "{first:?}");
+        let Operated::Answered(CommandAnswer::Refused { code, .. }) = second else { panic!("{second:?}") };
+        assert_eq!(code, "resolved_already");
         assert_eq!(world.refusal("g", filled(Some("0.001"))).await, "not_manual");
         let state = world.state();
         assert_eq!(state.trade_index[&key].state, TradeState::Expired, "{}", world.timeline());

@@ -15,12 +15,13 @@ use tokio::sync::oneshot;
 use super::{
     Coordinator,
     command_desk::CommandAnswered,
-    emergency,
+    emergency::{self, numbered},
     messages::{Operate, Operated},
     schedule::Input,
     states,
 };
 use crate::{
+    agents::portfolio_rebalance::plan_id,
     bus::{
         Payload,
         actor::{Deliver, HandlingFailed},
@@ -28,7 +29,7 @@ use crate::{
     execution::{legs, manual, settle},
     model::{
         Clock, Command, CommandAnswer, Event, Leg, ManualFill, ManualOutcome, ManualResolution, Plan, PlanState,
-        RunKey, State, TaskName, Trade, TradeKey, TradeState,
+        RunKey, Side, SlotId, State, TaskName, Trade, TradeKey, TradeKind, TradeState,
     },
     risk::{AccountMode, PeakKeeper, breakers, view},
     runtime::post::post,
@@ -190,13 +191,13 @@ impl Coordinator {
     }
 
     fn prepare_run(&mut self, key: &str, task: &str, symbol: &str, ctx: &mut Context<Self>) -> Prepared {
-        let force = Input::Force { command_id: key.to_owned(), task: task.to_owned(), symbol: symbol.to_owned() };
+        let id = self.unused_slot(key);
+        let slot = SlotId::Manual(id.clone()).to_string();
+        let force = Input::Force { command_id: id, task: task.to_owned(), symbol: symbol.to_owned() };
         self.forced = None;
         self.step(force, ctx);
         match self.forced.take() {
-            Some(Ok(())) => {
-                done(Vec::new(), json!({"started": format!("{task} {symbol}"), "slot": format!("manual:{key}")}))
-            }
+            Some(Ok(())) => done(Vec::new(), json!({"started": format!("{task} {symbol}"), "slot": slot})),
             Some(Err((code, reason))) => {
                 let why = &self.view.read().coordinator.pause_reasons;
                 if why.is_empty() {
@@ -207,6 +208,27 @@ impl Coordinator {
             }
             None => refused("unknown", "the scheduler gave no answer"),
         }
+    }
+
+    /// A key that was used before its memory ended names other trades: by the slot of old, theirs would be taken for
+    /// repetitions and not be made.
+    fn unused_slot(&self, key: &str) -> String {
+        let state = self.view.read();
+        let store = state.meta.store;
+        let is_used = |id: &str| {
+            let slot = SlotId::Manual(id.to_owned()).to_string();
+            let plan = plan_id(store, &slot).to_string();
+            self.settings.symbols.iter().any(|symbol| {
+                let decided = format!("{}:{symbol}:{slot}", TaskName::TradingDecision);
+                let leg = format!("0:{}", symbol.base);
+                [Side::Buy, Side::Sell].into_iter().any(|side| {
+                    let key = |kind, plan: &str, leg: &str| TradeKey::derive(store, kind, plan, leg, *symbol, side);
+                    state.trade_index.contains_key(&key(TradeKind::Decision, &decided, "0"))
+                        || state.trade_index.contains_key(&key(TradeKind::Rebalance, &plan, &leg))
+                })
+            })
+        };
+        numbered(key, is_used)
     }
 
     fn prepare_release(&mut self, task: &str, symbol: &str, ctx: &mut Context<Self>) -> Prepared {
@@ -279,6 +301,10 @@ impl Coordinator {
                 if all.is_empty() { "no trade is".to_owned() } else { format!("these are: {}", all.join(", ")) };
             return refused("not_manual", format!("`{named}` names no trade that is left to the operator; {known}"));
         };
+        if trade.resolution.is_some() {
+            let reason = format!("trade {} was resolved a moment ago and is being booked", trade.key);
+            return refused("resolved_already", reason);
+        }
         if resolution.evidence.trim().is_empty() {
             return refused("no_evidence", "say where you know it from: it is kept with the trade");
         }
@@ -346,7 +372,7 @@ impl Coordinator {
                 Event::CommandRefused { key: key.clone(), code: code.clone(), reason: reason.clone() }
             }
         });
-        let mut expected = vec![Expectation::CommandAbsent(key.clone())];
+        let mut expected = vec![Expectation::CommandAbsent(key.clone(), self.clock.now())];
         // Execution owns the legs: what it has claimed since is neither cancelled nor moved any more.
         for event in &prepared.events {
             match event {
@@ -370,7 +396,7 @@ impl Coordinator {
     /// Carries a command out; the answer comes when it is durable.
     fn operate(&mut self, operate: Operate, ctx: &mut Context<Self>) -> ResponseFuture<Operated> {
         let hash = body_hash(&operate.command);
-        if let Some(known) = self.view.read().commands.get(&operate.key) {
+        if let Some(known) = self.view.read().command(&operate.key, self.clock.now()) {
             let same = known.body_hash == hash;
             let answer = known.answer.clone().filter(|_| same);
             let answered = answer.map_or(Operated::KeyReused, Operated::Answered);

@@ -53,6 +53,11 @@ pub struct SimulatedFeed {
 }
 
 impl SimulatedFeed {
+    /// Whether a symbol has a first price, or is a ratio of two that have one.
+    pub fn knows(symbol: &Symbol, start_prices: &BTreeMap<Symbol, f64>) -> bool {
+        start_prices.contains_key(symbol) || ratio_of(symbol, start_prices).is_some()
+    }
+
     /// The market of `seed` whose prices at `origin` (the store's first start) are the configured ones. History begins
     /// `history_ms` before `start` (the instant of this start), at most 90 days before `origin`.
     ///
