@@ -185,3 +185,34 @@ fn a_silent_provider_ends_with_the_poll_and_the_rules_decide() {
     let store = program.stop("TERM");
     process_support::assert_sound(&store);
 }
+
+/// A call is paid from the moment its reservation is durable: what was under way at the kill stays spent.
+#[test]
+fn a132_a_call_killed_between_reservation_and_answer_stays_spent_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let words: Words = Arc::new(Mutex::new(None));
+    let url = provider(&words);
+    let program = start(folder.path(), &url, 60);
+    let usd = |status: &Value, field: &str| status["budget"][field].as_str().unwrap_or("0").to_owned();
+    let mut accepted = false;
+    let held = program.status_when("a reservation", |status| {
+        // Refused until there is history, or while one is under way.
+        accepted = accepted || program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success();
+        usd(status, "reserved_usd") != "0"
+    });
+    let store = program.store.clone();
+    program.kill9();
+    let kinds = |kind: &str| records(&store).iter().filter(|record| record["kind"] == kind).count();
+    assert_eq!((kinds("BudgetReserved"), kinds("BudgetSettled")), (1, 0), "killed before the answer");
+
+    let again = start(folder.path(), &url, 60);
+    let status = again.status();
+    let day = |status: &Value| status["now"].as_str().unwrap()[..10].to_owned();
+    if day(&status) == day(&held) {
+        assert_eq!(usd(&status, "spent_usd"), usd(&held, "spent_usd"), "{}", status["budget"]);
+        assert_ne!(usd(&status, "spent_usd"), "0");
+    } else {
+        eprintln!("skipped: midnight UTC passed, and a new day begins empty");
+    }
+    process_support::assert_sound(&again.stop("TERM"));
+}
