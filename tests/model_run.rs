@@ -195,10 +195,10 @@ fn a132_a_call_killed_between_reservation_and_answer_stays_spent_at_the_next_sta
     let program = start(folder.path(), &url, 60);
     let usd = |status: &Value, field: &str| status["budget"][field].as_str().unwrap_or("0").to_owned();
     let mut accepted = false;
-    let held = program.status_when("a reservation", |status| {
+    let held = until("a reservation", || {
         // Refused until there is history, or while one is under way.
         accepted = accepted || program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success();
-        usd(status, "reserved_usd") != "0"
+        Some(program.status()).filter(|status| usd(status, "reserved_usd") != "0")
     });
     let store = program.store.clone();
     program.kill9();

@@ -75,6 +75,9 @@ pub struct FeedEnded {
 /// What is done with every accepted price: the board, execution, the bus.
 pub type PriceHook = Box<dyn FnMut(PriceTick)>;
 
+/// Withheld values are told at most this often, milliseconds: a feed that lies for hours fills no journal.
+const TELL_WITHHELD_MS: i64 = 10 * 60_000;
+
 /// The market actor.
 pub struct MarketActor {
     market: Market,
@@ -83,8 +86,8 @@ pub struct MarketActor {
     on_price: PriceHook,
     on_end: Option<Recipient<FeedEnded>>,
     taken: u64,
-    /// Withheld values that were told, or lie in the history.
-    told: u64,
+    /// Withheld values that were told, or lie in the history, and when.
+    told: (u64, Option<Ts>),
     alarm: Alarm,
 }
 
@@ -98,7 +101,7 @@ impl MarketActor {
         on_end: Recipient<FeedEnded>,
     ) -> MarketActor {
         // What the history of a start withholds was told when it happened.
-        let (told, _) = market.withheld();
+        let told = (market.withheld().0, None);
         MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0, told, alarm: Alarm::default() }
     }
 
@@ -211,8 +214,12 @@ impl Handler<SampleFeeds> for MarketActor {
         let now = self.clock.now();
         self.pump(now);
         let (count, newest) = self.market.withheld();
-        let withheld = count - self.told;
-        self.told = count;
+        let (told, at) = self.told;
+        let due = at.is_none_or(|at| now.since_ms(at) >= TELL_WITHHELD_MS);
+        let withheld = if due { count - told } else { 0 };
+        if withheld > 0 {
+            self.told = (count, Some(now));
+        }
         post("sampler", &sample.answer, FeedsSampled { healthy: self.market.is_healthy(now), withheld, newest });
     }
 }

@@ -245,6 +245,30 @@ fn d51_a_late_plan_asks_the_operator_once_and_goes_on_or_ends_as_told() {
     }
 }
 
+/// The clock leaps over a run's deadline in the instant the run begins: its end must not be written before its claim.
+#[test]
+fn a_clock_that_jumps_as_a_run_begins_does_not_put_its_end_before_its_claim() {
+    let mut setup = allocator();
+    setup.wall_jump = Some((120_000, 9 * 60_000));
+    setup.play(async |world| {
+        world.until(130 + 9 * 60).await;
+        let mut claimed = Vec::new();
+        for record in world.records() {
+            match &record.event {
+                Event::RunClaimed { marker } => claimed.push(marker.run_id),
+                Event::RunFinished { run_id, .. } => {
+                    let place = claimed.iter().position(|claim| claim == run_id);
+                    let place = place.unwrap_or_else(|| panic!("{run_id} was not claimed\n{}", world.timeline()));
+                    claimed.remove(place);
+                }
+                _ => {}
+            }
+        }
+        assert!(!world.times("RunFinished").is_empty() && claimed.is_empty(), "{}", world.timeline());
+        assert!(world.state().coordinator.in_flight.is_empty(), "{}", world.timeline());
+    });
+}
+
 /// A crash must not end a run without its plan, nor run a plan whose claim nobody wrote.
 #[test]
 fn d50_a_plan_its_legs_and_the_end_of_its_run_are_one_batch_behind_the_claim() {

@@ -133,6 +133,7 @@ impl Invariants {
             Event::TradeNotExecuted { trade_key, .. } => self.turn(*trade_key, TradeState::NotExecuted)?,
             Event::TradeUnknown { trade_key, .. } => self.turn(*trade_key, TradeState::Unknown)?,
             Event::TradeCancelled { trade_key, .. } => self.turn(*trade_key, TradeState::Cancelled)?,
+            Event::TradeManual { trade_key, .. } => self.turn(*trade_key, TradeState::Manual)?,
             Event::PlanCreated { plan } => self.plan(plan)?,
             Event::LegsRespread { plan, due } => self.legs(plan, due.keys(), TradeState::Planned)?,
             Event::LegsCancelled { plan, legs, .. } => self.legs(plan, legs.iter(), TradeState::Cancelled)?,
@@ -286,7 +287,11 @@ impl Invariants {
         if (exact - *value).abs() > ROUNDING || *fee < Money::ZERO {
             return Err(format!("fill {fill_id}: {quantity} at {price} is not worth {value} with a fee of {fee}"));
         }
-        let to = if trade.filled == trade.quantity { TradeState::Filled } else { TradeState::Partial };
+        let to = match trade.state {
+            TradeState::Manual => TradeState::Manual,
+            _ if trade.filled == trade.quantity => TradeState::Filled,
+            _ => TradeState::Partial,
+        };
         let spends = if *side == Side::Buy { symbol.quote } else { symbol.base };
         let spent = if *side == Side::Buy { *value + *fee } else { *quantity };
         let mut from_lock = Money::ZERO;

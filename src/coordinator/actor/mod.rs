@@ -67,10 +67,13 @@ use crate::{
     runtime::{
         alarm::{self, Alarm, Alarmed},
         clock::LogicalClock,
-        task,
+        failpoint, task,
     },
     settings::Settings,
-    store::{actor::StoreActor, view::StateView},
+    store::{
+        actor::{Commit, StoreActor},
+        view::StateView,
+    },
 };
 
 /// Addresses of everyone the coordinator talks to.
@@ -341,7 +344,9 @@ impl Coordinator {
     fn start_run(&mut self, request: RunRequest, ctx: &mut Context<Self>) {
         let claim = if request.key.task.is_money_relevant() {
             let events = vec![Event::RunClaimed { marker: request.marker() }];
-            Some(self.batch("coordinator", request.run_id.to_string(), events))
+            failpoint::effect("commit.claim", "");
+            // On its way before anything can end the run: a clock that jumps now must not put the end in front of it.
+            Some(self.links.store.send(Commit(self.batch("coordinator", request.run_id.to_string(), events))))
         } else {
             if !self.volatile {
                 self.notes.began(request.marker(), self.clock.now());

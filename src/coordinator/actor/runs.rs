@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use actix::{Addr, Message};
+use actix::{Addr, Message, dev::Request};
 use tokio::time::timeout_at;
 
 use super::{
@@ -26,7 +26,10 @@ use crate::{
     risk::board::Prices,
     runtime::{clock::LogicalClock, failpoint, post::post},
     settings::Settings,
-    store::{actor::Commit, batch::Batch, view::StateView},
+    store::{
+        actor::{Commit, StoreActor},
+        view::StateView,
+    },
 };
 
 /// An answer worth keeping until the scheduler has accepted its run.
@@ -87,10 +90,13 @@ pub struct Supply {
     pub sentiment: Option<Arc<SentimentOutput>>,
 }
 
+/// The claim of a run, on its way to the store.
+pub type Claim = Request<StoreActor, Commit>;
+
 /// Performs a run and reports to `coordinator`.
 pub async fn perform(
     request: RunRequest,
-    claim: Option<Batch>,
+    claim: Option<Claim>,
     links: Rc<Links>,
     supply: Supply,
     coordinator: Addr<Coordinator>,
@@ -109,13 +115,12 @@ pub async fn perform(
 
 async fn attempt(
     request: &RunRequest,
-    claim: Option<Batch>,
+    claim: Option<Claim>,
     links: &Links,
     supply: &Supply,
 ) -> Result<(Reply, Ts, bool), Without> {
-    if let Some(batch) = claim {
-        failpoint::effect("commit.claim", "");
-        match links.store.send(Commit(batch)).await {
+    if let Some(claim) = claim {
+        match claim.await {
             Ok(Ok(_)) => failpoint::effect("run.claimed", request.key.task.name()),
             Ok(Err(refused)) => return Err(failed(FailClass::Validation, refused.to_string()).into()),
             Err(_) => return Err(failed(FailClass::Halted, "the store does not answer".to_owned()).into()),

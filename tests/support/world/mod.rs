@@ -21,7 +21,7 @@ use triplegain::{
     cli::system::{self, Ingredients, Seams, System, assemble},
     coordinator::{
         messages::{CheckedStats, GetStats, GetStatus},
-        timekeeper::Outside,
+        timekeeper::{Outside, WallSource},
     },
     execution::venue::{Venue, VenueAnswer},
     llm::actor::http::Http,
@@ -85,6 +85,8 @@ pub struct Setup {
     pub disk: Option<MemoryDisk>,
     /// How many times less often than live the clock is watched; see [`Outside`].
     pub seldom: u32,
+    /// The wall jumps once: milliseconds after the start, and how far. Without it program time follows no wall.
+    pub wall_jump: Option<(i64, i64)>,
     /// Hash of the settings, as a change of settings would change it.
     pub config_hash: String,
     pub history_hours: i64,
@@ -125,6 +127,7 @@ impl Setup {
             folder: None,
             disk: None,
             seldom: Outside::default().seldom,
+            wall_jump: None,
             config_hash: "a".repeat(64),
             history_hours: 2,
             simulated: false,
@@ -224,7 +227,11 @@ impl Setup {
                 opened,
                 feed,
                 volatile: false,
-                outside: Outside { seldom: self.seldom, ..Outside::default() },
+                outside: Outside {
+                    wall: self.wall_jump.map(|jump| wall(start, jump)),
+                    seldom: self.seldom,
+                    ..Outside::default()
+                },
                 on_end: owner.clone().recipient(),
                 on_fatal: fatal,
                 seams,
@@ -239,6 +246,15 @@ impl Setup {
         assert!(fatal.is_empty(), "a broken invariant: {fatal:?}");
         result.unwrap()
     }
+}
+
+/// A wall that agrees with program time until it jumps.
+fn wall(start: Ts, (at_ms, by_ms): (i64, i64)) -> WallSource {
+    let began = tokio::time::Instant::now();
+    Rc::new(move || {
+        let passed = began.elapsed().as_millis() as i64;
+        start.plus_ms(if passed < at_ms { passed } else { passed + by_ms })
+    })
 }
 
 /// What would have ended the process so far; the scenario that asks has expected it.
