@@ -6,7 +6,7 @@ ci:
 
 # The README's test command.
 test:
-    cargo test --release
+    cargo test
 
 # All figures of docs/benchmarks.md.
 bench:
