@@ -50,8 +50,8 @@ use crate::{
     },
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
-        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT,
-        lock::StoreLock, starts, verify,
+        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, StoreError,
+        VERIFIED_AT, lock::StoreLock, reader, starts, verify,
     },
 };
 
@@ -119,8 +119,13 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
         stands_still: settings.runtime.speed > 1 || settings.market.source == MarketSource::Csv,
         store_id: Some(uuid::Uuid::now_v7()),
     };
-    Store::open(data, &settings.store, &info)
-        .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()).into())
+    Store::open(data, &settings.store, &info).map_err(|error| {
+        // A full disk under a store that has records is worth another try; under none there is nothing to recover.
+        let new = reader::segments(&data.join("journal")).is_ok_and(|segments| segments.is_empty());
+        let full = matches!(error, StoreError::Full { .. });
+        let exit = if new && full { Exit::Usage } else { Exit::from_code(error.exit_code()) };
+        Failure::new(exit, error.to_string()).into()
+    })
 }
 
 /// Notes a start that follows a crash before anything else can crash, and begins PAUSED when there were too many: a
@@ -187,6 +192,16 @@ fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
     let state = &opened.state;
     if opened.created {
         tracing::info!("new store in {}; program time {start} at {speed}x", data.display());
+    } else if opened.frozen {
+        // What is wrong and what to do stands in the line of the halt.
+        tracing::warn!(
+            "the store in {} cannot be continued: the first {} records of its damaged journal are shown, {} positions and \
+             {} living orders in them; nothing is supervised, nothing is written; program time {start} at {speed}x",
+            data.display(),
+            opened.recovered.records,
+            state.positions.len(),
+            state.trades.len(),
+        );
     } else {
         let clean = if opened.recovered.clean { "after a clean stop" } else { "after a crash" };
         tracing::info!(
@@ -395,6 +410,9 @@ fn say_what_it_does(settings: &Settings, system: &System) {
             due(TaskName::PortfolioRebalance),
         ),
         CoordinatorState::Paused => "PAUSED: stops and targets are watched, nothing new is decided".to_owned(),
+        CoordinatorState::Halted if system.read_only => {
+            "HALTED and read-only: no stop, target or exit is carried out before the journal is restored".to_owned()
+        }
         CoordinatorState::Halted => {
             "HALTED: nothing is decided before `reset` and `resume`; `status` says why and what next".to_owned()
         }
@@ -408,6 +426,10 @@ fn say_what_it_does(settings: &Settings, system: &System) {
 /// Stops admitting, lets what is under way end, writes the clean stop and closes the store.
 async fn drain(system: &System) -> Exit {
     match try_drain(system).await {
+        Ok(()) if system.read_only => {
+            tracing::info!("stopped; the store is as it was found, its journal still damaged");
+            Exit::Done
+        }
         Ok(()) => {
             tracing::info!("stopped cleanly");
             Exit::Done
@@ -429,10 +451,12 @@ pub(super) async fn try_drain(system: &System) -> Result<()> {
     let store = &system.links.store;
     store.send(Flush).await?;
     store.send(Detach).await?;
-    let at = system.clock.now();
-    let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
-    failpoint::effect("commit.stop", "");
-    store.send(Commit(stop)).await??;
+    if !system.read_only {
+        let at = system.clock.now();
+        let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
+        failpoint::effect("commit.stop", "");
+        store.send(Commit(stop)).await??;
+    }
     store.send(Close).await?;
     Ok(())
 }

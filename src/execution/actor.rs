@@ -146,6 +146,8 @@ pub struct Parts {
     pub gap: Gap,
     /// Called for a broken invariant.
     pub on_fatal: Rc<dyn Fn(String)>,
+    /// The store takes nothing: nothing is carried out, because nothing could be recorded.
+    pub read_only: bool,
 }
 
 /// The execution actor.
@@ -168,12 +170,12 @@ impl ExecutionActor {
             (None, None) => Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())),
         };
         ExecutionActor {
+            stopped: parts.read_only,
             parts,
             venue,
             ticks: Ticks::default(),
             requests: VecDeque::new(),
             busy: false,
-            stopped: false,
             alarm: None,
         }
     }

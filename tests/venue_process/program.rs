@@ -222,6 +222,7 @@ pub fn run() -> ! {
             risk: Nobody.start().recipient(),
             gap: Gap::none(),
             on_fatal: Rc::new(|what: String| fatal(&what)),
+            read_only: false,
         });
         let execution = run_fatal("execution", execution, |_| fatal("execution"));
         let mut next = 1;

@@ -43,11 +43,11 @@ pub fn choose(global: &Global, args: &BacktestArgs) -> Result<Chosen> {
                 chosen.left_out.push(symbol);
                 first_error.get_or_insert(error);
             }
-            Err(error) => return Err(Failure::new(Exit::Usage, error.to_string()).into()),
+            Err(error) => return Err(unusable(&error).into()),
         }
     }
     match first_error {
-        Some(error) if chosen.symbols.is_empty() => Err(Failure::new(Exit::Usage, error.to_string()).into()),
+        Some(error) if chosen.symbols.is_empty() => Err(unusable(&error).into()),
         _ => Ok(chosen),
     }
 }
@@ -56,4 +56,15 @@ pub fn choose(global: &Global, args: &BacktestArgs) -> Result<Chosen> {
 pub fn left_out_words(left_out: &[Symbol], data: &Path) -> Option<String> {
     let list = left_out.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     (!left_out.is_empty()).then(|| format!("left out, {} holds no file for them: {list}", data.display()))
+}
+
+/// What is wrong with the candle files, for somebody who named them with `--data`.
+pub fn unusable(error: &FeedError) -> Failure {
+    let text = match error {
+        FeedError::Folder { dir, source } => {
+            format!("--data {} cannot be read: {source}; give the folder that holds the candle files", dir.display())
+        }
+        error => error.to_string(),
+    };
+    Failure::new(Exit::Usage, text)
 }
