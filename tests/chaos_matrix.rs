@@ -12,9 +12,12 @@ use std::{
 };
 
 use support::*;
-use triplegain::runtime::{
-    chaos::{Deed, Spot, Strike, arm_start},
-    supervisor::{Lives, lives},
+use triplegain::{
+    runtime::{
+        chaos::{Deed, Spot, Strike, arm_start},
+        supervisor::{Lives, lives},
+    },
+    settings::{ModelSettings, ProviderKind, ProviderSettings},
 };
 
 /// What a panic must lead to.
@@ -28,7 +31,7 @@ enum Outcome {
 use Outcome::*;
 
 /// Every actor of the program.
-const ACTORS: [(&str, Outcome); 12] = [
+const ACTORS: [(&str, Outcome); 14] = [
     ("technical_analysis", ComesBack),
     ("regime_detection", ComesBack),
     ("sentiment_analysis", ComesBack),
@@ -37,10 +40,12 @@ const ACTORS: [(&str, Outcome); 12] = [
     ("conflict_resolver", ComesBack),
     ("command_desk", ComesBack),
     ("risk", ComesBack),
+    ("models", ComesBack),
     ("market", EndsTheProcess),
     ("bus", EndsTheProcess),
     ("execution", EndsTheProcess),
     ("store", EndsTheProcess),
+    ("coordinator", EndsTheProcess),
 ];
 
 /// Where in it.
@@ -48,9 +53,46 @@ const SPOTS: [Spot; 3] = [Spot::Handler, Spot::Future, Spot::Interval];
 
 /// Everything enabled, the shipped agents behind doubles that only keep the log of starts.
 fn program() -> Setup {
-    let mut setup = Setup::new().with(|s| s.tasks.get_mut(&TaskName::PortfolioRebalance).unwrap().enabled = true);
+    let mut setup = Setup::new().with(|s| {
+        s.tasks.get_mut(&TaskName::PortfolioRebalance).unwrap().enabled = true;
+        add_models(s);
+    });
     setup.doubles = Doubles::none();
     setup
+}
+
+/// A chain nobody asks: the router of models is there and idle.
+fn add_models(s: &mut Settings) {
+    let price = Decimal::ONE;
+    let model =
+        ModelSettings { input_usd_per_1k: price, output_usd_per_1k: price, max_output_tokens: 500, temperature: None };
+    let provider = ProviderSettings {
+        kind: ProviderKind::Ollama,
+        base_url: String::new(),
+        key_env: String::new(),
+        key_file: String::new(),
+        calls_per_minute: 60,
+        burst: 10,
+        timeout_seconds: 30,
+        max_parallel: 4,
+        daily_usd: None,
+        models: [("m".to_owned(), model)].into(),
+    };
+    s.providers.insert("p".to_owned(), provider);
+    s.chains.insert("main".to_owned(), vec!["p/m".to_owned()]);
+}
+
+/// The list above is every actor there is: a new one needs its row.
+#[test]
+fn r4_every_actor_of_the_program_has_its_row() {
+    let _alone = alone();
+    program().play(async |world| {
+        let mut found: Vec<&str> = world.system.everyone().iter().map(|pulse| pulse.actor).collect();
+        let mut known = ACTORS.map(|(actor, _)| actor);
+        found.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(found, known);
+    });
 }
 
 /// When every run began: the schedule as the agents saw it.
@@ -95,7 +137,7 @@ fn r4_every_actor_at_every_place_comes_back_or_ends_the_process() {
     let _alone = alone();
     let calm = undisturbed();
     let mut table = Vec::new();
-    for (actor, outcome) in ACTORS.into_iter().chain([("coordinator", EndsTheProcess)]) {
+    for (actor, outcome) in ACTORS {
         for spot in SPOTS {
             let before = counted(actor);
             let case = format!("{actor} {spot:?}");
@@ -130,7 +172,7 @@ fn r4_every_actor_at_every_place_comes_back_or_ends_the_process() {
             table.push(format!("{case}: {outcome:?}"));
         }
     }
-    assert_eq!(table.len(), 13 * 3, "{table:#?}");
+    assert_eq!(table.len(), ACTORS.len() * SPOTS.len(), "{table:#?}");
 }
 
 /// A future the coordinator spawns and does not wait for: its panic would leave a decision without an end, a plan
@@ -186,15 +228,17 @@ fn r4_a_decision_while_risk_is_rebuilt_is_refused_and_the_next_one_goes_on() {
 #[test]
 fn r4_who_has_a_fallback_is_given_up_with_an_alert() {
     let _alone = alone();
-    arm_start("conflict_resolver", 6);
-    program().play(async |world| {
-        world.until(100).await;
-        let gone = world.notes("actor_given_up");
-        assert_eq!(gone.len(), 1, "one alert: {gone:?}");
-        assert_eq!(gone[0]["actor"], "conflict_resolver");
-        assert_eq!(expected_fatal(), Vec::<String>::new());
-        assert_eq!(world.is(), CoordinatorState::Running);
-    });
+    for actor in ["conflict_resolver", "models"] {
+        arm_start(actor, 6);
+        program().play(async |world| {
+            world.until(100).await;
+            let gone = world.notes("actor_given_up");
+            assert_eq!(gone.len(), 1, "one alert: {gone:?}");
+            assert_eq!(gone[0]["actor"], actor);
+            assert_eq!(expected_fatal(), Vec::<String>::new());
+            assert_eq!(world.is(), CoordinatorState::Running);
+        });
+    }
 }
 
 #[test]

@@ -171,3 +171,38 @@ fn a171_the_effect_and_the_answer_of_a_key_survive_a_kill() {
     answer(post(&program, "kept", r#"{"command":"resume"}"#), 409);
     assert_eq!(commands(&program), 1);
 }
+
+/// Nothing that others ask keeps a halt waiting: it is taken in the middle of a flood, and holds against it.
+#[test]
+fn a173_a_halt_is_taken_in_the_middle_of_a_flood_of_requests() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    let (_folder, program) = running();
+    let (answered, refused, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let flood = |lane: usize| {
+        let client = client();
+        for number in 0.. {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            let body = if number % 2 == 0 { r#"{"command":"resume"}"# } else { r#"{"command":"pause"}"# };
+            let request = post(&program, &format!("flood-{lane}-{number}"), body).build().unwrap();
+            let status = client.execute(request).unwrap().status().as_u16();
+            assert!(status == 200 || status == 409, "{status}");
+            answered.fetch_add(1, Ordering::Relaxed);
+            refused.fetch_add(usize::from(status == 409), Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for lane in 0..4 {
+            let flood = &flood;
+            scope.spawn(move || flood(lane));
+        }
+        until("the flood", || (answered.load(Ordering::Relaxed) >= 30).then_some(()));
+        let halted = answer(post(&program, "halt", r#"{"command":"halt","reason":"flood"}"#), 200);
+        assert_eq!(halted["result"]["halt_id"], "H1", "{halted}");
+        // `resume` of the flood is refused from now on, and the flood goes on.
+        until("refusals", || (refused.load(Ordering::Relaxed) >= 4).then_some(()));
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(program.status()["state"], "HALTED");
+}

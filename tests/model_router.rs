@@ -191,7 +191,7 @@ async fn the_reservation_is_durable_before_the_first_byte_and_stays_spent_when_n
 }
 
 #[actix::test]
-async fn two_calls_never_share_the_same_money_and_the_limit_is_told_once() {
+async fn a131_two_calls_never_share_the_same_money_and_a_used_up_budget_is_no_failure() {
     let server = Loopback::start(vec![Play::Hang]).await;
     let mut setup =
         Setup::new(vec![ProviderSettings { daily_usd: Some(worst()), ..provider(KINDS[0], &server.url, 1) }]);

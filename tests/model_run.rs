@@ -22,6 +22,9 @@ type Words = Arc<Mutex<Option<&'static str>>>;
 const HOLD: &str = r#"{"action":"HOLD","confidence":0.7,"reasoning":"mixed"}"#;
 const PROSE: &str = "Well. I would rather not BUY here, all things considered; then again one could. ";
 
+/// A key nobody may find anywhere.
+const CANARY: &str = "sk-canary-7f3a9c51e2d84b60a1";
+
 /// A provider of models; it ends with the test's process.
 fn provider(words: &Words) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -75,6 +78,12 @@ fn serve(stream: &TcpStream, words: &Words) {
 
 /// The program with three voters by rules and one model, whose poll ends after so many seconds.
 fn start(folder: &Path, url: &str, poll_seconds: u32) -> Program {
+    start_as("ollama", folder, url, poll_seconds)
+}
+
+/// The same with a key for a provider of another kind.
+fn start_as(kind: &str, folder: &Path, url: &str, poll_seconds: u32) -> Program {
+    let key = if kind == "ollama" { "" } else { "key_env = \"CANARY_KEY\"" };
     let config = folder.join("my.toml");
     let tape = folder.join("tape");
     let text = format!(
@@ -82,7 +91,8 @@ fn start(folder: &Path, url: &str, poll_seconds: u32) -> Program {
 runtime.speed = 1
 symbols = ["BTC/USDT"]
 [providers.p]
-kind = "ollama"
+kind = "{kind}"
+{key}
 base_url = "{url}"
 timeout_seconds = 60
 [providers.p.models.m]
@@ -110,7 +120,7 @@ voters = [
     );
     fs::write(&config, text).unwrap();
     let mut command = triplegain();
-    command.arg("--config").arg(&config);
+    command.arg("--config").arg(&config).env("CANARY_KEY", CANARY);
     Program::start_with(command, &folder.join("store"), &[])
 }
 
@@ -184,4 +194,76 @@ fn a_silent_provider_ends_with_the_poll_and_the_rules_decide() {
     assert_eq!((&signal["voters_asked"], &signal["voters_valid"]), (&json!(4), &json!(3)));
     let store = program.stop("TERM");
     process_support::assert_sound(&store);
+}
+
+/// A call is paid from the moment its reservation is durable: what was under way at the kill stays spent.
+#[test]
+fn a132_a_call_killed_between_reservation_and_answer_stays_spent_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let words: Words = Arc::new(Mutex::new(None));
+    let url = provider(&words);
+    let program = start(folder.path(), &url, 60);
+    let usd = |status: &Value, field: &str| status["budget"][field].as_str().unwrap_or("0").to_owned();
+    let mut accepted = false;
+    let held = until("a reservation", || {
+        // Refused until there is history, or while one is under way.
+        accepted = accepted || program.cli(&["run-task", "trading_decision", "BTC/USDT"]).status.success();
+        Some(program.status()).filter(|status| usd(status, "reserved_usd") != "0")
+    });
+    let store = program.store.clone();
+    program.kill9();
+    let kinds = |kind: &str| records(&store).iter().filter(|record| record["kind"] == kind).count();
+    assert_eq!((kinds("BudgetReserved"), kinds("BudgetSettled")), (1, 0), "killed before the answer");
+
+    let again = start(folder.path(), &url, 60);
+    let status = again.status();
+    let day = |status: &Value| status["now"].as_str().unwrap()[..10].to_owned();
+    if day(&status) == day(&held) {
+        assert_eq!(usd(&status, "spent_usd"), usd(&held, "spent_usd"), "{}", status["budget"]);
+        assert_ne!(usd(&status, "spent_usd"), "0");
+    } else {
+        eprintln!("skipped: midnight UTC passed, and a new day begins empty");
+    }
+    process_support::assert_sound(&again.stop("TERM"));
+}
+
+/// Every file under a folder that holds one of the words, and the words it holds.
+fn holding(folder: &Path, words: &[&str], found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            holding(&path, words, found);
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        for word in words {
+            if bytes.windows(word.len()).any(|part| part == word.as_bytes()) {
+                found.push(format!("{} holds {word}", path.display()));
+            }
+        }
+    }
+}
+
+/// The provider itself repeats the key, in an answer that counts and in one that does not.
+#[test]
+fn a174_a_key_is_in_no_log_journal_store_recording_or_reply() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = format!(r#"{{"action":"HOLD","confidence":0.7,"reasoning":"my key is {CANARY}"}}"#);
+    let words: Words = Arc::new(Mutex::new(Some(Box::leak(said.into_boxed_str()))));
+    let program = start_as("openai", folder.path(), &provider(&words), 60);
+    let (_, model) = next_decision(&program);
+    assert_eq!(model["ballot"]["vote"]["action"], "HOLD", "{model}");
+    *words.lock().unwrap() = Some(Box::leak(format!("{CANARY} is no JSON").into_boxed_str()));
+    let (_, model) = next_decision(&program);
+    assert_eq!(model["ballot"]["failed"], "unparsable", "{model}");
+    let token = fs::read_to_string(program.store.join("token")).unwrap().trim().to_owned();
+    let status = program.status().to_string();
+    assert!(!status.contains(CANARY) && !status.contains(&token), "{status}");
+    let exported = program.cli(&["journal", "export"]);
+    assert!(!String::from_utf8_lossy(&exported.stdout).contains(CANARY));
+    let store = program.stop("TERM");
+    fs::remove_file(store.join("token")).unwrap();
+    let mut found = Vec::new();
+    holding(folder.path(), &[CANARY, &token], &mut found);
+    assert!(found.is_empty(), "{found:#?}");
 }

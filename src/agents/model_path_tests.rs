@@ -239,7 +239,7 @@ fn pace_of(word: &str) -> &'static str {
 }
 
 #[actix_rt::test]
-async fn a_model_chooses_the_pace_and_never_what_is_traded() {
+async fn a06_a163_a_model_chooses_the_pace_and_never_what_is_traded() {
     let as_rules = planned(&[("pace", pace_of("dca"))]).await;
     let batches = |output: &PortfolioOutput| output.plan.as_ref().unwrap().legs.iter().map(|leg| leg.batch).max();
     let sums = |output: &PortfolioOutput| {
@@ -257,4 +257,9 @@ async fn a_model_chooses_the_pace_and_never_what_is_traded() {
     let alone = planned(&[("pace", "defer")]).await;
     assert_eq!((sums(&alone), alone.head.degraded), (sums(&as_rules), true));
     assert_eq!(batches(&alone), batches(&as_rules), "a failure leaves the configured pace");
+    let own_trades = r#"{"execution":"immediate","confidence":0.9,"reasoning":"x",
+        "legs":[{"symbol":"DOGE/USDT","side":"buy","amount":9000},{"symbol":"BTC/USDT","side":"sell","amount":-500}]}"#;
+    let refused = planned(&[("pace", own_trades)]).await;
+    assert_eq!((sums(&refused), refused.head.degraded), (sums(&as_rules), true));
+    assert_eq!(batches(&refused), batches(&as_rules), "an answer with trades of its own does not even choose the pace");
 }

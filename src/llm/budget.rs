@@ -184,6 +184,14 @@ mod tests {
     }
 
     #[test]
+    fn a131_a_cent_less_than_the_worst_case_is_refused() {
+        let other = Some(DecisionId(crate::model::RunId { epoch: 1, seq: 1 }));
+        let decision = Payer::Decision(DecisionId::default());
+        assert_eq!(refused(verdict(&[("q", other, 499)], None, &decision, 2)), "day");
+        assert!(matches!(verdict(&[("q", other, 499)], None, &decision, 1), Verdict::Reserve { .. }));
+    }
+
+    #[test]
     fn opinions_leave_decisions_their_part() {
         let decision = Payer::Decision(DecisionId::default());
         assert_eq!(refused(verdict(&[("p", None, 290)], None, &Payer::Opinion, 11)), "opinions");

@@ -240,7 +240,7 @@ fn a_mood_nobody_can_pay_is_skipped_and_counted_and_the_decision_goes_on() {
 }
 
 #[test]
-fn status_shows_which_opinions_are_the_rules_in_place_of_a_model() {
+fn a131_an_opinion_nobody_can_pay_is_the_rules_degraded_and_shown() {
     let mut setup = Setup::new().with(|s| {
         priced_chain(s);
         s.agents.technical_analysis.chain = "main".to_owned();

@@ -182,7 +182,12 @@ fn regime_answers(#[case] text: &str, #[case] kind: Option<FailureKind>) {
 #[rstest]
 #[case(r#"{"execution":"defer","confidence":0.6,"reasoning":"x"}"#, None)]
 #[case(r#"{"execution":"sell_all","confidence":0.6,"reasoning":"x"}"#, Some(OutOfRange))]
-fn portfolio_answers(#[case] text: &str, #[case] kind: Option<FailureKind>) {
+#[case(
+    r#"{"execution":"dca","confidence":0.6,"reasoning":"x","legs":[{"symbol":"DOGE/USDT","amount":100}]}"#,
+    Some(Unparsable)
+)]
+#[case(r#"{"execution":"dca","confidence":0.6,"reasoning":"x","amount":-500}"#, Some(Unparsable))]
+fn a163_portfolio_answers(#[case] text: &str, #[case] kind: Option<FailureKind>) {
     assert_eq!(portfolio::parse(text).err().map(|rejected| rejected.kind), kind);
 }
 

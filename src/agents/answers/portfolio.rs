@@ -21,7 +21,10 @@ pub enum Pace {
     Defer,
 }
 
+/// Fields of no meaning are no harm elsewhere. Here an answer that also names pairs or amounts has answered another
+/// question, so that its pace is no choice of one for the rules' plan.
 #[derive(Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
 struct PortfolioAnswer {
     #[serde(deserialize_with = "extract::word")]
     execution: Pace,

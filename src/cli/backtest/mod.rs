@@ -1,7 +1,9 @@
 //! `backtest`: the same actors over historic candles in virtual time.
 
 pub mod picture;
+mod progress;
 pub mod report;
+mod symbols;
 
 use std::{
     cell::RefCell,
@@ -9,13 +11,12 @@ use std::{
     io::BufWriter,
     path::{Path, PathBuf},
     rc::Rc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use actix::{Actor, Addr, Context as ActorContext, Handler};
 use anyhow::{Context, Result};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use rust_decimal::prelude::ToPrimitive;
 
 use super::{
@@ -27,8 +28,8 @@ use crate::{
     execution::ledger,
     llm::actor::{Misses, ReadMisses, ReadRecording, Recording},
     market::{
-        Feed, FeedError, FeedIssues, Market,
-        actor::{FeedEnded, ReadIssues},
+        Feed, FeedIssues, Market,
+        actor::{FeedEnded, ReadFeeds, ReadIssues},
         feed::csv::{CsvFeed, CsvWindow},
     },
     model::{
@@ -44,7 +45,8 @@ use crate::{
     settings::{CassetteMode, Loaded},
     store::{Close, CommittedBatch, Detach, JournalHead, Observe, OpenInfo, Store},
 };
-use report::{Report, VoterRow};
+use report::{FeedRow, Report, VoterRow};
+use symbols::{Chosen, unusable};
 
 /// Flags of `backtest`.
 #[derive(Args, Debug, Clone)]
@@ -93,7 +95,10 @@ fn parse_end(text: &str) -> Result<Ts, String> {
 /// # Errors
 /// Settings or flags that do not fit (exit 2), candle files that cannot be used, a report folder that cannot be written.
 pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
-    let symbols = symbols_with_files(global, args)?;
+    let Chosen { symbols, left_out } = symbols::choose(global, args)?;
+    if let Some(text) = symbols::left_out_words(&left_out, &args.data) {
+        note!("{text}");
+    }
     let list = symbols.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let more = [
         ("market.source", "csv".to_owned()),
@@ -112,7 +117,7 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the report folder {}", folder.display()))?;
     }
-    let outcome = simulate(loaded, args)?;
+    let outcome = simulate(loaded, args, left_out)?;
     if let Some(folder) = &args.report {
         write_report(folder, &outcome)?;
     }
@@ -138,38 +143,6 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The symbols asked for, or every configured one that has a file in the folder.
-fn symbols_with_files(global: &Global, args: &BacktestArgs) -> Result<Vec<Symbol>> {
-    if !args.symbols.is_empty() {
-        return Ok(args.symbols.clone());
-    }
-    let configured = load(global, &[])?.settings.symbols;
-    let window = || CsvWindow { from: args.from, to: args.to, warm_up_ms: 0 };
-    let mut found = Vec::new();
-    let mut first_error = None;
-    for symbol in &configured {
-        match CsvFeed::open(&args.data, &[*symbol], window()) {
-            Ok(_) => found.push(*symbol),
-            Err(error) => drop(first_error.get_or_insert(error)),
-        }
-    }
-    match (found.is_empty(), first_error) {
-        (true, Some(error)) => Err(unusable(&error).into()),
-        _ => Ok(found),
-    }
-}
-
-/// What is wrong with the candle files, for somebody who named them with `--data`.
-fn unusable(error: &FeedError) -> Failure {
-    let text = match error {
-        FeedError::Folder { dir, source } => {
-            format!("--data {} cannot be read: {source}; give the folder that holds the candle files", dir.display())
-        }
-        error => error.to_string(),
-    };
-    Failure::new(Exit::Usage, text)
-}
-
 /// What a simulation leaves.
 struct Outcome {
     report: Report,
@@ -180,7 +153,7 @@ struct Outcome {
     issues: FeedIssues,
 }
 
-fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
+fn simulate(loaded: Loaded, args: &BacktestArgs, left_out: Vec<Symbol>) -> Result<Outcome> {
     let settings = &loaded.settings;
     if let (Some(from), Some(to)) = (args.from, args.to)
         && to <= from
@@ -225,7 +198,8 @@ fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
     let to = args.to;
     run_virtual(start, |place| async move {
         let currency = loaded.settings.account_currency;
-        let drive = Drive { start, to, began, base, operator: args.operator, currency };
+        let symbols = loaded.settings.symbols.clone();
+        let drive = Drive { start, to, began, base, operator: args.operator, currency, symbols, left_out };
         drive.run(place, loaded, store, opened, Box::new(feed)).await
     })?
 }
@@ -278,6 +252,8 @@ struct Drive {
     began: Instant,
     base: Timeframe,
     operator: Operator,
+    symbols: Vec<Symbol>,
+    left_out: Vec<Symbol>,
     currency: Asset,
 }
 
@@ -314,7 +290,7 @@ impl Drive {
         system.links.store.send(Observe(owner.recipient())).await?;
         let start_equity = self.equity_of_deposits(&system);
 
-        let bar = progress_bar(self.start, self.to);
+        let bar = progress::bar(self.start, self.to);
         let mut next = self.start;
         loop {
             next = next.floor_to(STRIDE_MS).plus_ms(STRIDE_MS);
@@ -352,6 +328,7 @@ impl Drive {
     ) -> Result<Outcome> {
         let stats = system.coordinator.send(GetStats).await?;
         let (issues, candles) = system.links.market.send(ReadIssues).await?;
+        let feeds = system.links.market.send(ReadFeeds).await?;
         let curve = system.links.risk.send(EquityCurve).await?;
         let head = system.links.store.send(JournalHead).await?;
         let (not_recorded, recording) = match &system.models {
@@ -390,6 +367,9 @@ impl Drive {
             from: self.start,
             to: end,
             base_timeframe: self.base,
+            symbols: self.symbols.clone(),
+            left_out: self.left_out.clone(),
+            feeds: feeds.iter().map(FeedRow::new).collect(),
             candles,
             elapsed_seconds: elapsed,
             candles_per_second: candles as f64 / elapsed.max(1e-9),
@@ -449,19 +429,6 @@ async fn resume(system: &system::System, at: Ts) -> Result<()> {
         system.coordinator.send(operate).await?;
     }
     Ok(())
-}
-
-fn progress_bar(start: Ts, to: Option<Ts>) -> ProgressBar {
-    let bar = match to {
-        Some(to) => ProgressBar::new(to.since_ms(start).max(0) as u64 / 1_000),
-        None => ProgressBar::new_spinner(),
-    };
-    // The template is a constant that parses; a wrong one would only cost the looks.
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% eta {eta} ({per_sec} simulated s/s)")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 /// Highest resident memory of this process so far, from the kernel's own account.

@@ -20,6 +20,12 @@ pub struct Report {
     pub to: Ts,
     /// Length of the candles in the files.
     pub base_timeframe: crate::model::Timeframe,
+    /// Symbols traded.
+    pub symbols: Vec<crate::model::Symbol>,
+    /// Configured symbols without a file in the folder, which were not traded.
+    pub left_out: Vec<crate::model::Symbol>,
+    /// What the input lacked, by symbol, warm-up included.
+    pub feeds: Vec<FeedRow>,
     /// Base candles delivered inside the window.
     pub candles: u64,
     /// Wall time of the simulation, warm-up included.
@@ -78,6 +84,32 @@ pub struct Report {
     pub latched_breakers: Vec<String>,
     /// Voters by name.
     pub per_voter: Vec<VoterRow>,
+}
+
+/// What the input of one symbol lacked.
+#[derive(Clone, Debug, Serialize)]
+pub struct FeedRow {
+    /// Which symbol.
+    pub symbol: crate::model::Symbol,
+    /// Holes in the base frame.
+    pub gaps: u64,
+    /// Base candles missing in them.
+    pub missing_candles: u64,
+    /// Candles withheld because they were too far from the last accepted price.
+    pub withheld: u64,
+}
+
+impl FeedRow {
+    /// From what the market counted.
+    pub fn new(status: &crate::market::FeedStatus) -> FeedRow {
+        let counts = status.counts;
+        FeedRow {
+            symbol: status.symbol,
+            gaps: counts.gaps,
+            missing_candles: counts.missing_candles,
+            withheld: counts.withheld,
+        }
+    }
 }
 
 /// One voter's record.
@@ -246,6 +278,18 @@ pub fn summary(report: &Report) -> String {
         "state at the end",
         if latched.is_empty() { report.state.clone() } else { format!("{} (latched: {latched})", report.state) },
     );
+    if !report.left_out.is_empty() {
+        let symbols: Vec<String> = report.left_out.iter().map(ToString::to_string).collect();
+        row("left out, no file", symbols.join("\n"));
+    }
+    let holes = report.feeds.iter().filter(|feed| feed.gaps + feed.withheld > 0).map(|feed| {
+        let withheld = if feed.withheld > 0 { format!(", {} withheld", feed.withheld) } else { String::new() };
+        format!("{}: {} gaps, {} candles missing{withheld}", feed.symbol, feed.gaps, feed.missing_candles)
+    });
+    let holes: Vec<String> = holes.collect();
+    if !holes.is_empty() {
+        row("holes in the data", holes.join("\n"));
+    }
     if report.state == "HALTED" {
         row("still exposed", exposed(&report.holdings));
     }

@@ -8,7 +8,11 @@ use super::plan::{Fault, Plan};
 use crate::{
     cli::system::System,
     coordinator::messages::Operate,
-    model::{Command, CoordinatorState, State, TaskName, time::HOUR_MS, time::MINUTE_MS},
+    model::{
+        Command, CoordinatorState, Decimal, State, TaskName, TradeState,
+        command::ManualOutcome,
+        time::{HOUR_MS, MINUTE_MS},
+    },
     runtime::task,
 };
 
@@ -56,7 +60,9 @@ impl Operator {
         }
         let task = || TaskName::ALL.map(TaskName::name);
         let reason = String::new;
-        vec![match rng.random_range(0..16) {
+        let symbol =
+            |rng: &mut ChaCha8Rng| ["BTC/USDT", "XRP/USDT", "ETH/USDT"].choose(rng).map_or("", |name| name).to_owned();
+        vec![match rng.random_range(0..22) {
             0 | 1 => Command::Pause { reason: reason() },
             2 => Command::Halt { reason: reason() },
             3 => Command::Resume {},
@@ -71,11 +77,35 @@ impl Operator {
             }
             9 => Command::DisableTask { task: task().choose(rng).map_or("", |name| name).to_owned() },
             10 | 11 => Command::EnableTask { task: task().choose(rng).map_or("", |name| name).to_owned() },
-            _ => Command::RunTask {
-                task: task().choose(rng).map_or("", |name| name).to_owned(),
-                symbol: ["BTC/USDT", "XRP/USDT", "ETH/USDT"].choose(rng).map_or("", |name| name).to_owned(),
+            12 => Command::ClockAck {},
+            13 | 14 => {
+                Command::Release { task: task().choose(rng).map_or("", |name| name).to_owned(), symbol: symbol(rng) }
+            }
+            15 => Command::RunScheduled {
+                id: state.plans.keys().next_back().map_or_else(|| "none".to_owned(), ToString::to_string),
             },
+            16 | 17 => statement(state, rng),
+            _ => Command::RunTask { task: task().choose(rng).map_or("", |name| name).to_owned(), symbol: symbol(rng) },
         }]
+    }
+}
+
+/// What became of an order that waits for the operator; without one, of any order, which is none of their business.
+fn statement(state: &State, rng: &mut ChaCha8Rng) -> Command {
+    let waiting: Vec<_> = state.trades.values().filter(|trade| trade.state == TradeState::Manual).collect();
+    let all: Vec<_> = state.trades.values().collect();
+    let chosen = waiting.choose(rng).or_else(|| all.choose(rng)).copied();
+    let filled = rng.random_bool(0.5);
+    // Sometimes more than the order asked for, which must be refused.
+    let share = Decimal::new(rng.random_range(1..=120), 2);
+    let quantity = chosen.map(|trade| (trade.body.quantity * share).round_dp(2)).unwrap_or_default();
+    Command::ResolveManual {
+        trade: chosen.map_or_else(|| "none".to_owned(), |trade| trade.key.to_string()),
+        outcome: if filled { ManualOutcome::Filled } else { ManualOutcome::Expired },
+        quantity: filled.then_some(quantity),
+        price: filled.then(|| Decimal::new(rng.random_range(1..5_000_000), 2)),
+        fee: filled.then_some(Decimal::ONE),
+        evidence: "simulated statement".to_owned(),
     }
 }
 
@@ -89,4 +119,36 @@ fn calm(state: &State) -> Vec<Command> {
         commands.push(Command::Resume {});
     }
     commands
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{cli::simulate::plan::Faults, model::time::DAY_MS};
+
+    #[test]
+    fn a_wild_operator_gives_every_command_but_the_one_of_a_moved_store() {
+        let mut operator = Operator::new(&Plan { seed: 3, length_ms: DAY_MS, faults: Faults::all(), until: None });
+        let state = State::default();
+        let given: BTreeSet<&str> =
+            (0..3_000).flat_map(|_| operator.anything(&state)).map(|command| command.name()).collect();
+        let known = [
+            "pause",
+            "resume",
+            "halt",
+            "reset",
+            "run_task",
+            "close_all",
+            "enable_task",
+            "disable_task",
+            "cancel_scheduled",
+            "release",
+            "clock_ack",
+            "run_scheduled",
+            "resolve_manual",
+        ];
+        assert_eq!(given, known.into());
+    }
 }
