@@ -48,7 +48,12 @@ fn candle_folders_that_cannot_be_used_are_named() {
     let empty = tempfile::tempdir().unwrap();
     let path = empty.path().to_str().unwrap();
     assert_clear(&backtest(empty.path(), &[]), 2, &[path]);
-    assert_clear(&backtest(&empty.path().join("nowhere"), &[]), 2, &["nowhere"]);
+    let nowhere = empty.path().join("nowhere");
+    for nobody in [backtest(&nowhere, &[]), run_to_end(&["backtest", "--data", nowhere.to_str().unwrap()])] {
+        // What was given on the command line is named as it was given.
+        assert_clear(&nobody, 2, &["--data", nowhere.to_str().unwrap(), "candle files"]);
+        assert!(!stderr(&nobody).contains("market.csv.dir"), "{}", stderr(&nobody));
+    }
     fs::write(empty.path().join("notes.txt"), "hello").unwrap();
     assert_clear(&backtest(empty.path(), &[]), 2, &[path]);
     let file = empty.path().join("notes.txt");
@@ -210,12 +215,35 @@ fn a_data_directory_that_cannot_be_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "mine").unwrap();
-    assert_clear(&refused_start(&file), 2, &["file"]);
-    assert_clear(&refused_start(&file.join("below")), 2, &["file"]);
+    let named = format!("{} is not a directory; choose another place for the store with --store", file.display());
+    assert_clear(&refused_start(&file), 2, &[&named]);
+    // Not the path below it: what is in the way.
+    assert_clear(&refused_start(&file.join("below").join("it")), 2, &[&named]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    // No start recovers anything here: only a person can help, and a service manager must not try again.
     let kernel = refused_start(Path::new("/proc/triplegain"));
-    assert!(matches!(kernel.status.code(), Some(2 | 70)), "{}", stderr(&kernel));
-    assert_clear(&kernel, kernel.status.code().unwrap(), &["/proc/triplegain"]);
+    assert_clear(&kernel, 2, &["the store directory /proc/triplegain cannot be made", "--store", "data_dir"]);
+}
+
+#[test]
+fn a_full_disk_without_a_store_is_no_failed_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let Some(mounted) = Mounted::tmpfs(&disk, "size=64k,nr_inodes=4") else {
+        println!("skipped: no right to mount a small file system here");
+        return;
+    };
+    let mut taken = 0;
+    while fs::write(disk.join(format!("{taken}")), "").is_ok() {
+        taken += 1;
+    }
+    assert_clear(&refused_start(&disk.join("store")), 2, &["cannot be made", "make room"]);
+    // The directory is there, and nothing fits into it.
+    fs::remove_file(disk.join("0")).unwrap();
+    fs::create_dir(disk.join("store")).unwrap();
+    assert_clear(&refused_start(&disk.join("store")), 2, &["no space left", "store"]);
+    drop(mounted);
 }
 
 /// A small file system of its own, unmounted when dropped; nothing where the tests may not mount.

@@ -346,7 +346,8 @@ fn fewer_symbols_need_no_other_change() {
 
 #[test]
 fn warnings_tell_of_the_feed_of_missing_correlations_and_of_limits_that_never_bind() {
-    let warnings = good("[risk]\ncorrelations = []\nmax_open_positions = 4\n").warnings.join("\n");
+    let text = "[risk]\ncorrelations = []\nmax_open_positions = 4\nmax_risk_per_trade_pct = 1.5\n";
+    let warnings = good(text).warnings.join("\n");
     for words in [
         "simulated",
         "no correlation is set for BTC/USDT and XRP/BTC and 2 more pairs",
@@ -354,6 +355,18 @@ fn warnings_tell_of_the_feed_of_missing_correlations_and_of_limits_that_never_bi
         "max_risk_per_trade_pct",
     ] {
         assert!(warnings.contains(words), "`{words}` is missing in:\n{warnings}");
+    }
+}
+
+#[test]
+fn the_defaults_say_that_prices_are_invented_and_warn_of_nothing_else() {
+    let warnings = load(&Sources::default()).unwrap().warnings;
+    assert_eq!(warnings, ["market.source is simulated: prices are invented, no market is watched"]);
+    // Whoever touches one of the limits hears how they hide each other.
+    for text in ["max_position_pct = 19", "max_risk_per_trade_pct = 3", "stop.max_distance_pct = 6"] {
+        let warnings = good(&format!("[risk]\n{text}\n")).warnings;
+        let told = warnings.iter().filter(|words| words.contains("max_risk_per_trade_pct")).count();
+        assert_eq!(told, 1, "{text}: {warnings:?}");
     }
 }
 
@@ -457,6 +470,10 @@ fn explain_tells_one_key_a_section_or_the_nearest_key() {
     assert!(cli::explain("risk.stop").text.matches("allowed:").count() >= 4);
     let deep = cli::explain("tasks.trading_decision.timout_seconds");
     assert!(deep.text.contains("did you mean `tasks.trading_decision.timeout_seconds`?"), "{}", deep.text);
+    // A far key of another section is no help.
+    let strange = cli::explain("risk.nope").text;
+    assert!(strange.contains("`config explain risk` lists the keys") && !strange.contains("did you mean"), "{strange}");
+    assert!(cli::explain("nope").text.contains("`config docs` lists all keys"));
     let unknown = cli::explain("risk.max_levrage");
     assert_eq!(unknown.code, 2);
     assert!(unknown.text.contains("did you mean `risk.max_leverage`?"), "{}", unknown.text);

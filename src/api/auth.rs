@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -61,8 +61,13 @@ pub fn load_or_create(path: &Path) -> Result<TokenDigest> {
 /// # Errors
 /// When the file cannot be read or holds no token.
 pub fn read(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| {
-        format!("cannot read the token file {}; is the program running with this --store?", path.display())
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!(
+            "nobody has run here yet: there is no token file {}; start the program with `triplegain run`, or name its store \
+             with --store DIR",
+            path.display()
+        ),
+        _ => anyhow!("cannot read the token file {}: {error}", path.display()),
     })?;
     let token = text.trim();
     if token.len() != 64 || !token.bytes().all(|b| b.is_ascii_hexdigit()) {

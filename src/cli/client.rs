@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use reqwest::blocking::{Client, Response};
 
@@ -11,6 +11,9 @@ use crate::{
     coordinator::status::{BudgetStatus, FeedLine, OpinionStatus, Status},
     model::{Command, CommandAnswer},
 };
+
+/// The process must answer within.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where the running process answers and which token it takes.
 pub struct Peer {
@@ -25,7 +28,7 @@ impl Peer {
     /// # Errors
     /// When the token file cannot be read.
     pub fn new(listen: &str, token_file: &Path) -> Result<Peer> {
-        let client = Client::builder().timeout(Duration::from_secs(15)).no_proxy().build()?;
+        let client = Client::builder().timeout(PATIENCE).no_proxy().build()?;
         Ok(Peer { base: format!("http://{listen}"), token: auth::read(token_file)?, client })
     }
 
@@ -51,18 +54,29 @@ impl Peer {
             .header("Idempotency-Key", fresh_key())
             .json(command)
             .send();
-        let response = answer.with_context(|| self.nobody())?;
+        let response = answer.map_err(|error| self.no_answer(&error))?;
         let conflict = response.status() == reqwest::StatusCode::CONFLICT;
         let response = if conflict { response } else { self.checked(Ok(response))? };
         Ok(response.json()?)
     }
 
-    fn nobody(&self) -> String {
-        format!("nobody answers at {}; is `triplegain run` running with this --listen?", self.base)
+    fn no_answer(&self, error: &reqwest::Error) -> anyhow::Error {
+        if error.is_timeout() {
+            let seconds = PATIENCE.as_secs();
+            return anyhow!("{} did not answer within {seconds} s; its log says what it is doing", self.base);
+        }
+        if error.is_connect() {
+            return anyhow!(
+                "nobody answers at {}; start the program with `triplegain run`, or name the one that runs with --listen ADDR",
+                self.base
+            );
+        }
+        // Somebody is there and speaks another language, or broke off.
+        anyhow!("no usable answer from {}: is it this program? ({error})", self.base)
     }
 
     fn checked(&self, answer: reqwest::Result<Response>) -> Result<Response> {
-        let response = answer.with_context(|| self.nobody())?;
+        let response = answer.map_err(|error| self.no_answer(&error))?;
         let status = response.status();
         if !status.is_success() {
             bail!("{} answered {status}: {}", self.base, response.text().unwrap_or_default());

@@ -50,8 +50,8 @@ use crate::{
     },
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
-        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, VERIFIED_AT,
-        lock::StoreLock, starts, verify,
+        AuxChange, Batch, CRASHES, Close, Commit, Detach, Flush, LEFT_WALL, META, OpenInfo, Opened, Store, StoreError,
+        VERIFIED_AT, lock::StoreLock, reader, starts, verify,
     },
 };
 
@@ -119,8 +119,13 @@ fn open_store(data: &Path, loaded: &Loaded) -> Result<(Store, Opened)> {
         stands_still: settings.runtime.speed > 1 || settings.market.source == MarketSource::Csv,
         store_id: Some(uuid::Uuid::now_v7()),
     };
-    Store::open(data, &settings.store, &info)
-        .map_err(|error| Failure::new(Exit::from_code(error.exit_code()), error.to_string()).into())
+    Store::open(data, &settings.store, &info).map_err(|error| {
+        // A full disk under a store that has records is worth another try; under none there is nothing to recover.
+        let new = reader::segments(&data.join("journal")).is_ok_and(|segments| segments.is_empty());
+        let full = matches!(error, StoreError::Full { .. });
+        let exit = if new && full { Exit::Usage } else { Exit::from_code(error.exit_code()) };
+        Failure::new(exit, error.to_string()).into()
+    })
 }
 
 /// Notes a start that follows a crash before anything else can crash, and begins PAUSED when there were too many: a
@@ -187,6 +192,16 @@ fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
     let state = &opened.state;
     if opened.created {
         tracing::info!("new store in {}; program time {start} at {speed}x", data.display());
+    } else if opened.frozen {
+        // What is wrong and what to do stands in the line of the halt.
+        tracing::warn!(
+            "the store in {} cannot be continued: the first {} records of its damaged journal are shown, {} positions and \
+             {} living orders in them; nothing is supervised, nothing is written; program time {start} at {speed}x",
+            data.display(),
+            opened.recovered.records,
+            state.positions.len(),
+            state.trades.len(),
+        );
     } else {
         let clean = if opened.recovered.clean { "after a clean stop" } else { "after a crash" };
         tracing::info!(
@@ -221,12 +236,11 @@ async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dy
 }
 
 /// The settings the market is watched with: what is open or owned in a symbol that was taken out of them needs its prices,
-/// or no stop of it would ever be reached and nothing could be valued. Nothing is scheduled for such a symbol.
+/// or no stop of it would ever be reached and nothing could be valued.
 fn watched(settings: &Settings, state: &State) -> Settings {
     let start_prices = &settings.market.simulated.start_prices;
     let is_fed = |symbol: &Symbol| match settings.market.source {
         MarketSource::Simulated => SimulatedFeed::knows(symbol, start_prices),
-        // A replay without the candles of a symbol still is one of the others.
         MarketSource::Csv => csv_feed(&Settings { symbols: vec![*symbol], ..settings.clone() }).is_ok(),
         MarketSource::Kraken => true,
     };
@@ -417,6 +431,9 @@ fn say_what_it_does(settings: &Settings, system: &System) {
             due(TaskName::PortfolioRebalance),
         ),
         CoordinatorState::Paused => "PAUSED: stops and targets are watched, nothing new is decided".to_owned(),
+        CoordinatorState::Halted if system.read_only => {
+            "HALTED and read-only: no stop, target or exit is carried out before the journal is restored".to_owned()
+        }
         CoordinatorState::Halted => {
             "HALTED: nothing is decided before `reset` and `resume`; `status` says why and what next".to_owned()
         }
@@ -430,6 +447,10 @@ fn say_what_it_does(settings: &Settings, system: &System) {
 /// Stops admitting, lets what is under way end, writes the clean stop and closes the store.
 async fn drain(system: &System) -> Exit {
     match try_drain(system).await {
+        Ok(()) if system.read_only => {
+            tracing::info!("stopped; the store is as it was found, its journal still damaged");
+            Exit::Done
+        }
         Ok(()) => {
             tracing::info!("stopped cleanly");
             Exit::Done
@@ -451,10 +472,12 @@ pub(super) async fn try_drain(system: &System) -> Result<()> {
     let store = &system.links.store;
     store.send(Flush).await?;
     store.send(Detach).await?;
-    let at = system.clock.now();
-    let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
-    failpoint::effect("commit.stop", "");
-    store.send(Commit(stop)).await??;
+    if !system.read_only {
+        let at = system.clock.now();
+        let stop = Batch::new("coordinator", "stop", "signal", at, vec![Event::CleanStop {}]);
+        failpoint::effect("commit.stop", "");
+        store.send(Commit(stop)).await??;
+    }
     store.send(Close).await?;
     Ok(())
 }
@@ -462,19 +485,15 @@ pub(super) async fn try_drain(system: &System) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LedgerAccount;
-
     #[test]
     fn a_symbol_taken_out_of_the_settings_keeps_its_prices_while_something_of_it_is_held() {
         let mut settings = Settings::defaults();
         let xrp: Symbol = "XRP/USDT".parse().unwrap();
         settings.symbols = vec!["BTC/USDT".parse().unwrap()];
         let mut state = State::default();
-        let symbols = |settings: &Settings, state: &State| watched(settings, state).symbols;
-        assert_eq!(symbols(&settings, &state), settings.symbols, "nothing is held");
-        state.account.ledger.entry(xrp.base).or_default().insert(LedgerAccount::Free, 5.into());
-        assert_eq!(symbols(&settings, &state), ["BTC/USDT".parse().unwrap(), xrp]);
+        state.account.ledger.entry(xrp.base).or_default().insert(crate::model::LedgerAccount::Free, 5.into());
+        assert_eq!(watched(&settings, &state).symbols, ["BTC/USDT".parse().unwrap(), xrp]);
         settings.market.symbol.remove(&xrp);
-        assert_eq!(symbols(&settings, &state), settings.symbols, "a symbol without rules cannot be watched");
+        assert_eq!(watched(&settings, &state).symbols, settings.symbols, "a symbol without rules cannot be watched");
     }
 }

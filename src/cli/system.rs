@@ -123,6 +123,8 @@ pub struct System {
     pub clock: LogicalClock,
     /// Who must answer for the process to count as alive: everyone but the coordinator, who asks.
     pub pulses: Vec<Pulse>,
+    /// The journal is damaged: nothing can be recorded, so nothing is carried out.
+    pub read_only: bool,
 }
 
 answers_pings!(
@@ -256,8 +258,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         remote: seams.remote,
         risk: risk.clone().recipient(),
         gap,
-        read_only: opened.frozen,
         on_fatal: Rc::clone(&fatal),
+        read_only: opened.frozen,
     });
     let execution = run_fatal("execution", execution, panicked);
     let on_price = price_hook(board, execution.clone(), bus.clone());
@@ -381,7 +383,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     };
     links.bus.bus().send(commands).await?;
     let models = models.map(|(router, _)| router);
-    Ok(System { desk, coordinator, links, models, view, prices, recovered, clock, pulses })
+    Ok(System { desk, coordinator, links, models, view, prices, recovered, clock, pulses, read_only: opened.frozen })
 }
 
 /// The venue with failpoints around it, in a build that has them.

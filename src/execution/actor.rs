@@ -144,10 +144,10 @@ pub struct Parts {
     pub risk: Recipient<Mark>,
     /// What the feed showed while the process was down.
     pub gap: Gap,
-    /// Nothing can be recorded (a damaged journal), so nothing is tried.
-    pub read_only: bool,
     /// Called for a broken invariant.
     pub on_fatal: Rc<dyn Fn(String)>,
+    /// The store takes nothing: nothing is carried out, because nothing could be recorded.
+    pub read_only: bool,
 }
 
 /// The execution actor.
@@ -169,9 +169,15 @@ impl ExecutionActor {
             (Some(venue), None) => venue,
             (None, None) => Box::new(PaperVenue::new(&parts.settings, parts.feed.clone())),
         };
-        let (stopped, busy) = (parts.read_only, false);
-        let (ticks, requests) = (Ticks::default(), VecDeque::new());
-        ExecutionActor { parts, venue, ticks, requests, busy, stopped, alarm: None }
+        ExecutionActor {
+            stopped: parts.read_only,
+            parts,
+            venue,
+            ticks: Ticks::default(),
+            requests: VecDeque::new(),
+            busy: false,
+            alarm: None,
+        }
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {

@@ -33,9 +33,17 @@ pub fn explain(key: &str) -> Result<String, String> {
                 _ => None,
             };
             let same_name = || keys::all().find(|row| row.path.rsplit('.').next() == Some(last.as_str()));
+            // Below a section that exists, a key of another section is no better guess than the list.
+            let section = (sibling.is_none() && !path.is_empty() && keys::find(&path).is_some()).then(|| dotted(&path));
             let alike = || keys::nearest(key, keys::all().map(|row| row.path)).map(str::to_owned);
-            let hint = sibling.or_else(|| same_name().map(|row| row.path.to_owned())).or_else(alike);
-            let hint = hint.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
+            let hint = sibling.or_else(|| same_name().map(|row| row.path.to_owned()));
+            let hint = match (hint, section) {
+                (None, Some(section)) => format!("; `config explain {section}` lists the keys of that section"),
+                (hint, _) => match hint.or_else(alike) {
+                    Some(name) => format!(", did you mean `{name}`?"),
+                    None => "; `config docs` lists all keys".to_owned(),
+                },
+            };
             Err(format!("unknown key `{key}`{hint}"))
         }
     }

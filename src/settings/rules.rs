@@ -83,6 +83,13 @@ impl Judge<'_> {
         Some(written.unwrap_or(&node.origin).clone())
     }
 
+    /// A warning about keys of which somebody wrote at least one: the defaults are as they are on purpose.
+    fn warn_about(&mut self, keys: &[&str], message: impl Display) {
+        if keys.iter().any(|key| self.origin(key).is_some_and(|o| !matches!(o, Origin::Default | Origin::Computed))) {
+            self.warn(message);
+        }
+    }
+
     fn warn(&mut self, message: impl Display) {
         self.found.warnings.push(message.to_string());
     }

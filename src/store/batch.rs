@@ -144,6 +144,20 @@ pub struct Refused {
     pub found: String,
 }
 
+impl Refused {
+    /// The answer of a store opened over a damaged journal, which takes nothing at all; `why` is the damage.
+    pub fn read_only(why: &str) -> Refused {
+        Refused { expected: READ_ONLY.to_owned(), found: why.to_owned() }
+    }
+
+    /// Asking again does not help.
+    pub fn is_read_only(&self) -> bool {
+        self.expected == READ_ONLY
+    }
+}
+
+const READ_ONLY: &str = "a store that can be written";
+
 /// A batch that is durable.
 #[derive(Clone, Debug)]
 pub struct Committed {

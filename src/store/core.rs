@@ -275,7 +275,7 @@ impl Store {
 
     fn refusal(&self) -> Option<Refused> {
         let Backend::Frozen { why, .. } = &self.backend else { return None };
-        Some(Refused { expected: "a store that can be written".to_owned(), found: why.clone() })
+        Some(Refused::read_only(why))
     }
 
     /// Folds a batch and frames its records; nothing is durable yet.

@@ -19,6 +19,18 @@ pub struct Damage {
     pub what: String,
 }
 
+impl Damage {
+    /// The HALTED start over it, which knows the records up to `seq` and can write none.
+    pub fn halt(&self, seq: u64) -> HaltReason {
+        let text = format!(
+            "{self}. This is a read-only view up to record {seq}: orders, fills and positions made after it are not known \
+             to this process, nothing can be recorded, and so no stop, target or exit is carried out. Copy the directory, \
+             restore journal/ from a backup, start again"
+        );
+        HaltReason { code: JOURNAL_DAMAGED, text }
+    }
+}
+
 /// Why a start ends HALTED.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HaltReason {
@@ -52,10 +64,22 @@ pub enum StoreError {
         holder: String,
     },
     /// A file stands where the directory should be.
-    #[error("{} is not a directory; choose another data directory", path.display())]
+    #[error("{} is not a directory; choose another place for the store with --store or `data_dir`", path.display())]
     NotADirectory {
         /// What was given.
         path: PathBuf,
+    },
+    /// The system refuses to make it, for a reason of the place.
+    #[error(
+        "the store directory {} cannot be made ({source}); make room and a writable directory above it, or choose another place \
+         with --store or `data_dir`",
+        path.display()
+    )]
+    CannotMake {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// No right to read or write.
     #[error("no permission for {}: the user of this process must own it and may read and write it", path.display())]

@@ -24,10 +24,19 @@ pub fn create_dir(path: &Path) -> Result<(), StoreError> {
         Ok(found) if found.is_dir() => return Ok(()),
         Ok(_) => return Err(StoreError::NotADirectory { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            // A file in the way, further up.
+            let file = path.ancestors().find(|above| above.is_file()).unwrap_or(path);
+            return Err(StoreError::NotADirectory { path: file.to_owned() });
+        }
         Err(error) => return Err(StoreError::io("look at", path, error)),
     }
     failpoint::write("dir.create").map_err(|e| StoreError::io("create", path, e))?;
-    DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(|e| StoreError::io("create", path, e))?;
+    let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(path);
+    made.map_err(|source| match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { path: path.to_owned() },
+        _ => StoreError::CannotMake { path: path.to_owned(), source },
+    })?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         failpoint::write("dir.sync").and_then(|()| sync_dir(parent)).map_err(|e| StoreError::io("sync", parent, e))?;
     }

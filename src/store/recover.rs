@@ -343,7 +343,7 @@ fn frozen(
         good.clone_from(&state);
         Ok(())
     });
-    let halt = HaltReason { code: JOURNAL_DAMAGED, text: damage.to_string() };
+    let halt = damage.halt(good.meta.seq);
     opened.recovered.records = good.meta.seq;
     opened.last_logical_time = good.meta.logical_time;
     opened.epoch = good.meta.epoch + 1;

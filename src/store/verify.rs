@@ -48,8 +48,10 @@ pub struct Report {
     pub segments: usize,
     /// Newest boot epoch.
     pub epoch: u32,
-    /// Hash of the newest line.
+    /// Hash of the newest line; empty when the journal could not be read to its end.
     pub head: String,
+    /// What of the journal could not be read, for people; everything else is then judged for the records before it alone.
+    pub unread: Option<String>,
     /// SHA-256 of the folded state's JSON form.
     pub state_hash: String,
     /// One per check.
@@ -95,15 +97,23 @@ impl Report {
 
     /// The report for people, one fact per line.
     pub fn text(&self) -> String {
-        let mut lines = vec![format!(
-            "{} records in {} segments, epoch {}, head {}, state {}",
-            self.records, self.segments, self.epoch, self.head, self.state_hash
-        )];
+        let Report { records, segments, epoch, head, state_hash: state, .. } = self;
+        let mut lines = match &self.unread {
+            None => {
+                vec![format!("{records} records in {segments} segments, epoch {epoch}, head {head}, state {state}")]
+            }
+            Some(unread) => vec![
+                format!("ONLY A PART OF THE JOURNAL COULD BE READ: {records} records, epoch {epoch}, state {state}"),
+                format!("not read: {unread}"),
+                "what follows is judged for the part that was read, as if nothing had been written after it".to_owned(),
+            ],
+        };
         for CheckLine { number, name, holds, facts } in &self.checks {
             let verdict = match holds {
-                Some(true) => "holds",
-                Some(false) => "VIOLATED",
-                None => "not compared",
+                Some(true) if self.unread.is_some() => format!("holds up to record {records}"),
+                Some(true) => "holds".to_owned(),
+                Some(false) => "VIOLATED".to_owned(),
+                None => "not compared".to_owned(),
             };
             lines.push(format!("check {number} {name}: {verdict}; {facts}"));
         }
@@ -147,7 +157,14 @@ impl Report {
         let line = |check: Check| CheckLine {
             number: check.number(),
             name: check.name(),
-            holds: if check == Check::Embedded { embedded.0 } else { Some(!broken(check)) },
+            holds: match check {
+                Check::Embedded => embedded.0,
+                _ if broken(check) => Some(false),
+                // Over nothing everything holds; that would say nothing.
+                Check::Promises if self.figures.acks == 0 => None,
+                _ if self.unread.is_some() && self.records == 0 => None,
+                _ => Some(true),
+            },
             facts: match check {
                 Check::Embedded => embedded.1.clone(),
                 Check::Waiting => format!("{} trades wait", self.waiting.len()),
@@ -163,6 +180,9 @@ fn facts(check: Check, counted: &Figures) -> String {
     let Figures { assets, positions, closed, commands, plans, acks, .. } = counted;
     match check {
         Check::Executions => format!("{trades} keys, {intents} intents, {fills} fills, {settled} settled"),
+        Check::Promises if *acks == 0 => {
+            format!("no acknowledgements to compare with (`--acks FILE`); {commands} commands answered, {plans} plans")
+        }
         Check::Promises => format!("{commands} commands answered, {plans} plans, {acks} acknowledgements compared"),
         Check::Money => format!("{assets} assets, {fills} fills, {positions} open positions, {closed} closed"),
         Check::Ranks => format!("{steps} steps of {trades} trades"),
@@ -275,8 +295,10 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
         Ok(())
     });
     let _ = oracle.compare(&state);
-    wrong_marks.extend(marks.iter().map(|mark| format!("checkpoint {mark} is of a record the journal does not hold")));
-    report.notes.push(format!("{compared} checkpoints equal the fold"));
+    if compared > 0 {
+        let text = "each holds the very state its records lead to (a start reads on from the newest)";
+        report.notes.push(format!("checkpoints: {compared} compared, {text}"));
+    }
     let whole = match read {
         Ok(end) => {
             report.segments = end.segments;
@@ -286,17 +308,25 @@ fn check_journal(data: &Path, acks: &[Ack], embedded: Embedded) -> Report {
             }
             true
         }
-        Err(ReadError::Damage(damage)) => {
-            report.damage = Some(damage.to_string());
-            report.breaks(Check::Chain, damage.to_string());
-            false
-        }
-        Err(ReadError::Refused(error)) => {
-            report.damage = Some(error.to_string());
-            report.breaks(Check::Chain, error.to_string());
+        Err(error) => {
+            report.head.clear();
+            report.unread = Some(unread(&data.join(JOURNAL), &error, state.meta.seq));
+            let what = match error {
+                ReadError::Damage(damage) => damage.to_string(),
+                ReadError::Refused(error) => error.to_string(),
+            };
+            report.damage = Some(what.clone());
+            report.breaks(Check::Chain, what);
             false
         }
     };
+    for mark in marks {
+        if whole {
+            wrong_marks.push(format!("checkpoint {mark} is of a record the journal does not hold"));
+        } else {
+            report.notes.push(format!("checkpoint {mark} is of a record that could not be read; it was not compared"));
+        }
+    }
     report.wrong_checkpoints.clone_from(&wrong_marks);
     wrong_marks.into_iter().for_each(|what| report.breaks(Check::Chain, what));
     report.records = state.meta.seq;
@@ -352,6 +382,40 @@ fn judge(
     (Some(false), facts)
 }
 
+/// What a person should know of the part that could not be read.
+fn unread(dir: &Path, error: &ReadError, read: u64) -> String {
+    let place = match error {
+        ReadError::Damage(damage) => format!("journal/{} from line {} on", damage.segment, damage.line),
+        ReadError::Refused(error) => error.to_string(),
+    };
+    let (mut intact, mut last, mut scratch) = (0, 0, Vec::new());
+    each_line(dir, &mut |line| {
+        if let Ok((record, _)) = frame::decode(line, &mut scratch)
+            && record.seq > read
+        {
+            (intact, last) = (intact + 1, last.max(record.seq));
+        }
+    });
+    match intact {
+        0 => format!("{place}; no intact record is behind it"),
+        _ => format!("{place}; intact records behind it: {intact}, the last has number {last}; none of them counts"),
+    }
+}
+
+/// Hands every whole line of every segment to `each`, without its newline; what cannot be read is left out.
+fn each_line(dir: &Path, each: &mut dyn FnMut(&[u8])) {
+    for first in reader::segments(dir).unwrap_or_default() {
+        let Ok(file) = File::open(dir.join(segment_name(first))) else { continue };
+        let (mut input, mut line) = (BufReader::with_capacity(1 << 18, file), Vec::new());
+        while matches!(input.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+            if line.pop() == Some(b'\n') {
+                each(&line);
+            }
+            line.clear();
+        }
+    }
+}
+
 /// Records that were shown with their hash must still be the same lines.
 fn lines_as_shown(dir: &Path, acks: &[Ack]) -> Vec<String> {
     let shown = acks.iter().filter_map(|ack| match ack {
@@ -363,26 +427,16 @@ fn lines_as_shown(dir: &Path, acks: &[Ack]) -> Vec<String> {
         return Vec::new();
     }
     let mut wrong = Vec::new();
-    for first in reader::segments(dir).unwrap_or_default() {
-        let Ok(file) = File::open(dir.join(segment_name(first))) else { continue };
-        let (mut input, mut line) = (BufReader::with_capacity(1 << 18, file), Vec::new());
-        while matches!(input.read_until(b'\n', &mut line), Ok(read) if read > 0) {
-            if line.pop() == Some(b'\n')
-                && let Some(seq) = frame::peek_seq(&line)
-                && let Some(hash) = wanted.get(&seq)
-                && frame::line_hash(&line) != *hash.as_bytes()
-            {
-                let has = String::from_utf8_lossy(&frame::line_hash(&line)).into_owned();
-                let violation = Violation {
-                    check: Check::Promises,
-                    seq,
-                    what: format!("it was shown with the hash {hash}, the journal holds {has}"),
-                };
-                wrong.push(violation.to_string());
-            }
-            line.clear();
+    each_line(dir, &mut |line| {
+        if let Some(seq) = frame::peek_seq(line)
+            && let Some(hash) = wanted.get(&seq)
+            && frame::line_hash(line) != *hash.as_bytes()
+        {
+            let has = String::from_utf8_lossy(&frame::line_hash(line)).into_owned();
+            let what = format!("it was shown with the hash {hash}, the journal holds {has}");
+            wrong.push(Violation { check: Check::Promises, seq, what }.to_string());
         }
-    }
+    });
     wrong
 }
 

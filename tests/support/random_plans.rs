@@ -129,7 +129,7 @@ fn play(seed: u64, fine: bool) -> Vec<String> {
             if let Effect::Start(request) = &effect
                 && let Some((takes, outcome)) = fate(seed, request, hang_pct)
             {
-                let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of: now, degraded: false };
+                let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of: now };
                 next += 1;
                 stimuli.insert((now.plus_ms(takes), next), Input::Finished(report));
             }
@@ -213,13 +213,8 @@ fn a031_waits_are_bounded_although_a_third_of_the_runs_hang() {
             if safety || fate(31, request, 30).is_some() {
                 number += 1;
                 let takes = if safety { 500 } else { 2_000 };
-                let report = RunReport {
-                    id: request.id,
-                    run_id: request.run_id,
-                    outcome: RunOutcome::Succeeded,
-                    as_of: now,
-                    degraded: false,
-                };
+                let report =
+                    RunReport { id: request.id, run_id: request.run_id, outcome: RunOutcome::Succeeded, as_of: now };
                 due.insert((now.plus_ms(takes), number), Input::Finished(report));
             }
         }
@@ -260,13 +255,8 @@ fn a034_a035_a_forward_jump_runs_each_key_once_and_a_backward_one_repeats_nothin
         while let Some(request) = begun.pop() {
             assert!(seen.insert((request.key, request.slot.clone())), "{} {} repeated", request.key, request.slot);
             assert!(!(4_800..7_830).contains(&second), "logical time ran backwards");
-            let report = RunReport {
-                id: request.id,
-                run_id: request.run_id,
-                outcome: RunOutcome::Succeeded,
-                as_of: now,
-                degraded: false,
-            };
+            let report =
+                RunReport { id: request.id, run_id: request.run_id, outcome: RunOutcome::Succeeded, as_of: now };
             scheduler.step(now, Input::Finished(report), &mut effects);
             begun.extend(starts(&mut effects));
         }

@@ -250,7 +250,7 @@ impl Scenario {
                 let mut row = blank(task, sym);
                 let run_id = RunId { epoch: 1, seq: 1 };
                 let generation = Generation { config: 1, schema: 1 };
-                row.latest = Some(Output { run_id, as_of: parse_clock(at), generation, degraded: false });
+                row.latest = Some(Output { run_id, as_of: parse_clock(at), generation });
                 row.last_success = Some(parse_clock(at));
                 self.restored.keys.push(row);
             }
@@ -339,7 +339,7 @@ impl Scenario {
             Act::SnapshotHang => RunOutcome::TimedOut("snapshot".into()),
         };
         let at = if act == Act::SnapshotHang { request.snapshot_deadline? } else { now.plus_ms(takes) };
-        let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of: now, degraded: false };
+        let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of: now };
         Some((at, report, act == Act::Deaf))
     }
 

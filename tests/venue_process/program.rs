@@ -221,8 +221,8 @@ pub fn run() -> ! {
             remote: Some(Rc::new(Wire(port))),
             risk: Nobody.start().recipient(),
             gap: Gap::none(),
-            read_only: false,
             on_fatal: Rc::new(|what: String| fatal(&what)),
+            read_only: false,
         });
         let execution = run_fatal("execution", execution, |_| fatal("execution"));
         let mut next = 1;

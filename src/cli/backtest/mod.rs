@@ -27,13 +27,13 @@ use crate::{
     execution::ledger,
     llm::actor::{Misses, ReadMisses, ReadRecording, Recording},
     market::{
-        Feed, FeedIssues, Market,
+        Feed, FeedError, FeedIssues, Market,
         actor::{FeedEnded, ReadIssues},
         feed::csv::{CsvFeed, CsvWindow},
     },
     model::{
-        Clock, ClosedPosition, Command, CoordinatorState, Event, Money, SkipReason, Symbol, TaskName, Timeframe, Ts,
-        time::DAY_MS,
+        Asset, Clock, ClosedPosition, Command, CoordinatorState, Event, Money, SkipReason, Symbol, TaskName, Timeframe,
+        Ts, time::DAY_MS,
     },
     risk::actor::EquityCurve,
     runtime::{
@@ -154,9 +154,20 @@ fn symbols_with_files(global: &Global, args: &BacktestArgs) -> Result<Vec<Symbol
         }
     }
     match (found.is_empty(), first_error) {
-        (true, Some(error)) => Err(Failure::new(Exit::Usage, error.to_string()).into()),
+        (true, Some(error)) => Err(unusable(&error).into()),
         _ => Ok(found),
     }
+}
+
+/// What is wrong with the candle files, for somebody who named them with `--data`.
+fn unusable(error: &FeedError) -> Failure {
+    let text = match error {
+        FeedError::Folder { dir, source } => {
+            format!("--data {} cannot be read: {source}; give the folder that holds the candle files", dir.display())
+        }
+        error => error.to_string(),
+    };
+    Failure::new(Exit::Usage, text)
 }
 
 /// What a simulation leaves.
@@ -171,27 +182,24 @@ struct Outcome {
 
 fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
     let settings = &loaded.settings;
-    let unusable = |error: crate::market::FeedError| Failure::new(Exit::Usage, error.to_string());
     if let (Some(from), Some(to)) = (args.from, args.to)
         && to <= from
     {
         return Err(Failure::new(Exit::Usage, format!("--to {to} is not after --from {from}")).into());
     }
     let exact = CsvWindow { from: args.from, to: args.to, warm_up_ms: 0 };
-    let mut probe = CsvFeed::open(&args.data, &settings.symbols, exact).map_err(unusable)?;
+    let mut probe = CsvFeed::open(&args.data, &settings.symbols, exact).map_err(|error| unusable(&error))?;
     let base = probe.base();
     if probe.peek_at().is_none() {
         let from = args.from.map_or("the first candle".to_owned(), |from| from.to_string());
         let to = args.to.map_or("the last candle".to_owned(), |to| to.to_string());
-        let text = format!(
-            "{} has no candle between --from ({from}) and --to ({to}); look at the first and last line of its files",
-            args.data.display()
-        );
+        let (data, ends) = (args.data.display(), "look at the first and last line of its files");
+        let text = format!("{data} has no candle between --from ({from}) and --to ({to}); {ends}");
         return Err(Failure::new(Exit::Usage, text).into());
     }
     let warm_up_ms = Market::history_ms(&settings.market, base);
     let window = CsvWindow { from: args.from, to: args.to, warm_up_ms };
-    let mut feed = CsvFeed::open(&args.data, &settings.symbols, window).map_err(unusable)?;
+    let mut feed = CsvFeed::open(&args.data, &settings.symbols, window).map_err(|error| unusable(&error))?;
     let first = feed.peek_at().unwrap_or_default();
     let start = args.from.unwrap_or(first);
     let info = OpenInfo {
@@ -216,7 +224,8 @@ fn simulate(loaded: Loaded, args: &BacktestArgs) -> Result<Outcome> {
     let began = Instant::now();
     let to = args.to;
     run_virtual(start, |place| async move {
-        let drive = Drive { start, to, began, base, operator: args.operator };
+        let currency = loaded.settings.account_currency;
+        let drive = Drive { start, to, began, base, operator: args.operator, currency };
         drive.run(place, loaded, store, opened, Box::new(feed)).await
     })?
 }
@@ -269,6 +278,7 @@ struct Drive {
     began: Instant,
     base: Timeframe,
     operator: Operator,
+    currency: Asset,
 }
 
 /// The progress bar is looked at after so much simulated time.
@@ -410,6 +420,7 @@ impl Drive {
             recording,
             data_issues: data_issues.iter().filter_map(|(name, count)| counted(name, *count)).collect(),
             state: state.coordinator.state.name().to_owned(),
+            holdings: report::holdings(&state, self.currency),
             latched_breakers: state.risk.latched.keys().map(|kind| kind.name().to_owned()).collect(),
             per_voter: state.leaderboard.tallies.iter().map(|(name, tally)| VoterRow::new(name, tally)).collect(),
         };
@@ -469,15 +480,7 @@ fn write_report(folder: &Path, outcome: &Outcome) -> Result<()> {
     write("report.json", serde_json::to_string_pretty(&outcome.report)? + "\n")?;
     let curve: String = outcome.curve.iter().map(|(at, equity)| format!("{at},{equity:.4}\n")).collect();
     write("equity.csv", format!("time,equity\n{curve}"))?;
-    let mut trades = String::from("position,symbol,quantity,entry,exit,gross,fees,net,opened_at,closed_at,cause\n");
-    for c in &outcome.closed {
-        let cause = crate::execution::intent::cause_name(c.cause);
-        trades += &format!(
-            "{},{},{},{},{},{},{},{},{},{},{cause}\n",
-            c.id, c.symbol, c.quantity, c.entry, c.exit, c.gross, c.fees, c.net, c.opened_at, c.closed_at
-        );
-    }
-    write("trades.csv", trades)?;
+    write("trades.csv", report::trades(&outcome.closed))?;
     if outcome.curve.is_empty() {
         return Ok(());
     }

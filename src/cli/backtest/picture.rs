@@ -135,7 +135,7 @@ fn legend(area: &Area<'_>, marks: &[Mark], shaded: &[Stretch]) -> Result<()> {
         (marked(GAIN), GAIN, "closed with a gain", 150),
         (marked(FALL), FALL, "closed with a loss", 150),
         (occurs(PAUSED), PAUSED, "PAUSED: no entries, stops go on", 240),
-        (occurs(HALTED), HALTED, "HALTED: stops only, until reset", 240),
+        (occurs(HALTED), HALTED, "HALTED until reset: stops only, holdings stay", 310),
     ];
     let mut x = 90;
     for (_, colour, text, width) in entries.into_iter().filter(|entry| entry.0) {
@@ -250,7 +250,7 @@ mod tests {
         let svg = std::fs::read_to_string(&path).unwrap();
         // Twice in each chart and once in the legend.
         assert_eq!((svg.matches("#F3F4F6").count(), svg.matches("#FEF3C7").count()), (5, 5));
-        assert!(svg.contains("PAUSED: no entries") && svg.contains("HALTED: stops only"));
+        assert!(svg.contains("PAUSED: no entries") && svg.contains("HALTED until reset: stops only, holdings stay"));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::{
     agents::leaderboard::ModelCosts,
+    execution::intent,
     llm::actor::{Misses, Recording},
-    model::{Score, Ts, state::VoterTally, time::DAY_MS},
+    model::{Asset, ClosedPosition, PositionSide, Price, Qty, Score, State, Ts, state::VoterTally, time::DAY_MS},
 };
 
 /// The facts a backtest ends with; field names are those of `report.json`.
@@ -71,6 +72,8 @@ pub struct Report {
     pub data_issues: BTreeMap<String, u64>,
     /// Coordinator state at the end.
     pub state: String,
+    /// What is held at the end beside positions and the account currency, by asset: no breaker sells it.
+    pub holdings: BTreeMap<String, String>,
     /// Breakers latched at the end.
     pub latched_breakers: Vec<String>,
     /// Voters by name.
@@ -124,6 +127,50 @@ impl VoterRow {
             mean_confidence: share(tally.confidence_sum as f64 / f64::from(Score::ONE.0), tally.votes),
         }
     }
+}
+
+/// What is held of each asset beside positions; the account currency is not at risk.
+pub fn holdings(state: &State, currency: Asset) -> BTreeMap<String, String> {
+    let mut held: BTreeMap<Asset, Qty> = BTreeMap::new();
+    let assets = state.account.ledger.keys().copied().filter(|asset| *asset != currency);
+    held.extend(assets.map(|asset| (asset, state.account.free(asset) + state.account.locked(asset))));
+    for position in state.positions.values().filter(|position| position.side == PositionSide::Long) {
+        *held.entry(position.symbol.base).or_default() -= position.quantity;
+    }
+    let held = held.into_iter().filter(|(_, quantity)| *quantity > Qty::ZERO);
+    held.map(|(asset, quantity)| (asset.to_string(), quantity.normalize().to_string())).collect()
+}
+
+/// What a halt leaves to the market, in words.
+fn exposed(holdings: &BTreeMap<String, String>) -> String {
+    if holdings.is_empty() {
+        return "no holdings of the allocation".to_owned();
+    }
+    let held = holdings.iter().map(|(asset, quantity)| format!("{quantity} {asset}")).collect::<Vec<_>>().join(", ");
+    format!("{held}: holdings of the allocation; a halt closes positions, it sells no holdings")
+}
+
+/// `trades.csv`: one row per closed position. Mean prices have ten significant digits; the journal has them exactly.
+pub fn trades(closed: &[ClosedPosition]) -> String {
+    let mut text = String::from("position,symbol,quantity,entry,exit,gross,fees,net,opened_at,closed_at,cause\n");
+    for c in closed {
+        let price = |exact: Price| exact.round_sf(10).unwrap_or(exact).normalize();
+        text += &format!(
+            "{},{},{},{},{},{},{},{},{},{},{}\n",
+            c.id,
+            c.symbol,
+            c.quantity,
+            price(c.entry),
+            price(c.exit),
+            c.gross,
+            c.fees,
+            c.net,
+            c.opened_at,
+            c.closed_at,
+            intent::cause_name(c.cause)
+        );
+    }
+    text
 }
 
 /// Largest fall from a running peak, percent, positive.
@@ -199,6 +246,9 @@ pub fn summary(report: &Report) -> String {
         "state at the end",
         if latched.is_empty() { report.state.clone() } else { format!("{} (latched: {latched})", report.state) },
     );
+    if report.state == "HALTED" {
+        row("still exposed", exposed(&report.holdings));
+    }
     if !report.data_issues.is_empty() {
         row("data issues", counts(&report.data_issues));
     }
@@ -253,6 +303,67 @@ mod tests {
 
     fn curve(values: &[f64]) -> Vec<(Ts, f64)> {
         values.iter().enumerate().map(|(day, v)| (Ts(day as i64 * DAY_MS), *v)).collect()
+    }
+
+    #[test]
+    fn trades_have_readable_prices_and_exact_money() {
+        let closed = ClosedPosition {
+            id: crate::model::PositionId(2),
+            symbol: "XRP/USDT".parse().unwrap(),
+            side: PositionSide::Long,
+            quantity: "1416".parse().unwrap(),
+            entry: "1.5272474576271186440677966102".parse().unwrap(),
+            exit: "1.47824000".parse().unwrap(),
+            gross: "-69.39456".parse().unwrap(),
+            fees: "11.065002624".parse().unwrap(),
+            net: "-80.459562624".parse().unwrap(),
+            net_usd: "-80.459562624".parse().unwrap(),
+            opened_at: Ts(0),
+            closed_at: Ts(DAY_MS),
+            cause: crate::model::ExitCause::Stop,
+        };
+        let rows = trades(&[closed]);
+        let row = "P2,XRP/USDT,1416,1.527247458,1.47824,-69.39456,11.065002624,-80.459562624,\
+                   1970-01-01T00:00:00.000Z,1970-01-02T00:00:00.000Z,stop";
+        assert_eq!(rows.lines().nth(1), Some(row));
+    }
+
+    #[test]
+    fn a_halt_names_what_it_leaves_to_the_market() {
+        let held = BTreeMap::from([("BTC".to_owned(), "0.05".to_owned()), ("XRP".to_owned(), "2280".to_owned())]);
+        let words = exposed(&held);
+        assert!(words.starts_with("0.05 BTC, 2280 XRP: ") && words.contains("sells no holdings"), "{words}");
+        assert!(exposed(&BTreeMap::new()).starts_with("no holdings"));
+    }
+
+    #[test]
+    fn holdings_are_balances_without_the_currency_and_without_positions() {
+        use crate::model::{Event, Record};
+        let usdt: Asset = "USDT".parse().unwrap();
+        let mut state = State::default();
+        for (number, (asset, amount)) in [("USDT", "100"), ("BTC", "0.50")].into_iter().enumerate() {
+            let deposit = Event::Deposit { asset: asset.parse().unwrap(), amount: amount.parse().unwrap() };
+            let record = Record {
+                v: crate::model::event::SCHEMA_VERSION,
+                seq: number as u64 + 1,
+                epoch: 1,
+                ts: Ts(0),
+                n: None,
+                actor: "test".into(),
+                corr: "test".into(),
+                cause: "test".into(),
+                event: deposit,
+            };
+            state.apply(&record).unwrap();
+        }
+        let of = |state: &State| holdings(state, usdt).into_iter().collect::<Vec<_>>();
+        assert_eq!(of(&state), [("BTC".to_owned(), "0.5".to_owned())]);
+        let held = serde_json::json!({"id": 1, "symbol": "BTC/USDT", "side": "long", "quantity": "0.5", "cost": "1",
+            "leverage": 1, "stop": null, "target": null, "trailing": {"active": false, "extreme": null}, "opened_at": Ts(0),
+            "fees": "0", "realised": "0", "trades": [], "exit_seq": 0});
+        let position: crate::model::Position = serde_json::from_value(held).unwrap();
+        state.positions.insert(position.id, position);
+        assert_eq!(of(&state), [], "a position is sold by the halt");
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub struct KeptRow {
     pub key: RunKey,
     /// Newest claimed slot.
     pub last_slot: Option<i64>,
-    /// Run, data instant, generation and degraded flag of the newest accepted success.
+    /// Run, data instant and generation of the newest accepted success; the last field is unused and false.
     pub latest: Option<(RunId, Ts, u64, u32, bool)>,
     /// Inputs of the last success.
     pub consumed: Vec<(TaskName, Ts)>,
@@ -151,7 +151,7 @@ pub struct KeptRow {
 
 impl From<schedule::RestoredKey> for KeptRow {
     fn from(row: schedule::RestoredKey) -> KeptRow {
-        let latest = row.latest.map(|o| (o.run_id, o.as_of, o.generation.config, o.generation.schema, o.degraded));
+        let latest = row.latest.map(|o| (o.run_id, o.as_of, o.generation.config, o.generation.schema, false));
         KeptRow {
             key: row.key,
             last_slot: row.last_slot,
@@ -164,11 +164,10 @@ impl From<schedule::RestoredKey> for KeptRow {
 
 impl From<KeptRow> for schedule::RestoredKey {
     fn from(row: KeptRow) -> schedule::RestoredKey {
-        let latest = row.latest.map(|(run_id, as_of, config, schema, degraded)| Output {
+        let latest = row.latest.map(|(run_id, as_of, config, schema, _)| Output {
             run_id,
             as_of,
             generation: Generation { config, schema },
-            degraded,
         });
         RestoredKey {
             key: row.key,

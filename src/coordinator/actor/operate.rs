@@ -425,6 +425,10 @@ impl Coordinator {
                         actor.look_again(ctx);
                         Operated::Answered(prepared)
                     }
+                    (Ok(Err(refused)), _) if refused.is_read_only() => Operated::Unavailable(format!(
+                        "the store is read-only, no command can be recorded: {}; restore journal/ from a backup",
+                        refused.found
+                    )),
                     (Ok(Err(refused)), _) => Operated::Unavailable(format!("{refused}; ask again")),
                     _ => Operated::Unavailable("the store does not answer".to_owned()),
                 };

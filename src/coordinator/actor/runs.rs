@@ -101,15 +101,15 @@ pub async fn perform(
     supply: Supply,
     coordinator: Addr<Coordinator>,
 ) {
-    let (outcome, as_of, degraded, reply) = match attempt(&request, claim, &links, &supply).await {
-        Ok((reply, as_of, degraded)) => (RunOutcome::Succeeded, as_of, degraded, Some(reply)),
+    let (outcome, as_of, reply) = match attempt(&request, claim, &links, &supply).await {
+        Ok((reply, as_of)) => (RunOutcome::Succeeded, as_of, Some(reply)),
         Err(Without { outcome, ballots }) => {
             let reply = (!ballots.is_empty()).then_some(Reply::NoVotes(ballots));
-            (outcome, supply.clock.now(), false, reply)
+            (outcome, supply.clock.now(), reply)
         }
     };
     failpoint::effect("run.arrived", request.key.task.name());
-    let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of, degraded };
+    let report = RunReport { id: request.id, run_id: request.run_id, outcome, as_of };
     post("coordinator", &coordinator, Arrived { report, reply });
 }
 
@@ -118,7 +118,7 @@ async fn attempt(
     claim: Option<Claim>,
     links: &Links,
     supply: &Supply,
-) -> Result<(Reply, Ts, bool), Without> {
+) -> Result<(Reply, Ts), Without> {
     if let Some(claim) = claim {
         match claim.await {
             Ok(Ok(_)) => failpoint::effect("run.claimed", request.key.task.name()),
@@ -161,7 +161,7 @@ async fn ask(
     snapshot: Option<Arc<Snapshot>>,
     links: &Links,
     supply: &Supply,
-) -> Result<(Reply, Ts, bool), Without> {
+) -> Result<(Reply, Ts), Without> {
     let as_of = ctx.as_of;
     let ask_models = degradation::allows_model_opinions(supply.level);
     let stale = || RunOutcome::Abstained("data_stale".into());
@@ -169,17 +169,17 @@ async fn ask(
         TaskName::TechnicalAnalysis => {
             let run = RunTechnical { ctx, snapshot: snapshot.ok_or_else(stale)?, ask_models };
             let output = output(links.technical.send(run).await)?;
-            Ok((Reply::Technical(Arc::from(output)), as_of, false))
+            Ok((Reply::Technical(Arc::from(output)), as_of))
         }
         TaskName::RegimeDetection => {
             let (previous, ta) = (supply.regime.clone(), supply.ta.clone());
             let run = RunRegime { ctx, snapshot: snapshot.ok_or_else(stale)?, previous, ta, ask_models };
             let output = output(links.regime.send(run).await)?;
-            Ok((Reply::Regime(Arc::from(output)), as_of, false))
+            Ok((Reply::Regime(Arc::from(output)), as_of))
         }
         TaskName::SentimentAnalysis => {
             let output = output(links.sentiment.send(RunSentiment { ctx, ask_models }).await)?;
-            Ok((Reply::Sentiment(Arc::from(output)), as_of, false))
+            Ok((Reply::Sentiment(Arc::from(output)), as_of))
         }
         TaskName::TradingDecision => {
             let snapshot = snapshot.ok_or_else(stale)?;
@@ -196,7 +196,7 @@ async fn ask(
                 ask_models,
             };
             let signal = output(links.trading.send(run).await)?;
-            Ok((Reply::Signal(signal, snapshot), as_of, false))
+            Ok((Reply::Signal(signal, snapshot), as_of))
         }
         TaskName::PortfolioRebalance => {
             let run = {
@@ -210,7 +210,7 @@ async fn ask(
                 RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone(), ask_models }
             };
             let planned = output(links.portfolio.send(run).await)?;
-            Ok((Reply::Portfolio(planned), as_of, false))
+            Ok((Reply::Portfolio(planned), as_of))
         }
     }
 }

@@ -51,12 +51,12 @@ impl Scheduler {
     }
 
     fn accepted(&mut self, key: u32, report: RunReport, now: Ts, effects: &mut Vec<Effect>) {
-        let RunReport { outcome, as_of, degraded, run_id, .. } = report;
+        let RunReport { outcome, as_of, run_id, .. } = report;
         self.ended(key, outcome.clone(), now, effects);
         self.return_permit(key);
         let is_good = matches!(outcome, RunOutcome::Succeeded | RunOutcome::Abstained(_));
         if outcome == RunOutcome::Succeeded {
-            let output = Output { run_id, as_of, generation: self.generation, degraded };
+            let output = Output { run_id, as_of, generation: self.generation };
             self.succeeded(key, output, now, effects);
         }
         if !is_good {

@@ -30,8 +30,6 @@ pub struct Output {
     pub as_of: Ts,
     /// Under which settings and types.
     pub generation: Generation,
-    /// Made by a fallback path: fresh, but it never votes.
-    pub degraded: bool,
 }
 
 /// One accepted output a run is given.
@@ -146,8 +144,6 @@ pub struct RunReport {
     pub outcome: RunOutcome,
     /// Data instant of the output; used with `Succeeded` only.
     pub as_of: Ts,
-    /// Output of a fallback path.
-    pub degraded: bool,
 }
 
 /// Something happened.

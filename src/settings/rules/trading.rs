@@ -247,18 +247,21 @@ fn correlations(judge: &mut Judge<'_>) {
     }
 }
 
-/// Limits that another limit always reaches first.
+/// Limits that another limit always reaches first. The defaults have one such limit behind another on purpose: the risk
+/// per trade binds as soon as positions may be larger or stops wider.
 fn never_bind(judge: &mut Judge<'_>) {
     let r = &judge.settings.risk;
     let risked = r.max_position_pct * r.stop.max_distance_pct / Decimal::ONE_HUNDRED;
     if risked <= r.max_risk_per_trade_pct {
-        judge.warn(format!(
+        let keys = ["risk.max_risk_per_trade_pct", "risk.max_position_pct", "risk.stop.max_distance_pct"];
+        let message = format!(
             "risk.max_risk_per_trade_pct = {} can never bind: max_position_pct = {} with the widest stop {} % risks {} %",
             r.max_risk_per_trade_pct,
             r.max_position_pct,
             r.stop.max_distance_pct,
             risked.normalize()
-        ));
+        );
+        judge.warn_about(&keys, message);
     }
     let all = r.max_position_pct * Decimal::from(r.max_open_positions);
     if all <= r.max_total_exposure_pct {
