@@ -4,6 +4,7 @@ pub mod backtest;
 pub mod client;
 pub mod config;
 pub mod doctor;
+mod feeds;
 pub mod import;
 pub mod journal;
 pub mod live_feed;

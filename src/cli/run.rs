@@ -10,7 +10,9 @@ use actix::{Actor, Context as ActorContext, Handler, Recipient};
 use anyhow::{Context, Result};
 
 use super::{
-    Global, live_feed, load, logging, models,
+    Global,
+    feeds::{csv_feed, make_feed, watched},
+    live_feed, load, logging, models,
     system::{self, Ingredients, System},
 };
 #[cfg(feature = "failpoints")]
@@ -24,17 +26,9 @@ use crate::{
         timekeeper::{AuditSource, Outside, WallSource},
     },
     execution::actor::Stop,
-    market::{
-        Feed, Market,
-        actor::FeedEnded,
-        feed::{
-            csv::{CsvFeed, CsvWindow},
-            kraken::view::Shared,
-            simulated::SimulatedFeed,
-        },
-    },
+    market::{Feed, Market, actor::FeedEnded, feed::kraken::view::Shared},
     model::{
-        Clock, CoordinatorState, Event, State, Symbol, TaskName, Timeframe, Ts,
+        Clock, CoordinatorState, Event, TaskName, Ts,
         time::{HOUR_MS, MINUTE_MS},
     },
     runtime::{
@@ -183,11 +177,6 @@ fn logical_start(opened: &Opened, settings: &Settings) -> Result<Ts> {
     Ok(if stands_still { stored } else { wall_now().max(stored) })
 }
 
-fn csv_feed(settings: &Settings) -> Result<CsvFeed> {
-    let window = CsvWindow { from: None, to: None, warm_up_ms: 0 };
-    Ok(CsvFeed::open(Path::new(&settings.market.csv.dir), &settings.symbols, window)?)
-}
-
 fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
     let state = &opened.state;
     if opened.created {
@@ -220,39 +209,6 @@ fn say_what_was_found(opened: &Opened, data: &Path, start: Ts, speed: u32) {
     if let Some(halt) = &opened.halt {
         tracing::error!("HALTED ({}): {}", halt.code, halt.text);
     }
-}
-
-/// The configured feed; it continues the same simulated market after a restart.
-async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
-    Ok(match settings.market.source {
-        MarketSource::Simulated => {
-            let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
-            let (simulated, origin) = (&settings.market.simulated, state.meta.created_at);
-            Box::new(SimulatedFeed::new(simulated, &settings.symbols, state.meta.seed, origin, now, history_ms)?)
-        }
-        MarketSource::Csv => Box::new(csv_feed(settings)?),
-        MarketSource::Kraken => Box::new(live_feed::open(settings).await?),
-    })
-}
-
-/// The settings the market is watched with: what is open or owned in a symbol that was taken out of them needs its prices,
-/// or no stop of it would ever be reached and nothing could be valued. Nothing is scheduled for such a symbol.
-fn watched(settings: &Settings, state: &State) -> Settings {
-    let start_prices = &settings.market.simulated.start_prices;
-    let is_fed = |symbol: &Symbol| match settings.market.source {
-        MarketSource::Simulated => SimulatedFeed::knows(symbol, start_prices),
-        // A replay without the candles of a symbol still is one of the others.
-        MarketSource::Csv => csv_feed(&Settings { symbols: vec![*symbol], ..settings.clone() }).is_ok(),
-        MarketSource::Kraken => true,
-    };
-    let mut watched = settings.clone();
-    for symbol in state.symbols_at_stake(settings.account_currency) {
-        if !watched.symbols.contains(&symbol) && settings.market.symbol.contains_key(&symbol) && is_fed(&symbol) {
-            tracing::info!("{symbol} is not in `symbols`; its prices are watched for what is open or owned of it");
-            watched.symbols.push(symbol);
-        }
-    }
-    watched
 }
 
 /// The wall is followed at speed 1 only, and not while it is behind a time that an accelerated clock has reached: that
@@ -481,24 +437,4 @@ pub(super) async fn try_drain(system: &System) -> Result<()> {
     }
     store.send(Close).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::LedgerAccount;
-
-    #[test]
-    fn a_symbol_taken_out_of_the_settings_keeps_its_prices_while_something_of_it_is_held() {
-        let mut settings = Settings::defaults();
-        let xrp: Symbol = "XRP/USDT".parse().unwrap();
-        settings.symbols = vec!["BTC/USDT".parse().unwrap()];
-        let mut state = State::default();
-        let symbols = |settings: &Settings, state: &State| watched(settings, state).symbols;
-        assert_eq!(symbols(&settings, &state), settings.symbols, "nothing is held");
-        state.account.ledger.entry(xrp.base).or_default().insert(LedgerAccount::Free, 5.into());
-        assert_eq!(symbols(&settings, &state), ["BTC/USDT".parse().unwrap(), xrp]);
-        settings.market.symbol.remove(&xrp);
-        assert_eq!(symbols(&settings, &state), settings.symbols, "a symbol without rules cannot be watched");
-    }
 }
