@@ -1,4 +1,5 @@
-//! What happened while the program was down, judged from back-filled candles by `restart_fill_policy`.
+//! What happened while nobody looked: while the program was down, judged from back-filled candles by
+//! `restart_fill_policy`, and while it stood still, judged from the prices that had become too old to act on.
 //!
 //! Pure: candles in, steps out. Every step carries its evidence into the fill it causes.
 
@@ -80,16 +81,41 @@ pub fn crossed_stop(position: &Position, candles: &[PriceTick], first: &PriceTic
         .map(|tick| (tick, tick.range.map_or(tick.price, |range| adverse(position.side, &range))))
         .find(|(_, reached)| crossed(*reached))?;
     let price = worse(position.side, stop, first.price);
-    let evidence = format!(
-        "gap: the candle closed at {} reached {reached}, stop {stop}, first new price {}",
-        tick.at, first.price
-    );
+    let evidence =
+        format!("gap: the price of {} reached {reached}, stop {stop}, first new price {}", tick.at, first.price);
     Some(ExitCall {
         position: position.id,
         cause: ExitCause::Stop,
         price: PriceTick { price, range: None, ..*first },
         evidence: Some(evidence),
     })
+}
+
+/// Prices that were too old to act on when their turn came: the process stood still, or the feed told them late. A stop
+/// they crossed is owed all the same, or standing still would make results better.
+#[derive(Clone, Debug, Default)]
+pub struct Missed(Vec<PriceTick>);
+
+impl Missed {
+    /// Keeps an old price that crossed a stop; at a fresh one the exit owed for those kept, at the worse of stop and fresh
+    /// price. Asked again after each exit until there is none.
+    pub fn look(&mut self, state: &State, tick: &PriceTick, is_fresh: bool) -> Option<ExitCall> {
+        let held = || state.positions.values().filter(|held| held.symbol == tick.symbol && held.exiting.is_none());
+        if !is_fresh {
+            if held().any(|position| crossed_stop(position, std::slice::from_ref(tick), tick).is_some()) {
+                self.0.push(*tick);
+            }
+            return None;
+        }
+        if self.0.is_empty() {
+            return None;
+        }
+        let owed = held().find_map(|position| crossed_stop(position, &self.0, tick));
+        if owed.is_none() {
+            self.0.retain(|missed| missed.symbol != tick.symbol);
+        }
+        owed
+    }
 }
 
 #[cfg(test)]

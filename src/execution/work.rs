@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
 
 use super::{
-    Violation, intent, leg_orders, legs, manual, paper,
+    Violation,
+    gap::Missed,
+    intent, leg_orders, legs, manual, paper,
     remote::protocol,
     settle, supervise,
     supervise::{ExitCall, Verdict},
@@ -65,6 +67,7 @@ pub struct Ticks {
     done: PriceDone,
     /// The late leg the operator was told of; told once more after a restart.
     told: Option<TradeKey>,
+    missed: Missed,
 }
 
 impl Ticks {
@@ -95,6 +98,12 @@ pub fn next(state: &State, ticks: &mut Ticks, venue: &mut dyn Venue, desk: &Desk
         }
     }
     while let Some(tick) = ticks.waiting.front().copied() {
+        let is_fresh = paper::is_fresh(&tick, desk.now, price_max_age_ms(desk));
+        if let Some(call) = ticks.missed.look(state, &tick, is_fresh)
+            && let Some(settle) = settle_desk(desk, tick.symbol)
+        {
+            return exit_now(state, &call, venue, desk, &settle).map(Next::Commit);
+        }
         if let Some(work) = at_price(state, &tick, &mut ticks.done, venue, desk)? {
             return Ok(Next::Commit(work));
         }

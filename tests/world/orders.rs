@@ -243,3 +243,31 @@ fn c2_f12_an_impossible_fill_waits_for_the_operator_over_restarts_until_it_is_re
     let verified = triplegain::cli::journal::verify(folder.path());
     assert_eq!(verified.code, 0, "{}", verified.text);
 }
+
+/// The process is suspended for ten minutes; meanwhile the price falls below the stop and comes back.
+#[test]
+fn a_stop_crossed_while_the_process_stood_still_is_owed_at_the_first_fresh_price() {
+    let mut setup = Setup::new();
+    setup.wall_jump = Some((170_000, 10 * 60_000));
+    setup.play(async |world| {
+        world.tape.follow(|symbol, at| match at.since_ms(START) / 1_000 {
+            200..=400 if symbol == xrp() => 0.56,
+            _ if symbol == xrp() => 0.60,
+            _ if symbol == btc() => 45_000.0,
+            _ => 0.000_013_33,
+        });
+        world.wishes.set(xrp(), Wish::buy());
+        world.until(160).await;
+        let stop = world.state().positions.values().next().unwrap().stop.unwrap();
+        assert!(dec("0.57") < stop && stop < dec("0.60"), "{stop}");
+        world.until(180 + 600).await;
+        let closed = world.all(|event| match event {
+            Event::PositionClosed { closed } => Some(closed.clone()),
+            _ => None,
+        });
+        assert_eq!(closed.len(), 1, "{}", world.timeline());
+        assert_eq!(closed[0].cause, ExitCause::Stop);
+        assert!(closed[0].exit <= stop, "{:?}", closed[0]);
+        assert!(world.state().positions.is_empty());
+    });
+}
