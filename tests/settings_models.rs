@@ -117,3 +117,25 @@ fn a_voter_is_a_strategy_or_a_chain_that_exists() {
         bad("[[agents.trading_decision.voters]]\nname = \"v\"\nkind = \"model\"\nchain = \"x\"\nenabled = true\n");
     assert!(none.to_string().contains("no chain is configured"), "{none}");
 }
+
+/// A budget that holds no single call of a paid model is no error, but nobody would hear of it before the first slot.
+#[test]
+fn a_budget_below_one_call_is_warned_of_and_the_examples_hold_theirs() {
+    let with = |budget: &str| {
+        let model = with_provider("key_env = \"K\"\ndaily_usd = 0.0001");
+        let asked = "[conflicts]\nchain = \"main\"\n[agents.trading_decision]\n\
+                     voters = [{ name = \"thinker\", kind = \"model\", chain = \"main\", enabled = true }]\n";
+        file(&format!("{model}{asked}[budget]\n{budget}"))
+    };
+    let check = cli::check(&with("daily_usd = 0.0005\nwarn_usd = 0.0004\nper_decision_usd = 0.0002\n"));
+    assert_eq!(check.code, 0, "{}", check.text);
+    for key in ["budget.daily_usd = 0.0005", "budget.per_decision_usd = 0.0002", "providers.p.daily_usd = 0.0001"] {
+        assert!(check.text.contains(&format!("warning: {key} is too little for one call: p/m.1:x")), "{}", check.text);
+    }
+    assert!(check.text.contains("asked by trading_decision, conflicts,"), "{}", check.text);
+    for example in std::fs::read_dir("config/examples").unwrap() {
+        let path = example.unwrap().path();
+        let check = cli::check(&Sources { file: Some(path.clone()), ..Sources::default() });
+        assert!(check.code == 0 && !check.text.contains("too little for one call"), "{path:?}: {}", check.text);
+    }
+}

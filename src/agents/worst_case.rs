@@ -5,10 +5,27 @@ use super::{
     prompts::{self, TOKENS_MANY},
 };
 use crate::{
-    llm::{budget, rations::WorstCases},
+    llm::{
+        budget,
+        payable::{self, Asked},
+        rations::{Call, WorstCases},
+    },
     model::TaskName,
     settings::Settings,
 };
+
+/// Limits of the budget that are too small for one call, with what to do; empty when nobody asks models.
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    let cases = of(settings);
+    let entries = settings.chains.get(&settings.conflicts.chain).into_iter().flatten();
+    let format = answers::resolution::format();
+    let conflicts: Vec<Call> = entries
+        .filter_map(|entry| Call::of(settings, entry, |model| budget::usage_of(model, TOKENS_MANY, &format)))
+        .collect();
+    let of_tasks = cases.calls().map(|(task, call)| Asked { who: task.name(), task, call });
+    let of_conflicts = conflicts.iter().map(|call| Asked { who: "conflicts", task: TaskName::TradingDecision, call });
+    payable::warnings(settings, &cases, &of_tasks.chain(of_conflicts).collect::<Vec<_>>())
+}
 
 /// The worst cases of all agents that ask models; nothing is computed when nobody does.
 pub fn of(settings: &Settings) -> WorstCases {

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::runtime::{failure::Exit, terminal};
-use crate::settings::{
-    Loaded, Sources, docs, load,
-    tree::{Node, Origin, Raw, dotted},
+use crate::{
+    agents::worst_case,
+    runtime::{failure::Exit, terminal},
+    settings::{
+        Loaded, Sources, docs, load,
+        tree::{Node, Origin, Raw, dotted},
+    },
 };
 
 /// Text for the terminal and the exit code of the process.
@@ -37,12 +40,19 @@ fn ended(mut text: String) -> String {
     text
 }
 
+/// What is worth knowing about valid settings: the warnings of their rules, and limits no call of a model could keep.
+pub fn warnings(loaded: &Loaded) -> Vec<String> {
+    let mut warnings = loaded.warnings.clone();
+    warnings.extend(worst_case::warnings(&loaded.settings));
+    warnings
+}
+
 /// `config check`: OK with warnings, or every problem.
 pub fn check(sources: &Sources) -> Answer {
     match load(sources) {
         Ok(loaded) => {
             let mut text = format!("OK, config epoch {}\n", loaded.hash);
-            for warning in &loaded.warnings {
+            for warning in warnings(&loaded) {
                 text.push_str(&format!("warning: {warning}\n"));
             }
             Answer::done(text)
@@ -60,7 +70,7 @@ pub fn show(sources: &Sources, as_json: bool) -> Answer {
                 loaded.origins.iter().map(|(key, origin)| (key.clone(), json!(origin))).collect();
             let shown = json!({
                 "hash": loaded.hash,
-                "warnings": loaded.warnings,
+                "warnings": warnings(&loaded),
                 "settings": loaded.tree.to_json(),
                 "origins": origins,
             });

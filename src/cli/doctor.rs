@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Global, load};
+use super::{Global, config, load};
 use crate::{
     coordinator::clock::MAX_OFFSET_MS,
     llm::{
@@ -102,7 +102,7 @@ pub fn doctor(global: &Global) -> Result<Exit> {
         }
         Ok(loaded) => {
             findings.push(Finding::good("settings", format!("valid, config epoch {}", loaded.hash)));
-            findings.extend(loaded.warnings.iter().map(|warning| Finding::note("settings", warning)));
+            findings.extend(config::warnings(&loaded).iter().map(|warning| Finding::note("settings", warning)));
             for check in checks() {
                 findings.extend(check(&loaded.settings));
             }

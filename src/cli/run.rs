@@ -10,7 +10,7 @@ use actix::{Actor, Context as ActorContext, Handler, Recipient};
 use anyhow::{Context, Result};
 
 use super::{
-    Global,
+    Global, config,
     feeds::{csv_feed, make_feed, watched},
     live_feed, load, logging, models,
     system::{self, Ingredients, System},
@@ -62,7 +62,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
     let more: Vec<(&str, String)> = speed.map(|n| ("runtime.speed", n.to_string())).into_iter().collect();
     let loaded = load(global, &more)?;
     let _log = logging::start(&loaded.settings.log)?;
-    for warning in &loaded.warnings {
+    for warning in config::warnings(&loaded) {
         tracing::info!("{warning}");
     }
     let data = PathBuf::from(&loaded.settings.data_dir);

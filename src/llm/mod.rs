@@ -5,6 +5,7 @@ pub mod budget;
 pub mod cassette;
 pub mod classify;
 pub mod doctor;
+pub mod payable;
 pub mod plan;
 pub mod question;
 pub mod rations;

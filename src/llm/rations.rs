@@ -29,8 +29,32 @@ pub const BY_WORTH: [TaskName; 5] = [
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct WorstCases(BTreeMap<TaskName, Vec<Chain>>);
 
-/// Provider and USD of one call of each model of a chain.
-type Chain = Vec<(String, Money)>;
+/// One call of each model of a chain.
+type Chain = Vec<Call>;
+
+/// One call at its worst.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Call {
+    /// Of the settings.
+    pub provider: String,
+    /// Of the provider.
+    pub model: String,
+    /// Tokens.
+    pub usage: Usage,
+    /// USD.
+    pub cost: Money,
+}
+
+impl Call {
+    /// Of an entry `provider/model` of a chain; none for one that is not configured.
+    pub fn of(settings: &Settings, entry: &str, usage: impl Fn(&ModelSettings) -> Usage) -> Option<Call> {
+        let (provider, name) = entry.split_once('/')?;
+        let model = settings.providers.get(provider)?.models.get(name)?;
+        let usage = usage(model);
+        let cost = budget::price(model, usage);
+        Some(Call { provider: provider.to_owned(), model: name.to_owned(), usage, cost })
+    }
+}
 
 /// Who pays, and what must be left when he has paid.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,11 +70,7 @@ pub struct Share {
 impl WorstCases {
     /// Of the tasks that are enabled and ask models; `usage` is the worst one of a task's call at a model.
     pub fn new(settings: &Settings, usage: impl Fn(TaskName, &ModelSettings) -> Usage) -> WorstCases {
-        let priced = |task: TaskName, entry: &str| {
-            let (provider, model) = entry.split_once('/')?;
-            let model = settings.providers.get(provider)?.models.get(model)?;
-            Some((provider.to_owned(), budget::price(model, usage(task, model))))
-        };
+        let priced = |task: TaskName, entry: &str| Call::of(settings, entry, |model| usage(task, model));
         let chain = |task, name: &str| -> Chain {
             let entries = settings.chains.get(name).into_iter().flatten();
             entries.filter_map(|entry| priced(task, entry)).collect()
@@ -66,9 +86,14 @@ impl WorstCases {
         self.0.is_empty()
     }
 
+    /// Every call of every task, in the order of the tasks and their chains.
+    pub fn calls(&self) -> impl Iterator<Item = (TaskName, &Call)> {
+        self.0.iter().flat_map(|(task, chains)| chains.iter().flatten().map(|call| (*task, call)))
+    }
+
     /// One run of a task, each of its chains at its dearest model, USD.
     fn run(&self, task: TaskName) -> Money {
-        let dearest = |chain: &Chain| chain.iter().map(|(_, cost)| *cost).max().unwrap_or_default();
+        let dearest = |chain: &Chain| chain.iter().map(|call| call.cost).max().unwrap_or_default();
         self.0.get(&task).into_iter().flatten().map(dearest).sum()
     }
 
@@ -94,7 +119,7 @@ impl WorstCases {
             _ => Payer::Opinion,
         };
         let mut first = None;
-        for (provider, cost) in self.0.get(&task)?.iter().flatten() {
+        for Call { provider, cost, .. } in self.0.get(&task)?.iter().flatten() {
             let limit = settings.providers.get(provider).and_then(|known| known.daily_usd);
             match budget::judge(ledger, money, (provider, limit), &payer, &share, *cost) {
                 Verdict::Refuse(exhausted) => _ = first.get_or_insert(exhausted),
@@ -114,4 +139,4 @@ impl WorstCases {
 
 #[cfg(test)]
 #[path = "rations_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@ fn usd(cents: i64) -> Money {
 }
 
 /// Every opinion and the decision ask one chain; a call costs `cents`, at `spare` also `spare_cents` with another model.
-fn world(cents: i64, spare: Option<i64>) -> (Settings, WorstCases) {
+pub(in crate::llm) fn world(cents: i64, spare: Option<i64>) -> (Settings, WorstCases) {
     let mut settings = Settings::defaults();
     let text = r#"{"kind": "ollama", "models": {"m": {
         "input_usd_per_1k": "1", "output_usd_per_1k": "0", "max_output_tokens": 100}}}"#;

@@ -24,6 +24,7 @@ use super::{
     system::{self, Ingredients},
 };
 use crate::{
+    agents::worst_case,
     coordinator::messages::{GetStats, Operate},
     execution::ledger,
     llm::actor::{Misses, ReadMisses, ReadRecording, Recording},
@@ -112,6 +113,9 @@ pub fn backtest(global: &Global, args: &BacktestArgs) -> Result<Exit> {
         let text = "a backtest asks models for a recording or from one: set cassette.dir and cassette.mode = \"record\" \
                     (calls the providers, costs up to cassette.max_usd) or \"replay\", or let no agent ask a model";
         return Err(Failure::new(Exit::Usage, text.to_owned()).into());
+    }
+    for warning in worst_case::warnings(&loaded.settings) {
+        note!("{warning}");
     }
     if let Some(folder) = &args.report {
         std::fs::create_dir_all(folder)
