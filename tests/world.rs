@@ -20,3 +20,5 @@ mod plans;
 mod recovery;
 #[path = "world/schedule.rs"]
 mod schedule;
+#[path = "world/venue.rs"]
+mod venue;

@@ -25,7 +25,11 @@ use triplegain::{
     },
     execution::venue::{Venue, VenueAnswer},
     llm::actor::http::Http,
-    market::{Feed, Market, actor::FeedEnded, feed::simulated::SimulatedFeed},
+    market::{
+        Feed, Market,
+        actor::FeedEnded,
+        feed::{kraken::view::Shared, simulated::SimulatedFeed},
+    },
     runtime::{clock::LogicalClock, placement::run_virtual},
     store::{Close, CommittedBatch, Detach, Observe, OpenInfo, Store, StoreError, memory_disk::MemoryDisk},
 };
@@ -87,6 +91,8 @@ pub struct Setup {
     pub seldom: u32,
     /// The wall jumps once: milliseconds after the start, and how far. Without it program time follows no wall.
     pub wall_jump: Option<(i64, i64)>,
+    /// What the link to a live venue shows; the scenario changes it. With it there is a wall.
+    pub link: Option<Shared>,
     /// Hash of the settings, as a change of settings would change it.
     pub config_hash: String,
     pub history_hours: i64,
@@ -128,6 +134,7 @@ impl Setup {
             disk: None,
             seldom: Outside::default().seldom,
             wall_jump: None,
+            link: None,
             config_hash: "a".repeat(64),
             history_hours: 2,
             simulated: false,
@@ -208,6 +215,7 @@ impl Setup {
                 Box::new(feed::Scripted::new(self.tape.clone(), &settings.symbols, start, self.history_hours))
             };
             let faults = self.faults.clone();
+            let wall_jump = self.wall_jump.or(self.link.as_ref().map(|_| (i64::MAX, 0)));
             let venue = Flaky { inner: PaperVenue::new(&settings, "scripted".into()), faults: faults.clone() };
             let seams = Seams {
                 venue: Some(Box::new(venue)),
@@ -228,7 +236,8 @@ impl Setup {
                 feed,
                 volatile: false,
                 outside: Outside {
-                    wall: self.wall_jump.map(|jump| wall(start, jump)),
+                    wall: wall_jump.map(|jump| wall(start, jump)),
+                    venue: self.link,
                     seldom: self.seldom,
                     ..Outside::default()
                 },
