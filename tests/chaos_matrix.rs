@@ -235,6 +235,7 @@ fn r4_who_has_a_fallback_is_given_up_with_an_alert() {
             let gone = world.notes("actor_given_up");
             assert_eq!(gone.len(), 1, "one alert: {gone:?}");
             assert_eq!(gone[0]["actor"], actor);
+            assert!(world.status().await.given_up.iter().eq([actor]), "status names it");
             assert_eq!(expected_fatal(), Vec::<String>::new());
             assert_eq!(world.is(), CoordinatorState::Running);
         });

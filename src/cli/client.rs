@@ -104,6 +104,10 @@ pub fn render(status: &Status) -> String {
     if let Some(id) = &status.halt_id {
         line(format!("HALTED as {id}: {}", status.halt_reason.as_deref().unwrap_or("no reason given")));
     }
+    if !status.given_up.is_empty() {
+        let gone = status.given_up.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        line(format!("given up until the next start after too many panics: {gone}"));
+    }
     if !status.latched_breakers.is_empty() {
         line(format!("latched, refusing entries: {}", status.latched_breakers.join(", ")));
     }

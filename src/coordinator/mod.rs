@@ -12,6 +12,7 @@ pub mod emergency;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod invariants;
+pub mod obstacles;
 pub mod opinions;
 pub mod quarantine;
 pub mod resolution;

@@ -1,6 +1,6 @@
 //! What `status` answers: one consistent picture, made by the coordinator in one message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,9 @@ pub struct Status {
     pub degradation: String,
     /// Latched breakers; each refuses entries.
     pub latched_breakers: Vec<String>,
+    /// Actors that panicked too often since the start and are gone until the next one; absent when there is none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub given_up: BTreeSet<String>,
     /// `paper`
     pub mode: String,
     /// Program version.

@@ -271,3 +271,56 @@ fn a_stop_crossed_while_the_process_stood_still_is_owed_at_the_first_fresh_price
         assert!(world.state().positions.is_empty());
     });
 }
+
+/// A position of a symbol that the settings have no more: `close-all` says that it stays open and why, and what was owed
+/// is done once when the symbol is back.
+#[test]
+fn close_all_names_what_it_cannot_close_and_closes_it_once_the_symbol_is_back() {
+    let without_rules = |s: &mut Settings| {
+        s.market.symbol.remove(&xrp());
+    };
+    let without_prices = |_: &mut Settings| ();
+    let rows: [(fn(&mut Settings), &str); 2] = [(without_rules, "market.symbol"), (without_prices, "has no price")];
+    for (more, why) in rows {
+        let folder = tempfile::tempdir().unwrap();
+        let id = Setup::new().durable(folder.path()).play(async |world| {
+            world.wishes.set(xrp(), Wish::buy());
+            world.wishes.set(btc(), Wish::buy());
+            world.until(150).await;
+            let state = world.state();
+            state.positions.values().find(|held| held.symbol == xrp()).unwrap().id
+        });
+        let setup = Setup::new().durable(folder.path()).at(START.plus_ms(400_000)).with(|s| {
+            s.symbols.retain(|symbol| *symbol != xrp());
+            more(s);
+        });
+        setup.play(async |world| {
+            world.until(60).await;
+            let answer = world.order("c", Command::CloseAll { reason: String::new() }).await;
+            assert_eq!(answer["positions_to_close"], 2, "{answer}");
+            let stuck = answer["cannot_be_closed_now"].as_object().unwrap();
+            assert_eq!(stuck.keys().collect::<Vec<_>>(), [&id.to_string()], "{answer}");
+            assert!(stuck[&id.to_string()].as_str().unwrap().contains(why), "{answer}");
+            world.until(600).await;
+            assert_eq!(world.state().positions.keys().collect::<Vec<_>>(), [&id], "{}", world.timeline());
+            assert_eq!(world.is(), CoordinatorState::Running);
+        });
+        let setup = Setup::new().durable(folder.path()).at(START.plus_ms(1_200_000));
+        // Meanwhile its stop is crossed as well.
+        setup.tape.follow(|symbol, _| match symbol {
+            _ if symbol == xrp() => 0.56,
+            _ if symbol == btc() => 45_000.0,
+            _ => 0.000_013_33,
+        });
+        setup.play(async |world| {
+            world.until(120).await;
+            assert!(world.state().positions.is_empty(), "{}", world.timeline());
+            let state = world.state();
+            let sold = state.account.total(asset("XRP"));
+            assert_eq!(sold, Decimal::ZERO, "sold once: {}", world.timeline());
+        });
+        let lines = crate::recovery::lines(folder.path());
+        let closed = lines.iter().filter(|line| line.contains("\"kind\":\"PositionClosed\"")).count();
+        assert_eq!(closed, 2, "{lines:#?}");
+    }
+}

@@ -8,7 +8,7 @@ const TA: TaskName = TaskName::TechnicalAnalysis;
 const REGIME: TaskName = TaskName::RegimeDetection;
 const TRADING: TaskName = TaskName::TradingDecision;
 
-fn lines(folder: &std::path::Path) -> Vec<String> {
+pub fn lines(folder: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder.join("journal")).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();

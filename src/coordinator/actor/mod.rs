@@ -204,6 +204,8 @@ pub struct Coordinator {
     pub(super) notes: Notes,
     last_gates: Option<Gates>,
     worst_cases: WorstCases,
+    /// Actors that are gone until the next start.
+    given_up: BTreeSet<&'static str>,
     /// Day on which it was told that a task is not paid.
     told_unpaid: BTreeMap<TaskName, i64>,
     /// Newest skip reason by key, for `status`.
@@ -261,6 +263,7 @@ impl Coordinator {
             guard,
             last_gates: None,
             worst_cases,
+            given_up: BTreeSet::new(),
             told_unpaid: BTreeMap::new(),
             last_skip: BTreeMap::new(),
             last_outcome: BTreeMap::new(),

@@ -26,6 +26,7 @@ use crate::{
         Payload,
         actor::{Deliver, HandlingFailed},
     },
+    coordinator::obstacles,
     execution::{legs, manual, settle},
     model::{
         Clock, Command, CommandAnswer, Event, Leg, ManualFill, ManualOutcome, ManualResolution, Plan, PlanState,
@@ -106,7 +107,12 @@ impl Coordinator {
             Command::CloseAll { .. } => {
                 let state = self.view.read();
                 let events = emergency::start_close_all(&state, &self.settings.market.symbol, &operate.key, now);
-                done(events, json!({"positions_to_close": state.positions.len()}))
+                let mut answer = json!({"positions_to_close": state.positions.len()});
+                let stuck = obstacles::to_closing(&state, &self.settings, &self.prices.read(), now);
+                if let Some(fields) = answer.as_object_mut().filter(|_| !stuck.is_empty()) {
+                    fields.insert("cannot_be_closed_now".to_owned(), json!(stuck));
+                }
+                done(events, answer)
             }
             Command::EnableTask { task } => self.prepare_switch(task, true),
             Command::DisableTask { task } => self.prepare_switch(task, false),

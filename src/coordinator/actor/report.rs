@@ -63,6 +63,7 @@ impl Coordinator {
             halt_id: state.coordinator.halt.as_ref().map(|halt| halt.id.clone()),
             halt_reason: state.coordinator.halt.as_ref().map(|halt| halt.reason.clone()),
             degradation: self.level().name().to_owned(),
+            given_up: self.given_up.iter().map(|actor| (*actor).to_owned()).collect(),
             latched_breakers: state.risk.latched.keys().map(|kind| kind.name().to_owned()).collect(),
             mode: self.settings.mode.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -242,6 +242,7 @@ impl Handler<AgentGone> for Coordinator {
     type Result = ();
     fn handle(&mut self, AgentGone { actor }: AgentGone, ctx: &mut Context<Self>) {
         self.note(self.clock.now(), GIVEN_UP, [("actor", actor.to_owned())]);
+        self.given_up.insert(actor);
         if let Some(task) = TaskName::parse(actor) {
             self.step(Input::GiveUp { task }, ctx);
         } else if actor == MODELS {
