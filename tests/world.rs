@@ -22,3 +22,5 @@ mod recovery;
 mod schedule;
 #[path = "world/venue.rs"]
 mod venue;
+#[path = "world/watchdog.rs"]
+mod watchdog;
