@@ -246,7 +246,7 @@ fn r4_who_has_a_fallback_is_given_up_with_an_alert() {
 #[test]
 fn r4_models_that_panic_a_sixth_time_within_a_minute_are_given_up_and_the_rest_goes_on() {
     let _alone = alone();
-    for strikes in [5, 6] {
+    for strikes in [5u32, 6] {
         let mut setup = Setup::new().with(add_models);
         setup.doubles = Doubles::default();
         setup.play(async |world| {
@@ -254,14 +254,14 @@ fn r4_models_that_panic_a_sixth_time_within_a_minute_are_given_up_and_the_rest_g
             let before = counted("models");
             for struck in 1..=strikes {
                 strike(world, "models", Spot::Handler).await;
-                world.until(10 + struck * 8).await;
+                world.until(10 + i64::from(struck) * 8).await;
             }
-            let lost = u32::from(strikes > 5);
+            let lost = usize::from(strikes > 5);
             let after = counted("models");
             let lives = (after.panics - before.panics, after.restarts - before.restarts);
-            assert_eq!((i64::from(lives.0), lives.1), (strikes, 5), "{strikes} panics");
+            assert_eq!(lives, (strikes.into(), 5), "{strikes} panics");
             let gone = world.notes("actor_given_up");
-            assert_eq!(gone.iter().filter(|facts| facts["actor"] == "models").count(), lost as usize, "{gone:?}");
+            assert_eq!(gone.iter().filter(|facts| facts["actor"] == "models").count(), lost, "{gone:?}");
             let status = world.status().await;
             assert_eq!(status.given_up.contains("models"), lost > 0, "{strikes} panics: {:?}", status.given_up);
             world.wishes.set(btc(), Wish::buy());

@@ -365,3 +365,77 @@ fn k14_to_k26_random_faults_and_crashes_execute_no_key_twice() {
         assert!(crashed > 100 && unknown > 100 && resent > 20, "the faults did not happen");
     }
 }
+
+/// The venue fills the entry, and in the same minute the price passes the stop and comes back. Wherever the process is
+/// killed after the fill is booked, the stop is owed, and one order closes the position.
+#[test]
+fn a_stop_crossed_in_the_minute_of_the_fill_is_owed_once_wherever_the_process_is_killed() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Killed {
+        Never,
+        AfterTheFill,
+        AfterTheIntentOfTheExit,
+        WithTheExitUnanswered,
+        AfterTheExit,
+    }
+    use Killed::*;
+    for killed in [Never, AfterTheFill, AfterTheIntentOfTheExit, WithTheExitUnanswered, AfterTheExit] {
+        let mut world = World::new(11, Faults::none());
+        world.stop = Some(dec!(39_500));
+        let entry = world.entry(dec!(40_100), dec!(0.01)).unwrap();
+        world.run(START.plus_ms(5_000));
+        assert_eq!(world.ended(entry), TradeState::Settled, "{killed:?}");
+        assert_eq!(world.state.positions.values().map(|held| held.stop).collect::<Vec<_>>(), [Some(dec!(39_500))]);
+        let booked = world.now;
+        // The candle of the fill, closed after it: down to 39 000 and back.
+        world.now = START.plus_ms(61_000);
+        let range = PriceRange { from: START, open: dec!(40_000), high: dec!(40_050), low: dec!(39_000) };
+        let candle = PriceTick {
+            symbol: btc(),
+            price: dec!(40_000),
+            at: START.plus_ms(60_000),
+            price_id: 2,
+            range: Some(range),
+        };
+        world.board.set(PriceTick { at: world.now, range: None, price_id: 3, ..candle });
+        let owed = |world: &World| world.state.trades.values().filter(|trade| trade.body.position.is_some()).count();
+        match killed {
+            Never => world.ticks.push(candle),
+            AfterTheFill => world.restart(booked, &[candle], usize::MAX),
+            AfterTheIntentOfTheExit => {
+                world.restart(booked, &[candle], 1);
+                assert_eq!(owed(&world), 1, "{killed:?}");
+                world.restart(booked, &[candle], usize::MAX);
+            }
+            WithTheExitUnanswered => {
+                world.restart(booked, &[candle], usize::MAX);
+                world.venue().faults.lose_answer = 1.0;
+                world.run(world.now.plus_ms(20));
+                assert_eq!(world.count("TradeSubmitting"), 2, "{killed:?}");
+                world.venue().faults = Faults::none();
+                world.restart(booked, &[candle], usize::MAX);
+            }
+            AfterTheExit => {
+                world.restart(booked, &[candle], usize::MAX);
+                world.run(world.now.plus_ms(60_000));
+                assert!(world.state.positions.is_empty());
+                world.restart(booked, &[candle], usize::MAX);
+            }
+        }
+        world.run(world.now.plus_ms(120_000));
+        assert!(world.state.positions.is_empty(), "{killed:?}: {:?}", world.state.trades);
+        let causes: Vec<ExitCause> = world
+            .journal
+            .iter()
+            .filter_map(|record| match &record.event {
+                Event::PositionClosed { closed } => Some(closed.cause),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(causes, [ExitCause::Stop], "{killed:?}");
+        let keys: BTreeSet<TradeKey> = world.state.trade_index.keys().copied().collect();
+        assert_eq!(keys.len(), 2, "{killed:?}: the entry and one exit");
+        assert!(keys.iter().all(|key| world.taken(*key).len() == 1), "{killed:?}");
+        world.check(&keys, &format!("{killed:?}"));
+    }
+}

@@ -20,6 +20,7 @@ use triplegain::{
     execution::{
         intent,
         remote::{self, Ask, Heard, Talks},
+        restart::Gap,
         work::{self, Desk, Next, Ticks},
     },
     model::*,
@@ -57,6 +58,8 @@ pub struct World {
     pub crashes: f64,
     pub crashed: u32,
     pub slots: u32,
+    /// Of the next entries.
+    pub stop: Option<Price>,
 }
 
 impl World {
@@ -80,6 +83,7 @@ impl World {
             crashes: 0.0,
             crashed: 0,
             slots: 0,
+            stop: None,
         };
         world.commit(vec![Event::StoreCreated {
             store: uuid::Uuid::from_u128(seed.into()),
@@ -129,6 +133,28 @@ impl World {
         self.streamed_until = self.now;
     }
 
+    /// A restart over these candles, whose prices nobody has worked on since `from`; killed after so many batches of it.
+    pub fn restart(&mut self, from: Ts, candles: &[PriceTick], batches: usize) {
+        self.crash();
+        let mut gap = Gap::since(from, &self.state);
+        candles.iter().for_each(|candle| gap.take(*candle));
+        for _ in 0..batches {
+            let reader = self.board.reader();
+            let board = reader.read();
+            let desk = Desk {
+                settings: &self.settings,
+                rules: &self.rules,
+                board: &board,
+                level: DegradationLevel::Normal,
+                now: self.now,
+            };
+            let Some(work) = gap.next(&self.state, &mut self.talks, &desk).unwrap() else { return };
+            drop(board);
+            self.commit(work.events);
+        }
+        self.crash();
+    }
+
     pub fn entry(&mut self, limit: Price, quantity: Qty) -> Option<TradeKey> {
         if intent::gate(&self.state, btc(), DegradationLevel::Normal).is_some() {
             return None;
@@ -143,7 +169,7 @@ impl World {
             quantity,
             entry: limit,
             market: PRICE,
-            stop: None,
+            stop: self.stop,
             target: None,
             leverage: 1,
         };
