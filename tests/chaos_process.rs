@@ -53,6 +53,27 @@ fn a_panic_of_an_actor_that_cannot_be_replaced_ends_the_process_with_70_and_the_
     assert_sound(&store);
 }
 
+/// Futures that belong to no actor: the HTTP surface, the one that hears who was given up, and one of those the
+/// coordinator spawns (`chaos_matrix.rs` has them all). Nobody would miss them; so the process ends, and the next start goes on.
+#[test]
+fn a_panic_in_a_future_of_nobody_ends_the_process_with_70_and_the_next_start_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let futures =
+        ["api", "given up", "coordinator.run", "coordinator.decision", "coordinator.record", "coordinator.plan"];
+    for what in futures {
+        ends_with_70_and_recovers(&store, &format!("{what}:start:panic:1"));
+    }
+    let program = Program::start(&store, &FAST);
+    let status = program.status();
+    assert_eq!(status["recovered"]["clean"], false);
+    assert_eq!(status["boot_epoch"].as_u64(), Some(futures.len() as u64 + 1), "{status}");
+    let seq = status["journal"]["seq"].as_u64();
+    program.status_when("work after the recovery", |status| status["journal"]["seq"].as_u64() > seq.map(|s| s + 5));
+    program.stop("TERM");
+    assert_sound(&store);
+}
+
 #[test]
 fn six_panics_of_risk_within_a_minute_end_the_process_with_70() {
     let folder = tempfile::tempdir().unwrap();
