@@ -46,8 +46,8 @@ pub struct SampleFeeds {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct FeedsSampled {
-    /// There are symbols, and every symbol's data advance.
-    pub healthy: bool,
+    /// There are symbols, every symbol's data advance, and if nothing else arrives they count as healthy until then.
+    pub healthy_until: Option<Ts>,
     /// Candles and prices withheld since the last answer because they are too far from the last accepted price.
     pub withheld: u64,
     /// The newest of them; of an earlier answer when there are none since.
@@ -220,7 +220,8 @@ impl Handler<SampleFeeds> for MarketActor {
         if withheld > 0 {
             self.told = (count, Some(now));
         }
-        post("sampler", &sample.answer, FeedsSampled { healthy: self.market.is_healthy(now), withheld, newest });
+        let healthy_until = self.market.healthy_until(now);
+        post("sampler", &sample.answer, FeedsSampled { healthy_until, withheld, newest });
     }
 }
 
