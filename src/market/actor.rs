@@ -46,7 +46,7 @@ pub struct SampleFeeds {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct FeedsSampled {
-    /// There are symbols, every symbol's data advance, and if nothing else arrives they count as healthy until then.
+    /// There are symbols, every symbol's data advance, and they count as healthy until then, whatever arrives.
     pub healthy_until: Option<Ts>,
     /// Candles and prices withheld since the last answer because they are too far from the last accepted price.
     pub withheld: u64,
@@ -220,7 +220,8 @@ impl Handler<SampleFeeds> for MarketActor {
         if withheld > 0 {
             self.told = (count, Some(now));
         }
-        let healthy_until = self.market.healthy_until(now);
+        // A live feed's prices follow its candles and shorten what a candle alone promises: only now is certain.
+        let healthy_until = self.market.healthy_until(now).map(|until| if self.feed.is_live() { now } else { until });
         post("sampler", &sample.answer, FeedsSampled { healthy_until, withheld, newest });
     }
 }
