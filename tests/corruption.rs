@@ -3,18 +3,17 @@
 
 use std::process::Command;
 
-/// Seed and number of cases of every test run; `torture corrupt --cases 10000` is the long form.
-const CASES: [&str; 4] = ["--seed", "1", "--cases", "200"];
+/// Number of cases with optimisation, as CI runs it; without, a quarter. `torture corrupt --cases 10000` is the long form.
+const CASES: &str = if cfg!(debug_assertions) { "50" } else { "200" };
 
 #[test]
-fn a141_a142_k43_two_hundred_damaged_stores_are_all_noticed() {
+fn a141_a142_k43_damaged_stores_are_all_noticed() {
     let done = Command::new(env!("CARGO_BIN_EXE_triplegain"))
-        .args(["torture", "corrupt", "--parallel", "4"])
-        .args(CASES)
+        .args(["torture", "corrupt", "--parallel", "4", "--seed", "1", "--cases", CASES])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&done.stdout);
     println!("{text}{}", String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success());
-    assert!(text.contains("200 cases, 0 violations"));
+    assert!(text.contains(&format!("{CASES} cases, 0 violations")));
 }

@@ -58,6 +58,19 @@ impl Tracker {
         self.level
     }
 
+    /// At NORMAL, and no failure among the outcomes kept: another success changes nothing.
+    pub fn is_spotless(&self) -> bool {
+        self.level == DegradationLevel::Normal && self.in_a_row_failed == 0 && self.newest(BITS).1 == 0
+    }
+
+    /// Successes of a spotless tracker, oldest first: they are remembered, and no level follows from them.
+    fn passed(&mut self, at: &[Ts], settings: &DegradationSettings) {
+        for at in at {
+            self.in_a_row_ok = self.in_a_row_ok.saturating_add(1);
+            self.push(false, settings, *at);
+        }
+    }
+
     /// A success.
     pub fn success(&mut self, settings: &DegradationSettings, limit: DegradationLevel, now: Ts) {
         self.in_a_row_ok = self.in_a_row_ok.saturating_add(1);
@@ -196,6 +209,18 @@ impl Degradation {
     pub fn global(&self) -> DegradationLevel {
         let worst = self.trackers.keys().map(|capability| self.level(*capability)).max();
         worst.unwrap_or_default().max(self.floor)
+    }
+
+    /// A success of the capability changes nothing; true when it does not exist.
+    pub fn is_spotless(&self, capability: Capability) -> bool {
+        self.trackers.get(&capability).is_none_or(Tracker::is_spotless)
+    }
+
+    /// Counts successes at these instants, oldest first, of a capability that is spotless: no level changes.
+    pub fn passed(&mut self, capability: Capability, at: &[Ts], settings: &DegradationSettings) {
+        if let Some(tracker) = self.trackers.get_mut(&capability).filter(|tracker| tracker.is_spotless()) {
+            tracker.passed(at, settings);
+        }
     }
 
     /// Counts a success; answers the change of the capability's level.

@@ -277,3 +277,23 @@ fn with_a_merge_window_of_zero_two_failures_of_one_instant_count_twice() {
         assert_eq!(bench.tracker.level(), left, "{window} ms");
     }
 }
+
+#[test]
+fn what_passed_on_a_spotless_capability_is_remembered_as_the_same_successes_are() {
+    let settings = degradation();
+    let fresh = || Degradation::new(&[Capability::MarketData], &BTreeMap::new(), &settings, Ts(0));
+    let instants: Vec<Ts> = (1..100).map(|i| Ts(i * 10_000)).collect();
+    let (mut one, mut all) = (fresh(), fresh());
+    for at in &instants {
+        assert_eq!(one.success(Capability::MarketData, &settings, *at), None);
+    }
+    all.passed(Capability::MarketData, &instants, &settings);
+    assert_eq!(one, all);
+    // After a failure they could bring a level down or up: then each one counts for itself.
+    assert!(one.is_spotless(Capability::MarketData));
+    let _ = one.failure(Capability::MarketData, "silent", &settings, Ts(1_000_000));
+    assert!(!one.is_spotless(Capability::MarketData));
+    let before = one.clone();
+    one.passed(Capability::MarketData, &[Ts(1_010_000)], &settings);
+    assert_eq!(one, before);
+}

@@ -9,6 +9,7 @@ pub mod degradation;
 pub mod describe;
 pub mod disputed;
 pub mod emergency;
+pub mod feed_watch;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod invariants;

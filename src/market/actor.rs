@@ -46,8 +46,8 @@ pub struct SampleFeeds {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct FeedsSampled {
-    /// There are symbols, and every symbol's data advance.
-    pub healthy: bool,
+    /// There are symbols, every symbol's data advance, and they count as healthy until then, whatever arrives.
+    pub healthy_until: Option<Ts>,
     /// Candles and prices withheld since the last answer because they are too far from the last accepted price.
     pub withheld: u64,
     /// The newest of them; of an earlier answer when there are none since.
@@ -220,7 +220,9 @@ impl Handler<SampleFeeds> for MarketActor {
         if withheld > 0 {
             self.told = (count, Some(now));
         }
-        post("sampler", &sample.answer, FeedsSampled { healthy: self.market.is_healthy(now), withheld, newest });
+        // A live feed's prices follow its candles and shorten what a candle alone promises: only now is certain.
+        let healthy_until = self.market.healthy_until(now).map(|until| if self.feed.is_live() { now } else { until });
+        post("sampler", &sample.answer, FeedsSampled { healthy_until, withheld, newest });
     }
 }
 

@@ -268,10 +268,12 @@ impl Market {
         self.symbols.values().map(|market| market.status(now, &self.limits)).collect()
     }
 
-    /// There are symbols, and every symbol's data advance.
-    pub fn is_healthy(&self, now: Ts) -> bool {
-        let mut statuses = self.symbols.values().map(|market| market.status(now, &self.limits));
-        !self.symbols.is_empty() && statuses.all(|status| status.healthy)
+    /// Until when every symbol's data count as advancing if nothing else arrives; `None` when they do not at `now`, or
+    /// there are no symbols.
+    pub fn healthy_until(&self, now: Ts) -> Option<Ts> {
+        // A symbol without any data is `None`, which is less than every instant.
+        let first = self.symbols.values().map(|market| market.healthy_until(&self.limits)).min().flatten();
+        first.filter(|until| now <= *until)
     }
 
     /// Candles and prices of symbols that are not configured.

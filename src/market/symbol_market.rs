@@ -177,14 +177,19 @@ impl SymbolMarket {
         self.tick
     }
 
+    /// Until when the data count as advancing if nothing else arrives; `None` without any.
+    pub(super) fn healthy_until(&self, limits: &Limits) -> Option<Ts> {
+        let candle_ms = if self.priced_at.is_some() { 0 } else { self.aggregator.base().ms() };
+        self.tick.map(|tick| tick.at.plus_ms(limits.silence_ms + candle_ms))
+    }
+
     pub(super) fn status(&self, now: Ts, limits: &Limits) -> FeedStatus {
         let age_ms = self.tick.map(|tick| now.since_ms(tick.at));
-        let candle_ms = if self.priced_at.is_some() { 0 } else { self.aggregator.base().ms() };
         FeedStatus {
             symbol: self.symbol,
             price_at: self.tick.map(|tick| tick.at),
             age_ms,
-            healthy: age_ms.is_some_and(|age| age <= limits.silence_ms + candle_ms),
+            healthy: self.healthy_until(limits).is_some_and(|until| now <= until),
             in_doubt: self.guard.in_doubt(),
             counts: self.counts,
             last_defect: self.last_defect,

@@ -14,6 +14,8 @@ pub fn guarded<F>(what: &'static str, on_fatal: fn(&str), future: F) -> JoinHand
 where
     F: Future<Output = ()> + 'static,
 {
+    // Pinned before it is wrapped: every wrapper and the runtime's task would move all of it once more each.
+    let future = Box::pin(future);
     actix_rt::spawn(async move {
         let lived = AssertUnwindSafe(async {
             chaos::starting(what);

@@ -22,8 +22,6 @@ use crate::{
     store::{AuxWrite, actor::Commit, batch::Batch},
 };
 
-/// A refresh of market data is judged this often, milliseconds (resilience §1).
-const SAMPLE_MS: i64 = 10_000;
 /// A degraded venue is probed this often, milliseconds (resilience §2).
 const PROBE_MS: i64 = 30_000;
 
@@ -159,7 +157,14 @@ impl Coordinator {
         self.mark_votes(now);
         self.drive_emergencies(ctx);
         self.probe_venue(now, ctx);
-        if self.sample_is_due(now) {
+        self.refresh_feeds(now, ctx);
+    }
+
+    /// Judges market data: what is known to have gone well is counted, the rest is asked.
+    fn refresh_feeds(&mut self, now: Ts, ctx: &mut Context<Self>) {
+        let due = self.feeds.due(now, self.degradation.is_spotless(Capability::MarketData));
+        self.degradation.passed(Capability::MarketData, &due.passed, &self.settings.degradation);
+        if due.look {
             post("market", &self.links.market, SampleFeeds { answer: ctx.address().recipient() });
         }
     }
@@ -197,15 +202,6 @@ impl Coordinator {
             self.last_probe = Some(now);
             self.outcome(Capability::Venue, Ok(()), ctx);
         }
-    }
-
-    /// Whether market data should be judged now, at most once per ten seconds.
-    fn sample_is_due(&mut self, now: Ts) -> bool {
-        let due = self.last_sample.is_none_or(|last| now.since_ms(last) >= SAMPLE_MS);
-        if due {
-            self.last_sample = Some(now);
-        }
-        due
     }
 
     fn mark_votes(&mut self, now: Ts) {
@@ -251,7 +247,7 @@ impl Coordinator {
             .filter(|at| *at > self.clock.now())
             .min();
         // A market that falls silent wakes nobody: it is looked at by the clock.
-        let probe = self.last_sample.map(|last| last.plus_ms(SAMPLE_MS));
+        let probe = self.feeds.next(self.degradation.is_spotless(Capability::MarketData));
         [notes, votes, probe, retries].into_iter().flatten().min()
     }
 }
@@ -282,9 +278,12 @@ impl Handler<FeedsSampled> for Coordinator {
             ];
             self.note(self.clock.now(), "price_jump_withheld", facts);
         }
+        self.feeds.answered(sampled.healthy_until);
         let level = self.level();
-        self.outcome(Capability::MarketData, if sampled.healthy { Ok(()) } else { Err("silent") }, ctx);
-        if self.level() != level {
+        self.outcome(Capability::MarketData, sampled.healthy_until.map(|_| ()).ok_or("silent"), ctx);
+        if self.level() == level {
+            self.arm();
+        } else {
             self.step(Input::Tick, ctx);
         }
     }
