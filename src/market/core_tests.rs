@@ -239,8 +239,8 @@ fn a_feed_is_healthy_only_while_data_advances() {
     market.on_candle(btc(), minute(0));
     let healthy = |market: &Market, ms: i64| market.feed_status(at(1).plus_ms(ms))[0].healthy;
     assert!(healthy(&market, 70_000) && !healthy(&market, 70_001), "one candle and the silence limit");
-    let until = Some(at(1).plus_ms(70_000));
-    assert_eq!((market.healthy_until(at(1)), market.healthy_until(until.unwrap().plus_ms(1))), (until, None));
+    let until = at(1).plus_ms(70_000);
+    assert_eq!((market.healthy_until(at(1)), market.healthy_until(until.plus_ms(1))), (Some(until), None));
     market.on_price(btc(), 40_000.0, at(1).plus_ms(1000)).unwrap();
     assert!(healthy(&market, 11_000) && !healthy(&market, 11_001), "a feed of prices has only the silence limit");
 }
