@@ -4,7 +4,7 @@
 use std::{future::Future, panic::AssertUnwindSafe};
 
 use actix_rt::task::JoinHandle;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::lazy};
 
 use super::{chaos, supervisor::text_of};
 
@@ -14,17 +14,13 @@ pub fn guarded<F>(what: &'static str, on_fatal: fn(&str), future: F) -> JoinHand
 where
     F: Future<Output = ()> + 'static,
 {
-    // Pinned before it is wrapped: every wrapper and the runtime's task would move all of it once more each.
-    let future = Box::pin(future);
-    actix_rt::spawn(async move {
-        let lived = AssertUnwindSafe(async {
-            chaos::starting(what);
-            future.await;
-        });
-        if let Err(panic) = lived.catch_unwind().await {
+    // Combinators hold the future once; an async block around it would hold it once more for every layer.
+    let lived = AssertUnwindSafe(lazy(move |_| chaos::starting(what)).then(|()| future)).catch_unwind();
+    actix_rt::spawn(lived.map(move |ended| {
+        if let Err(panic) = ended {
             on_fatal(&format!("{what} panicked: {}", text_of(&*panic)));
         }
-    })
+    }))
 }
 
 /// Spawns a future whose owner waits for its end and so learns of its panic: keep the handle.

@@ -351,7 +351,7 @@ impl Coordinator {
             let events = vec![Event::RunClaimed { marker: request.marker() }];
             failpoint::effect("commit.claim", "");
             // On its way before anything can end the run: a clock that jumps now must not put the end in front of it.
-            Some(self.links.store.send(Commit(self.batch("coordinator", request.run_id.to_string(), events))))
+            Some(Box::pin(self.links.store.send(Commit(self.batch("coordinator", request.run_id.to_string(), events)))))
         } else {
             if !self.volatile {
                 self.notes.began(request.marker(), self.clock.now());

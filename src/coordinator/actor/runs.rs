@@ -1,7 +1,7 @@
 //! One run from start to report: claim, snapshot, agent, answer. Runs outside the coordinator's mailbox and comes back
 //! as one message; aborting it is always safe because agents have no side effects.
 
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use actix::{Addr, Message, dev::Request};
 use tokio::time::timeout_at;
@@ -90,8 +90,8 @@ pub struct Supply {
     pub sentiment: Option<Arc<SentimentOutput>>,
 }
 
-/// The claim of a run, on its way to the store.
-pub type Claim = Request<StoreActor, Commit>;
+/// The claim of a run, on its way to the store. Most runs have none, so it is no part of every run.
+pub type Claim = Pin<Box<Request<StoreActor, Commit>>>;
 
 /// Performs a run and reports to `coordinator`.
 pub async fn perform(
@@ -181,38 +181,47 @@ async fn ask(
             let output = output(links.sentiment.send(RunSentiment { ctx, ask_models }).await)?;
             Ok((Reply::Sentiment(Arc::from(output)), as_of))
         }
+        // What they carry would make the future of every run, which is moved whole, as large as the largest.
         TaskName::TradingDecision => {
-            let snapshot = snapshot.ok_or_else(stale)?;
-            let position = supply.view.read().positions.values().find(|held| held.symbol == ctx.symbol).cloned();
-            let level = supply.level;
-            let ask_models = degradation::allows_model_voters(level, position.is_some());
-            let run = RunTrading {
-                ctx,
-                snapshot: Arc::clone(&snapshot),
-                ta: supply.ta.clone(),
-                regime: supply.regime.clone(),
-                sentiment: supply.sentiment.clone(),
-                position,
-                ask_models,
-            };
-            let signal = output(links.trading.send(run).await)?;
-            Ok((Reply::Signal(signal, snapshot), as_of))
+            let reply = Box::pin(ask_voters(ctx, snapshot.ok_or_else(stale)?, links, supply)).await?;
+            Ok((reply, as_of))
         }
-        TaskName::PortfolioRebalance => {
-            let run = {
-                let state = supply.view.read();
-                let prices = supply.prices.read();
-                let newest = prices.ticks.values().copied();
-                let currency = supply.settings.account_currency;
-                let view = PortfolioView::of(&state.account, &state.positions, newest, currency);
-                // A model for the pace is off where no plan may be made: from LIMITED on (resilience §2).
-                let ask_models = degradation::allows_model_voters(supply.level, false);
-                RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone(), ask_models }
-            };
-            let planned = output(links.portfolio.send(run).await)?;
-            Ok((Reply::Portfolio(planned), as_of))
-        }
+        TaskName::PortfolioRebalance => Ok((Box::pin(ask_allocator(ctx, links, supply)).await?, as_of)),
     }
+}
+
+async fn ask_voters(
+    ctx: RunContext,
+    snapshot: Arc<Snapshot>,
+    links: &Links,
+    supply: &Supply,
+) -> Result<Reply, Without> {
+    let position = supply.view.read().positions.values().find(|held| held.symbol == ctx.symbol).cloned();
+    let ask_models = degradation::allows_model_voters(supply.level, position.is_some());
+    let run = RunTrading {
+        ctx,
+        snapshot: Arc::clone(&snapshot),
+        ta: supply.ta.clone(),
+        regime: supply.regime.clone(),
+        sentiment: supply.sentiment.clone(),
+        position,
+        ask_models,
+    };
+    Ok(Reply::Signal(output(links.trading.send(run).await)?, snapshot))
+}
+
+async fn ask_allocator(ctx: RunContext, links: &Links, supply: &Supply) -> Result<Reply, Without> {
+    let run = {
+        let state = supply.view.read();
+        let prices = supply.prices.read();
+        let newest = prices.ticks.values().copied();
+        let currency = supply.settings.account_currency;
+        let view = PortfolioView::of(&state.account, &state.positions, newest, currency);
+        // A model for the pace is off where no plan may be made: from LIMITED on (resilience §2).
+        let ask_models = degradation::allows_model_voters(supply.level, false);
+        RunPortfolio { ctx, store: state.meta.store, view, plans: state.plans.clone(), ask_models }
+    };
+    Ok(Reply::Portfolio(output(links.portfolio.send(run).await)?))
 }
 
 /// A closed mailbox in the middle of a request means that the agent panicked on it.
