@@ -63,9 +63,13 @@ impl FeedWatch {
         due
     }
 
-    /// The next instant at which [`FeedWatch::due`] has to be asked; `None` while an answer is awaited.
+    /// The next instant at which [`FeedWatch::due`] has to be asked; `None` before the first time.
     pub fn next(&self, spotless: bool) -> Option<Ts> {
-        let (last, looked) = (self.last.filter(|_| !self.asked)?, self.looked?);
+        let (last, looked) = (self.last?, self.looked?);
+        if self.asked {
+            // An answer comes at once or, when it is lost, never.
+            return Some(looked.plus_ms(LOOK_MS));
+        }
         let next = last.plus_ms(SAMPLE_MS);
         let Some(until) = self.healthy_until.filter(|_| spotless) else { return Some(next) };
         // The first refresh that is not known to go well.
@@ -127,7 +131,7 @@ mod tests {
         assert_eq!(watch.due(at(125), true), Due { passed: vec![at(110), at(120)], look: false });
         assert_eq!(watch.due(at(135), true), Due { passed: vec![], look: true }, "half a minute after the last look");
         assert_eq!(watch.due(at(20), true), Due { passed: vec![], look: true });
-        assert_eq!(watch.next(true), None, "the answer comes first");
+        assert_eq!(watch.next(true), Some(at(80)), "a lost answer is not the end of it");
         watch.answered(Some(at(300)));
         assert_eq!(watch.next(true), Some(at(80)), "a minute after the look");
     }

@@ -187,11 +187,16 @@ impl Account {
 
     /// The first account of the books that `postings` would take beyond [`AMOUNT_MAX`], with what it would hold.
     pub fn overflow(&self, postings: &[Posting]) -> Option<(Asset, LedgerAccount, Money)> {
-        let mut after: BTreeMap<(Asset, LedgerAccount), Money> = BTreeMap::new();
+        // What each account holds after the postings so far; there are a handful of them.
+        let mut after: Vec<(Asset, LedgerAccount, Money)> = Vec::with_capacity(postings.len());
         postings.iter().find_map(|Posting { asset, account, amount }| {
-            let held = after.entry((*asset, *account)).or_insert_with(|| self.get(*asset, *account));
+            let known = after.iter_mut().find(|(of, at, _)| (of, at) == (asset, account)).map(|(_, _, held)| held);
+            let held = known.as_deref().copied().unwrap_or_else(|| self.get(*asset, *account));
             let sum = held.checked_add(*amount).unwrap_or(Money::MAX);
-            *held = sum;
+            match known {
+                Some(held) => *held = sum,
+                None => after.push((*asset, *account, sum)),
+            }
             (sum.abs() > AMOUNT_MAX).then_some((*asset, *account, sum))
         })
     }
