@@ -218,8 +218,25 @@ impl Handler<Release> for RiskActor {
 impl Handler<EquityCurve> for RiskActor {
     type Result = MessageResult<EquityCurve>;
     fn handle(&mut self, _: EquityCurve, _: &mut Context<Self>) -> Self::Result {
-        let mut curve = self.curve.clone();
-        curve.extend(self.newest.filter(|newest| curve.last() != Some(newest)));
-        MessageResult(curve)
+        MessageResult(up_to_now(self.curve.clone(), self.newest))
+    }
+}
+
+/// The hourly points and the newest one behind them, once.
+fn up_to_now(mut curve: Vec<(Ts, Money)>, newest: Option<(Ts, Money)>) -> Vec<(Ts, Money)> {
+    curve.extend(newest.filter(|newest| curve.last() != Some(newest)));
+    curve
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_ends_with_the_newest_point_once() {
+        let (first, second) = ((Ts(0), Money::ONE), (Ts(1_000), Money::TWO));
+        assert_eq!(up_to_now(vec![first], Some(first)), [first]);
+        assert_eq!(up_to_now(vec![first], Some(second)), [first, second]);
+        assert_eq!(up_to_now(vec![], None), []);
     }
 }

@@ -54,6 +54,20 @@ fn r02_r03_inventory_is_equity_but_no_exposure_and_positions_own_their_base() {
 }
 
 #[test]
+fn an_exit_under_way_has_its_base_in_the_lock_and_takes_it_from_free_once() {
+    let mut state = funded();
+    state.positions.insert(PositionId(1), position(1, "BTC/USDT", "0.04", "1900"));
+    let btc = "BTC".parse().unwrap();
+    let mut exit = entry_trade(1, "0.03", "0");
+    exit.body.side = Side::Sell;
+    exit.body.position = Some(PositionId(1));
+    exit.lock = Some(Lock { asset: btc, amount: dec("0.03") });
+    apply(&mut state, Ts(0), &[Event::TradeIntent { trade: Box::new(exit) }]);
+    assert_eq!(state.account.free(btc), dec("0.07"));
+    assert_eq!(look(&state, 3_000).free_of(btc), dec("0.06"), "0.01 of the position is still among the free");
+}
+
+#[test]
 fn r03_reservations_hold_exposure_funds_and_a_slot_until_released() {
     let mut view = look(&funded(), 3_000);
     let reserved = reservation(1, "BTC/USDT", "2000", "2005.2");
