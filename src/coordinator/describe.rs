@@ -253,6 +253,31 @@ mod tests {
     use crate::model::VoteClass;
 
     #[test]
+    fn only_halted_is_an_error_among_the_states() {
+        use crate::model::Ts;
+        let line = |to| {
+            let event =
+                Event::StateChanged { from: CoordinatorState::Running, to, reason: "operator".into(), halt: None };
+            let record = Record {
+                v: 1,
+                seq: 1,
+                epoch: 1,
+                ts: Ts(0),
+                n: Some(1),
+                actor: "coordinator".into(),
+                corr: String::new(),
+                cause: String::new(),
+                event,
+            };
+            describe(&record).unwrap()
+        };
+        assert_eq!(line(CoordinatorState::Halted).0, Loudness::Error);
+        let (loudness, text) = line(CoordinatorState::Paused);
+        assert_eq!(loudness, Loudness::Warning);
+        assert!(text.starts_with("RUNNING -> PAUSED: operator (stopped: decisions, entries"), "{text}");
+    }
+
+    #[test]
     fn names_of_variants_are_words() {
         assert_eq!(words(&VoteClass::NoMajority), "no majority");
         assert_eq!(level(None), "none");

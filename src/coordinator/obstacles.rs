@@ -28,7 +28,9 @@ fn obstacle(position: &Position, settings: &Settings, board: &Board, now: Ts) ->
     };
     if rules.floor_quantity(position.quantity) < rules.min_quantity {
         let (quantity, least) = (position.quantity.normalize(), rules.min_quantity.normalize());
-        return Some(format!("{quantity} of {symbol} is less than the smallest order, {least}: no venue takes it"));
+        return Some(format!(
+            "{quantity} of {symbol} is less than the smallest order, {least}: nothing is made of it, it stays"
+        ));
     }
     let max_age_ms = i64::from(settings.market.price_max_age_seconds) * 1_000;
     let tick = board.ticks.get(&symbol);
@@ -42,7 +44,8 @@ fn obstacle(position: &Position, settings: &Settings, board: &Board, now: Ts) ->
         }
         Some(_) => return None,
     };
-    Some(match settings.symbols.contains(&symbol) {
+    // A symbol that had a price is watched, also when it is not among the settings' own.
+    Some(match tick.is_some() || settings.symbols.contains(&symbol) {
         true => format!("{unpriced}: it is closed at the next one"),
         false => format!(
             "{unpriced} and {symbol} is not among the `symbols`: put it back, or give the feed its prices, and start again"
@@ -107,7 +110,8 @@ mod tests {
         let dust = (settings.market.symbol[&sym("XRP/USDT")].min_quantity - Decimal::new(1, 2)).to_string();
         says(of("XRP/USDT", &dust, &settings, &[("XRP/USDT", "0.6", 1)]), &["less than the smallest order"]);
         settings.symbols.retain(|symbol| *symbol != sym("XRP/USDT"));
-        says(of("XRP/USDT", "100", &settings, &old), &["not among the `symbols`", "put it back"]);
+        says(of("XRP/USDT", "100", &settings, &old), &["s old", "closed at the next one"]);
+        says(of("XRP/USDT", "100", &settings, &[]), &["not among the `symbols`", "put it back"]);
         settings.market.symbol.remove(&sym("XRP/USDT"));
         let fresh = [("XRP/USDT", "0.6", 1)];
         says(of("XRP/USDT", "100", &settings, &fresh), &["[market.symbol.\"XRP/USDT\"]", "start again"]);

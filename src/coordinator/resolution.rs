@@ -185,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn full_confidence_is_an_answer_and_a_cut_of_all_is_an_abort() {
+        let settled = |answer| bounded(answer, 3, &conflicts());
+        assert_eq!(settled(answer(ResolutionAction::Proceed, "1", None)).unwrap().action, ResolutionAction::Proceed);
+        assert!(settled(answer(ResolutionAction::Proceed, "1.0001", None)).is_err());
+        let cut = |pct| Some(Modifications { size_reduction_pct: Some(score(pct)), ..Modifications::default() });
+        let all = settled(answer(ResolutionAction::Modify, "0.9", cut("100"))).unwrap();
+        assert_eq!(all.action, ResolutionAction::Abort);
+        assert!(settled(answer(ResolutionAction::Modify, "0.9", cut("100.0001"))).is_err());
+    }
+
+    #[test]
     fn a058_f14_the_most_cautious_fallback_wins_and_errors_are_kept() {
         let both = [conflict(ConflictKind::TaSentimentConflict), conflict(ConflictKind::RegimeConflict)];
         let errors = vec!["primary: timeout".to_owned(), "second: refused".to_owned()];

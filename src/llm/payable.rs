@@ -102,9 +102,12 @@ fn told(key: &str, short: &Short<'_>) -> Option<String> {
             .to_owned(),
         false if needed > *cost => format!(
             "set it to at least {needed}, of which the larger part is kept for decisions and for work that is worth more \
-             (budget.decision_reserve_ratio), or lower {most}, or leave the chain out"
+             (budget.decision_reserve_ratio), or choose a cheaper model, or lower {most} if its answer is what costs, or leave \
+             the chain out"
         ),
-        false => format!("set it to at least {needed}, or lower {most}"),
+        false => format!(
+            "set it to at least {needed}, or choose a cheaper model, or lower {most} if its answer is what costs"
+        ),
     });
     Some(text)
 }

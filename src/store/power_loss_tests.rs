@@ -354,9 +354,7 @@ fn check(
 
 #[test]
 fn a_power_loss_at_any_request_keeps_what_was_acknowledged() {
-    // Each image is opened and folded, which takes its time without optimisation.
-    let seeds = if cfg!(debug_assertions) { 1 } else { 4 };
-    for seed in 0..seeds {
+    for seed in 0..2 {
         println!("seed {seed}");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let run = run(&mut rng);

@@ -229,13 +229,15 @@ impl Coordinator {
 
     /// The next instant at which housekeeping has something to do.
     pub(super) fn own_wakeup(&self) -> Option<Ts> {
+        // What fell due while this turn was under way is not forgotten, and what cannot be done keeps nobody busy.
+        let soon = self.clock.now().plus_ms(1_000);
         let flush_ms = i64::from(self.settings.store.aux_flush_ms);
         let notes = self.notes.since().map(|since| since.plus_ms(flush_ms));
         let settings = &self.settings.agents.trading_decision.leaderboard;
         let votes = {
             let state = self.view.read();
             let oldest = state.leaderboard.pending.iter().find(|(id, _)| !self.marking.contains(id));
-            oldest.map(|(_, pending)| leaderboard::mark_at(pending, settings).max(self.clock.now().plus_ms(1_000)))
+            oldest.map(|(_, pending)| leaderboard::mark_at(pending, settings).max(soon))
         };
         let retries = self
             .view
@@ -244,11 +246,13 @@ impl Coordinator {
             .values()
             .filter(|e| !e.done)
             .filter_map(|e| e.retry_at)
-            .filter(|at| *at > self.clock.now())
+            .map(|at| at.max(soon))
             .min();
+        let venue = (self.degradation.level(Capability::Venue) != DegradationLevel::Normal)
+            .then(|| self.last_probe.map_or(soon, |last| last.plus_ms(PROBE_MS).max(soon)));
         // A market that falls silent wakes nobody: it is looked at by the clock.
-        let probe = self.feeds.next(self.degradation.is_spotless(Capability::MarketData));
-        [notes, votes, probe, retries].into_iter().flatten().min()
+        let feeds = self.feeds.next(self.degradation.is_spotless(Capability::MarketData));
+        [notes, votes, feeds, venue, retries].into_iter().flatten().min()
     }
 }
 

@@ -45,6 +45,7 @@ impl Handler<CommittedBatch> for Coordinator {
                 Event::EmergencyStarted { .. }
                 | Event::PositionClosed { .. }
                 | Event::TradeCancelled { .. }
+                | Event::TradeExpired { .. }
                 | Event::TradeRejected { .. }
                 | Event::TradeSettled { .. }
                 | Event::StateChanged { .. }
