@@ -76,6 +76,8 @@ fn r03_reservations_hold_exposure_funds_and_a_slot_until_released() {
     assert_eq!((view.held.len(), view.free_of(usdt())), (1, dec("7994.8")));
     view.release(key(1));
     assert_eq!((view.held.len(), view.free_of(usdt())), (0, dec("10000")));
+    view.reserve(&Reservation { leverage: 4, ..reserved });
+    assert_eq!((view.held[0].notional_usd, view.held[0].margin_usd), (dec("2000"), dec("500")));
 }
 
 #[test]
