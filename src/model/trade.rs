@@ -52,7 +52,10 @@ impl TradeKey {
 
 impl fmt::Display for TradeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        // On the stack: a key is written several times for every order. 32 bytes are exactly 64 digits, all of them ASCII.
+        let mut digits = [0; 64];
+        let text = hex::encode_to_slice(self.0, &mut digits).ok().and_then(|()| std::str::from_utf8(&digits).ok());
+        f.write_str(text.ok_or(fmt::Error)?)
     }
 }
 
