@@ -197,7 +197,8 @@ fn start_with(records: u64) {
     print("start after a kill, 9 900 past a checkpoint", times.collect());
     let start = Instant::now();
     let report = triplegain::store::verify::check(dir.path());
-    println!("{:<44} {:.1?} (sound: {})", "verify of the whole chain", start.elapsed(), report.is_sound());
+    // The orders of this bench move money and make no positions: only the reading is what it should be.
+    println!("{:<44} {:.1?} (every record read: {})", "verify of the whole chain", start.elapsed(), report.unread.is_none());
 }
 
 fn main() {

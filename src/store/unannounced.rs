@@ -2,6 +2,7 @@
 //! the journal once more, beside recovery, which has verified it; nothing is decided by it.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead, BufReader},
     path::Path,
 };
@@ -24,21 +25,24 @@ pub fn since(journal: &Path, after: u64) -> Vec<Record> {
     // The segment that holds the first wanted record, and all behind it.
     let begin = firsts.iter().rposition(|first| *first <= after + 1).unwrap_or(0);
     let files = Folder(journal);
-    let (mut found, mut scratch) = (Vec::new(), Vec::new());
+    // Lines, not records: whatever lies behind, only the newest are read for what they say.
+    let mut newest: VecDeque<Vec<u8>> = VecDeque::with_capacity(MOST);
     for first in firsts.iter().skip(begin) {
         let Ok((file, _)) = files.open(&segment_name(*first)) else { continue };
         for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
-            if frame::peek_seq(&line).is_none_or(|seq| seq <= after) {
-                continue;
-            }
-            let Ok((record, _)) = frame::decode(&line, &mut scratch) else { continue };
-            if matches!(record.event, Event::CleanStop {}) {
-                found.clear();
-            } else {
-                found.push(record);
+            if frame::peek_seq(&line).is_some_and(|seq| seq > after) {
+                if newest.len() == MOST {
+                    newest.pop_front();
+                }
+                newest.push_back(line);
             }
         }
     }
-    found.drain(..found.len().saturating_sub(MOST));
+    let mut scratch = Vec::new();
+    let decoded = newest.iter().filter_map(|line| frame::decode(line, &mut scratch).ok());
+    let mut found: Vec<Record> = decoded.map(|(record, _)| record).collect();
+    if let Some(stop) = found.iter().rposition(|record| matches!(record.event, Event::CleanStop {})) {
+        found.drain(..=stop);
+    }
     found
 }
