@@ -198,7 +198,12 @@ fn start_with(records: u64) {
     let start = Instant::now();
     let report = triplegain::store::verify::check(dir.path());
     // The orders of this bench move money and make no positions: only the reading is what it should be.
-    println!("{:<44} {:.1?} (every record read: {})", "verify of the whole chain", start.elapsed(), report.unread.is_none());
+    println!(
+        "{:<44} {:.1?} (every record read: {})",
+        "verify of the whole chain",
+        start.elapsed(),
+        report.unread.is_none()
+    );
 }
 
 fn main() {

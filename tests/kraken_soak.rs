@@ -27,15 +27,13 @@ use process_support::*;
 use serde_json::Value;
 
 const SYMBOLS: [(&str, &str); 2] = [("BTC/USDT", "XBTUSDT_1.csv"), ("XRP/USDT", "XRPUSDT_1.csv")];
-/// Tasks start this long after the minute; the venue's first frame of a minute comes within 0.2 s.
-const PHASE_MS: i64 = 1_000;
 /// Between the symbols of a task (`scheduler.spread_ms`).
 const SPREAD_MS: i64 = 250;
-/// Every minute: analysis, regime and decision.
-const SCHEDULES: &str = "[tasks.technical_analysis]\nphase_seconds = 1\n\
-    [tasks.regime_detection]\ninterval_seconds = 60\nphase_seconds = 1\ntimeout_seconds = 20\n\
+/// Every minute: analysis, regime and decision, each at the end of the candle it is about. The venue's first frame of a
+/// minute, which closes the candle before, comes within 0.2 s.
+const SCHEDULES: &str = "[tasks.regime_detection]\ninterval_seconds = 60\ntimeout_seconds = 20\n\
     snapshot_timeout_seconds = 10\ncatch_up_seconds = 60\nstart_deadline_seconds = 60\n\
-    [tasks.trading_decision]\ninterval_seconds = 60\nphase_seconds = 1\ntimeout_seconds = 50\n\
+    [tasks.trading_decision]\ninterval_seconds = 60\ntimeout_seconds = 50\n\
     snapshot_timeout_seconds = 10\ncatch_up_seconds = 60\nstart_deadline_seconds = 60\n";
 
 /// What the venue does: so long after the start, seconds.
@@ -193,8 +191,8 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
     let mut after_frame: Vec<i64> = Vec::new();
     for (symbol, at) in &decisions {
         let position = SYMBOLS.iter().position(|(name, _)| name == symbol).unwrap();
-        let due = at.div_euclid(60_000) * 60_000 + PHASE_MS + SPREAD_MS * i64::try_from(position).unwrap();
-        // A minute whose first frame came after the decision closed nothing for it.
+        let due = at.div_euclid(60_000) * 60_000 + SPREAD_MS * i64::try_from(position).unwrap();
+        // Without a connection there is no closing frame to measure from.
         if let Some(frame) = control.begun.get(&(symbol.clone(), at.div_euclid(60_000))).filter(|frame| *frame <= at) {
             after_due.push(at - due.max(*frame));
             after_frame.push(at - frame);
@@ -204,11 +202,12 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
     after_frame.sort_unstable();
     println!(
         "{seconds} s: {} frames, {} connections, {} of them dropped by the venue, {made} candles withheld for good, {reported} \
-         reported, {candles} candles kept, {} decisions",
+         reported, {candles} candles kept, {} decisions, {} of them after a closing frame",
         control.frames,
         control.connections,
         control.dropped,
         decisions.len(),
+        after_frame.len(),
     );
     println!(
         "decision record readable after its closing frame and its slot (the later of both): p50 {}, p99 {}, max {}; after the \

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Message, MessageResult, Recipient};
+use actix::{Actor, Context, Handler, Message, MessageResult, Recipient, Response};
+use tokio::sync::oneshot;
 
 use super::{
     core::{FeedStatus, Market},
@@ -21,12 +22,27 @@ use crate::{
     },
 };
 
-/// Asks for the market state of a symbol; absent for a symbol without data.
+/// Asks for the market state of a symbol; absent for a symbol without data. At the end of a candle that a live venue has
+/// not sent yet the answer waits for it, for six seconds at most.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Option<Arc<Snapshot>>")]
 pub struct ReadSnapshot {
     /// Which symbol.
     pub symbol: Symbol,
+    /// After this an answer is of no use: only half the time until then is spent on waiting.
+    pub by: Option<Ts>,
+}
+
+/// A live candle has arrived so long after its end, or is not waited for any more, milliseconds: the venue's link closes it
+/// 5 s after its end if nothing follows it.
+const SETTLE_MS: i64 = 6_000;
+
+/// Somebody who waits for the candle that ended last.
+struct Waiting {
+    symbol: Symbol,
+    end: Ts,
+    until: Ts,
+    answer: oneshot::Sender<Option<Arc<Snapshot>>>,
 }
 
 /// Asks for the health of every symbol's feed.
@@ -88,6 +104,7 @@ pub struct MarketActor {
     taken: u64,
     /// Withheld values that were told, or lie in the history, and when.
     told: (u64, Option<Ts>),
+    waiting: Vec<Waiting>,
     alarm: Alarm,
 }
 
@@ -102,7 +119,8 @@ impl MarketActor {
     ) -> MarketActor {
         // What the history of a start withholds was told when it happened.
         let told = (market.withheld().0, None);
-        MarketActor { market, feed, clock, on_price, on_end: Some(on_end), taken: 0, told, alarm: Alarm::default() }
+        let (on_end, alarm) = (Some(on_end), Alarm::default());
+        MarketActor { market, feed, clock, on_price, on_end, taken: 0, told, waiting: Vec::new(), alarm }
     }
 
     /// Takes in everything available by now.
@@ -130,14 +148,37 @@ impl MarketActor {
     }
 
     fn wake(&mut self) {
-        self.pump(self.clock.now());
-        match self.feed.peek_at() {
+        let now = self.clock.now();
+        self.pump(now);
+        self.answer_waiting(now);
+        let patience = self.waiting.iter().map(|waiting| waiting.until).min();
+        match self.feed.peek_at().into_iter().chain(patience).min() {
             Some(at) => self.alarm.set(Some(at), &self.clock),
             None if self.feed.is_live() => {}
             None => match self.feed.next() {
                 Some(Err(error)) => self.end(Some(error.to_string())),
                 _ => self.end(None),
             },
+        }
+    }
+}
+
+impl MarketActor {
+    /// How long a question for a snapshot waits: for the end of which candle, and until when at most.
+    fn patience(&self, read: ReadSnapshot, now: Ts) -> Option<(Ts, Ts)> {
+        let end = self.feed.is_live().then(|| self.market.unsettled(read.symbol, now)).flatten()?;
+        let half = read.by.map(|by| now.plus_ms(by.since_ms(now) / 2));
+        let until = half.map_or(end.plus_ms(SETTLE_MS), |half| half.min(end.plus_ms(SETTLE_MS)));
+        (now < until).then_some((end, until))
+    }
+
+    fn answer_waiting(&mut self, now: Ts) {
+        let market = &self.market;
+        let over =
+            |waiting: &mut Waiting| now >= waiting.until || market.unsettled(waiting.symbol, waiting.end).is_none();
+        for waiting in self.waiting.extract_if(.., over).collect::<Vec<_>>() {
+            // Who has gone in the meantime needs no answer.
+            let _ = waiting.answer.send(self.market.snapshot(waiting.symbol, now));
         }
     }
 }
@@ -186,16 +227,23 @@ impl Handler<Delivered> for MarketActor {
 }
 
 impl Handler<ReadSnapshot> for MarketActor {
-    type Result = MessageResult<ReadSnapshot>;
+    type Result = Response<Option<Arc<Snapshot>>>;
     fn handle(&mut self, read: ReadSnapshot, _: &mut Context<Self>) -> Self::Result {
         let now = self.clock.now();
         self.pump(now);
+        if let Some((end, until)) = self.patience(read, now) {
+            let (answer, answered) = oneshot::channel();
+            self.waiting.push(Waiting { symbol: read.symbol, end, until, answer });
+            self.wake();
+            // It is dropped with this actor only.
+            return Response::fut(async { answered.await.unwrap_or_default() });
+        }
         // A live candle arrives after its end: closing the frames around it by time would refuse it as late. The next
         // candle closes them.
         if !self.feed.is_live() {
             self.market.advance(now);
         }
-        MessageResult(self.market.snapshot(read.symbol, now))
+        Response::reply(self.market.snapshot(read.symbol, now))
     }
 }
 

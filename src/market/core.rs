@@ -206,7 +206,21 @@ impl Market {
     /// Takes one delivery of a feed; answers the price it brought. What is refused is counted.
     pub fn take(&mut self, item: FeedItem) -> Option<PriceTick> {
         match item.kind {
-            FeedKind::Candle(candle) => self.on_candle(item.symbol, candle).tick,
+            FeedKind::Candle(candle) => {
+                // Whatever becomes of it: it has arrived.
+                let end = candle.close_time(self.base);
+                let tick = self.on_candle(item.symbol, candle).tick;
+                self.symbols.get_mut(&item.symbol).into_iter().for_each(|market| market.settle(end));
+                tick
+            }
+            FeedKind::Settled(end) => {
+                if let Some(market) = self.symbols.get_mut(&item.symbol) {
+                    market.settle(end);
+                    self.closed.clear();
+                    market.advance(end.plus_ms(1), &self.limits, &mut self.closed);
+                }
+                None
+            }
             FeedKind::Longer(frame, candle) => {
                 if let Some(market) = self.symbols.get_mut(&item.symbol) {
                     market.on_longer(frame, candle, &self.limits);
@@ -244,6 +258,15 @@ impl Market {
     /// The market state of `symbol` at `now`, or nothing when the symbol is unknown or has data from after `now`.
     pub fn snapshot(&mut self, symbol: Symbol, now: Ts) -> Option<Arc<Snapshot>> {
         self.symbols.get_mut(&symbol)?.snapshot(now, &self.limits)
+    }
+
+    /// A live symbol whose data advance, and whose candle that ended last by `now` has not arrived, nor word that there is
+    /// none: the end of that candle.
+    pub fn unsettled(&self, symbol: Symbol, now: Ts) -> Option<Ts> {
+        let market = self.symbols.get(&symbol)?;
+        let end = now.floor_to(self.base.ms());
+        let advances = market.healthy_until(&self.limits).is_some_and(|until| now <= until);
+        (advances && market.settled() < end).then_some(end)
     }
 
     /// The freshest accepted price of `symbol`.

@@ -55,6 +55,8 @@ pub(super) struct SymbolMarket {
     /// When the last price outside a candle was true.
     priced_at: Option<Ts>,
     book: Option<Book>,
+    /// Every base candle that ended by then has arrived.
+    settled: Ts,
     /// What prices and base candles may be.
     guard: JumpGuard,
     /// What the candles of longer frames that were fetched may be.
@@ -78,6 +80,7 @@ impl SymbolMarket {
             price: 0.0,
             priced_at: None,
             book: None,
+            settled: Ts(i64::MIN),
             guard: JumpGuard::default(),
             longer: [JumpGuard::default(); 6],
             withheld: None,
@@ -171,6 +174,15 @@ impl SymbolMarket {
             self.take_closed(frame, limits);
             self.cached = None;
         }
+    }
+
+    /// Every base candle that ended by `end` has arrived.
+    pub(super) fn settle(&mut self, end: Ts) {
+        self.settled = self.settled.max(end);
+    }
+
+    pub(super) fn settled(&self) -> Ts {
+        self.settled
     }
 
     pub(super) fn last_tick(&self) -> Option<PriceTick> {

@@ -138,7 +138,7 @@ async fn attempt(
     };
     let mut snapshot = None;
     if !matches!(request.key.task, TaskName::SentimentAnalysis | TaskName::PortfolioRebalance) {
-        let read = links.snapshots.send(ReadSnapshot { symbol });
+        let read = links.snapshots.send(ReadSnapshot { symbol, by: request.snapshot_deadline });
         let answered = match request.snapshot_deadline {
             Some(at) => timeout_at(supply.clock.instant_at(at), read)
                 .await

@@ -1,6 +1,6 @@
 //! Hours from before the candles, and candles that arrive after their end.
 
-use actix::{Actor, Handler};
+use actix::{Actor, Addr, Handler};
 
 use super::*;
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
         actor::{Delivered, FeedEnded, MarketActor, ReadFeeds, ReadSnapshot},
         core::tests::market_settings,
     },
-    model::{Candle, time::HOUR_MS},
-    runtime::clock::LogicalClock,
+    model::{Candle, Snapshot, time::HOUR_MS},
+    runtime::{clock::LogicalClock, placement::run_virtual},
 };
 
 fn symbol() -> Symbol {
@@ -69,31 +69,97 @@ impl Handler<FeedEnded> for Nobody {
     fn handle(&mut self, _: FeedEnded, _: &mut actix::Context<Self>) {}
 }
 
+/// A market that has the first four minutes, ten milliseconds after the end of the fifth.
+async fn at_the_end_of_five_minutes(clock: LogicalClock) -> Addr<MarketActor> {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CandleStore::open(folder.path(), Timeframe::M1).unwrap();
+    let feed = LiveFeed::new("kraken", Timeframe::M1, store, vec![symbol()], 0);
+    let on_end = Nobody.start().recipient();
+    let market = MarketActor::new(market(), Box::new(feed), clock, Box::new(|_| ()), on_end).start();
+    for minute in 0..4 {
+        market.send(minute_of(minute)).await.unwrap();
+    }
+    market
+}
+
+fn delivered(kind: FeedKind) -> Delivered {
+    Delivered(vec![FeedItem { symbol: symbol(), available_at: Ts(300_000), kind }])
+}
+
+fn minute_of(minute: i64) -> Delivered {
+    delivered(FeedKind::Candle(candle(minute * 60_000)))
+}
+
+const ASK: fn() -> ReadSnapshot = || ReadSnapshot { symbol: symbol(), by: None };
+
+/// Start and volume of the five minutes, when they are closed.
+fn five(snapshot: &Snapshot) -> Option<(Ts, f64)> {
+    snapshot.view(Timeframe::M5).map(|five| (five.last.open_time, five.last.volume))
+}
+
 #[test]
-fn a_snapshot_between_the_end_of_a_candle_and_its_arrival_does_not_lose_the_candle() {
-    actix::System::new().block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let store = CandleStore::open(folder.path(), Timeframe::M1).unwrap();
-        let feed = LiveFeed::new("kraken", Timeframe::M1, store, vec![symbol()], 0);
-        // Ten milliseconds after the end of five minutes; the last of them is still on its way.
-        let clock = LogicalClock::start(Ts(300_010), 1);
-        let on_end = Nobody.start().recipient();
-        let market = MarketActor::new(market(), Box::new(feed), clock, Box::new(|_| ()), on_end).start();
-        let deliver = |minute: i64| {
-            let kind = FeedKind::Candle(candle(minute * 60_000));
-            Delivered(vec![FeedItem { symbol: symbol(), available_at: Ts(300_000), kind }])
-        };
-        for minute in 0..4 {
-            market.send(deliver(minute)).await.unwrap();
-        }
-        let ask = ReadSnapshot { symbol: symbol() };
-        let early = market.send(ask).await.unwrap().unwrap();
-        assert!(early.view(Timeframe::M5).is_none(), "not closed while a candle of it is on its way");
-        market.send(deliver(4)).await.unwrap();
+fn a_snapshot_asked_for_at_the_end_of_a_candle_waits_for_the_candle() {
+    run_virtual(Ts(300_010), |place| async move {
+        let market = at_the_end_of_five_minutes(place.clock.clone()).await;
+        let first = market.send(ASK());
+        place.clock.sleep_until(Ts(300_700)).await;
+        market.send(minute_of(4)).await.unwrap();
+        let snapshot = first.await.unwrap().unwrap();
+        assert_eq!((snapshot.as_of, five(&snapshot)), (Ts(300_700), Some((Ts(0), 5.0))));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_candle_that_does_not_come_is_waited_for_six_seconds_and_is_taken_when_it_comes_later() {
+    run_virtual(Ts(300_010), |place| async move {
+        let market = at_the_end_of_five_minutes(place.clock.clone()).await;
+        let early = market.send(ASK()).await.unwrap().unwrap();
+        assert_eq!((early.as_of, five(&early)), (Ts(306_000), None), "not closed while a candle of it is on its way");
+        market.send(minute_of(4)).await.unwrap();
         let counts = market.send(ReadFeeds).await.unwrap()[0].counts;
         assert_eq!((counts.late, counts.gaps, counts.accepted), (0, 0, 5), "{counts:?}");
-        let five = market.send(ask).await.unwrap().unwrap();
-        let five = five.view(Timeframe::M5).unwrap().last;
-        assert_eq!((five.open_time, five.volume), (Ts(0), 5.0));
-    });
+        let late = market.send(ASK()).await.unwrap().unwrap();
+        assert_eq!((late.as_of, five(&late)), (Ts(306_000), Some((Ts(0), 5.0))));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_minute_nobody_traded_in_is_not_waited_for_and_ends_the_longer_candle() {
+    run_virtual(Ts(300_010), |place| async move {
+        let market = at_the_end_of_five_minutes(place.clock.clone()).await;
+        let first = market.send(ASK());
+        place.clock.sleep_until(Ts(302_000)).await;
+        market.send(delivered(FeedKind::Settled(Ts(300_000)))).await.unwrap();
+        let snapshot = first.await.unwrap().unwrap();
+        assert_eq!((snapshot.as_of, five(&snapshot)), (Ts(302_000), Some((Ts(0), 4.0))));
+        place.clock.sleep_until(Ts(360_000)).await;
+        market.send(minute_of(5)).await.unwrap();
+        let counts = market.send(ReadFeeds).await.unwrap()[0].counts;
+        assert_eq!((counts.late, counts.missing_candles, counts.accepted), (0, 1, 5), "{counts:?}");
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_has_little_time_gets_an_answer_within_half_of_it() {
+    run_virtual(Ts(300_010), |place| async move {
+        let market = at_the_end_of_five_minutes(place.clock.clone()).await;
+        let ask = ReadSnapshot { by: Some(Ts(301_010)), ..ASK() };
+        let snapshot = market.send(ask).await.unwrap().unwrap();
+        assert_eq!((snapshot.as_of, five(&snapshot)), (Ts(300_510), None));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_symbol_without_fresh_prices_is_not_waited_for() {
+    let silent = i64::from(market_settings().silence_seconds) * 1_000 + 60_000;
+    run_virtual(Ts(300_000 + silent), |place| async move {
+        let market = at_the_end_of_five_minutes(place.clock.clone()).await;
+        let snapshot = market.send(ASK()).await.unwrap().unwrap();
+        assert_eq!(snapshot.as_of, Ts(300_000 + silent));
+    })
+    .unwrap();
 }

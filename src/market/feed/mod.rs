@@ -23,6 +23,9 @@ pub enum FeedKind {
     Price(f64),
     /// Depth and spread.
     Book(Book),
+    /// Every base candle that ended by this instant was delivered: one that is not there never was. From a live venue,
+    /// for minutes nobody traded in.
+    Settled(Ts),
 }
 
 /// One delivery.

@@ -74,6 +74,19 @@ impl CandleCloser {
         out
     }
 
+    /// Whether the candle of `symbol` that ended by `end` is held still.
+    pub fn holds(&self, symbol: Symbol, end: Ts) -> bool {
+        self.forming.get(&symbol).is_some_and(|candle| candle.close_time(self.frame) <= end)
+    }
+
+    /// The connection is gone, and `heard` is when it was heard last: what had ended by then is whole and is closed. The rest
+    /// is forgotten, because nobody knows what it became.
+    pub fn cut(&mut self, heard: Ts) -> Closed {
+        let whole = self.advance(heard.plus_ms(self.grace_ms));
+        self.forming.clear();
+        whole
+    }
+
     /// Closes what ended at least a grace before `now`.
     pub fn advance(&mut self, now: Ts) -> Closed {
         let mut out = Closed::default();
@@ -164,6 +177,15 @@ mod tests {
         let mut closer = closer();
         closer.known(symbol(), Ts(2 * 60_000));
         assert_eq!(starts(&closer.take(&[row(1, 1.0), row(2, 2.0), row(3, 3.0), row(4, 4.0)])), [3]);
+    }
+
+    #[test]
+    fn what_a_lost_connection_cut_off_is_forgotten_and_what_had_ended_is_not() {
+        let mut closer = closer();
+        closer.take(&[row(1, 2.0)]);
+        assert_eq!(starts(&closer.clone().cut(Ts(120_000))), [1], "heard when it had ended");
+        assert_eq!(closer.cut(Ts(119_999)), Closed::default());
+        assert_eq!((closer.next_close(), closer.newest(symbol())), (None, None));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::{
 
 /// A candle closes by itself so long after its end, milliseconds.
 const GRACE_MS: i64 = 5_000;
+/// So long after the end of a minute a symbol without a candle was not traded in it, milliseconds.
+const SILENT_MS: i64 = 2_000;
 /// Heartbeats come every second; silence of the socket itself for so long is a dead connection, milliseconds.
 const DEAD_AFTER_MS: i64 = 10_000;
 /// Connecting, and each acknowledgement, may take so long, milliseconds.
@@ -111,12 +113,14 @@ enum Phase {
 #[derive(Debug)]
 pub struct Session {
     symbols: Vec<Symbol>,
-    minutes: u32,
     phase: Phase,
     failures: u32,
     system: String,
     refused: BTreeMap<String, String>,
     closer: CandleCloser,
+    frame: Timeframe,
+    /// End of the last candles that were looked at for silence.
+    declared: Ts,
     books: BTreeMap<Symbol, OrderBook>,
     last: BTreeMap<Symbol, (f64, Ts)>,
     counts: Counts,
@@ -128,7 +132,6 @@ impl Session {
     /// A machine that wants to connect at once.
     pub fn new(symbols: Vec<Symbol>, frame: Timeframe, now: Ts) -> Session {
         Session {
-            minutes: u32::try_from(frame.ms() / 60_000).unwrap_or(1),
             books: symbols.iter().map(|symbol| (*symbol, OrderBook::default())).collect(),
             symbols,
             phase: Phase::Down(now),
@@ -136,6 +139,8 @@ impl Session {
             system: "online".to_owned(),
             refused: BTreeMap::new(),
             closer: CandleCloser::new(frame, GRACE_MS),
+            frame,
+            declared: now.floor_to(frame.ms()),
             last: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -187,14 +192,23 @@ impl Session {
             }
             Phase::Up { heard, .. } => heard.plus_ms(DEAD_AFTER_MS),
         };
-        self.closer.next_close().map_or(own, |close| close.min(own))
+        // What waits to be heard of first is done with the next frame.
+        let Phase::Up { heard, .. } = &self.phase else { return own };
+        let close = self.closer.next_close().filter(|close| *close <= heard.plus_ms(GRACE_MS));
+        let end = self.declared.plus_ms(self.frame.ms());
+        let silent = (end <= *heard).then(|| end.plus_ms(SILENT_MS));
+        [close, silent].into_iter().flatten().fold(own, Ts::min)
     }
 
     /// Time passed. `chance` in 0..1 spreads the next try.
     pub fn tick(&mut self, now: Ts, chance: f64) -> Vec<Action> {
         let mut actions = Vec::new();
-        let closed = self.closer.advance(now);
-        self.hand_out(closed, now, &mut actions);
+        if let Phase::Up { heard, .. } = self.phase {
+            // A candle is whole when the connection was heard after its end; silence proves nothing.
+            let closed = self.closer.advance(now.min(heard.plus_ms(GRACE_MS)));
+            self.hand_out(closed, now, &mut actions);
+            self.declare(heard, now, &mut actions);
+        }
         match &self.phase {
             Phase::Down(until) if now >= *until => {
                 self.phase = Phase::Connecting(now);
@@ -219,12 +233,14 @@ impl Session {
     /// The connection stands.
     pub fn opened(&mut self, now: Ts) -> Vec<Action> {
         self.counts.connections += 1;
+        self.declared = now.floor_to(self.frame.ms());
         let served: Vec<Symbol> =
             self.symbols.iter().copied().filter(|symbol| !self.refused.contains_key(&symbol.to_string())).collect();
         let open = CHANNELS.iter().flat_map(|channel| served.iter().map(|symbol| (*channel, *symbol))).collect();
         self.phase = Phase::Up { since: now, heard: now, asked: now, open };
         self.books.values_mut().for_each(|book| *book = OrderBook::default());
-        wire::subscriptions(&served, self.minutes).into_iter().map(Action::Send).collect()
+        let minutes = u32::try_from(self.frame.ms() / 60_000).unwrap_or(1);
+        wire::subscriptions(&served, minutes).into_iter().map(Action::Send).collect()
     }
 
     /// The connection was lost or could not be opened.
@@ -275,7 +291,7 @@ impl Session {
         let waited = !open.is_empty();
         open.retain(|(name, asked)| !(*name == channel && *asked == symbol));
         if channel == "ohlc" {
-            let from = self.closer.newest(symbol).map(|newest| newest.plus_ms(i64::from(self.minutes) * 60_000));
+            let from = self.closer.newest(symbol).map(|newest| newest.plus_ms(self.frame.ms()));
             actions.push(Action::Missing { symbol, from });
         }
         self.complete(waited, actions);
@@ -312,6 +328,22 @@ impl Session {
         }));
     }
 
+    /// Says of which symbols nothing was traded in the minutes that have ended: everything sent before `heard` has arrived.
+    fn declare(&mut self, heard: Ts, now: Ts, actions: &mut Vec<Action>) {
+        let end = now.plus_ms(-SILENT_MS).min(heard).floor_to(self.frame.ms());
+        if end <= self.declared {
+            return;
+        }
+        self.declared = end;
+        let newest_start = end.plus_ms(-self.frame.ms());
+        let silent = self.symbols.iter().filter(|symbol| {
+            let known = self.closer.newest(**symbol).is_some_and(|newest| newest >= newest_start);
+            self.is_subscribed(**symbol) && !known && !self.closer.holds(**symbol, end)
+        });
+        let item = |symbol: &Symbol| FeedItem { symbol: *symbol, available_at: now, kind: FeedKind::Settled(end) };
+        actions.extend(silent.map(item).map(Action::Item));
+    }
+
     /// The last trade is the price; its venue time, so that an old price cannot look fresh.
     fn price(&mut self, row: TickerRow, now: Ts, actions: &mut Vec<Action>) {
         let at = row.at.unwrap_or(now).min(now);
@@ -343,10 +375,12 @@ impl Session {
     }
 
     fn give_up(&mut self, why: String, now: Ts, chance: f64, actions: &mut Vec<Action>) {
-        if let Phase::Up { since, .. } = &self.phase
-            && now.since_ms(*since) >= GOOD_AFTER_MS
-        {
-            self.failures = 0;
+        if let Phase::Up { since, heard, .. } = self.phase {
+            if now.since_ms(since) >= GOOD_AFTER_MS {
+                self.failures = 0;
+            }
+            let closed = self.closer.cut(heard);
+            self.hand_out(closed, now, actions);
         }
         self.counts.losses += 1;
         let again_at = now.plus_ms(wait_ms(self.failures, chance));

@@ -252,7 +252,10 @@ impl Link {
                         self.socket = None;
                         let (now, chance) = (self.parts.clock.now(), self.chance());
                         for action in self.session.lost("nothing can be sent".to_owned(), now, chance) {
-                            self.tell_of(action);
+                            match action {
+                                Action::Item(item) => self.item(item, &mut items),
+                                action => self.tell_of(action),
+                            }
                         }
                     }
                 }
@@ -276,6 +279,13 @@ impl Link {
     }
 
     fn item(&mut self, item: FeedItem, items: &mut Vec<FeedItem>) {
+        if matches!(item.kind, FeedKind::Settled(_)) {
+            // Nothing is settled while candles are fetched, and it is no word of the venue.
+            if self.backfill.wanted(item.symbol).is_none() {
+                items.push(item);
+            }
+            return;
+        }
         self.parts.view.change(|view| {
             view.symbols.entry(item.symbol).or_default().last_message_at = Some(self.parts.clock.now());
         });
@@ -291,7 +301,7 @@ impl Link {
                 self.priced.insert(item.symbol, (item.available_at, told));
                 items.push(item);
             }
-            FeedKind::Book(_) | FeedKind::Longer(..) => items.push(item),
+            FeedKind::Book(_) | FeedKind::Longer(..) | FeedKind::Settled(_) => items.push(item),
         }
     }
 
