@@ -10,6 +10,7 @@ pub mod journal;
 pub mod live_feed;
 pub mod logging;
 mod models;
+mod new_store_only;
 mod restored;
 pub mod run;
 pub mod simulate;
@@ -297,7 +298,14 @@ fn command_to_peer(global: &Global, command: &Command) -> Result<Exit> {
             if !global.json {
                 tell!("{}: done", command.name());
                 for (name, value) in result.as_object().into_iter().flatten() {
-                    tell!("  {name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                    // What names several things gives each a line.
+                    match value.as_object() {
+                        Some(things) => {
+                            tell!("  {name}:");
+                            things.iter().for_each(|(thing, words)| tell!("    {thing}: {}", in_words(words)));
+                        }
+                        None => tell!("  {name}: {}", in_words(value)),
+                    }
                 }
             }
             Ok(Exit::Done)
@@ -309,6 +317,11 @@ fn command_to_peer(global: &Global, command: &Command) -> Result<Exit> {
             Ok(Exit::Failed)
         }
     }
+}
+
+/// Text as it is, everything else as JSON.
+fn in_words(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// An instant on the command line.

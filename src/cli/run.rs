@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::{
     Global, config,
     feeds::{csv_feed, make_feed, watched},
-    live_feed, load, logging, models,
+    live_feed, load, logging, models, new_store_only,
     system::{self, Ingredients, System},
 };
 #[cfg(feature = "failpoints")]
@@ -79,6 +79,9 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
         listener => listener,
     };
     let (mut store, mut opened) = open_store(&data, &loaded)?;
+    if !opened.created && !opened.frozen {
+        opened.warnings.extend(new_store_only::without_effect(&loaded.settings, &opened.state));
+    }
     note_boot(&mut store, &mut opened, &data, &loaded.settings.supervisor.crash_loop)
         .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let listener = match listener? {

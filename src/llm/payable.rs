@@ -40,9 +40,14 @@ struct Short<'a> {
 /// One warning for each limit and model of which no call can be paid, even on a day on which nothing is spent.
 pub fn warnings(settings: &Settings, cases: &WorstCases, asked: &[Asked<'_>]) -> Vec<String> {
     let mut found: BTreeMap<(String, &str, &str), Short<'_>> = BTreeMap::new();
+    let of_decisions = asked.iter().filter(|asked| asked.task == TaskName::TradingDecision);
+    // Who follows the advice has room for the dearest decision, and opinions leave it that.
+    let per_decision = of_decisions.map(|asked| asked.call.cost).fold(settings.budget.per_decision_usd, Money::max);
     for Asked { who, task, call } in asked.iter().filter(|asked| asked.call.cost > Money::ZERO) {
-        for (key, given, needed) in limits(settings, cases, *task, call) {
-            if needed.is_some_and(|needed| needed <= given) {
+        let today = limits(settings, cases, settings.budget.per_decision_usd, *task, call);
+        let advised = limits(settings, cases, per_decision, *task, call);
+        for ((key, given, enough), (.., needed)) in today.into_iter().zip(advised) {
+            if enough.is_some_and(|enough| enough <= given) {
                 continue;
             }
             let short = found.entry((key, &call.provider, &call.model)).or_default();
@@ -61,7 +66,13 @@ pub fn warnings(settings: &Settings, cases: &WorstCases, asked: &[Asked<'_>]) ->
 }
 
 /// Key, value and what the value must be for one call; none when no value would do.
-fn limits(settings: &Settings, cases: &WorstCases, task: TaskName, call: &Call) -> Vec<(String, Money, Option<Money>)> {
+fn limits(
+    settings: &Settings,
+    cases: &WorstCases,
+    per_decision: Money,
+    task: TaskName,
+    call: &Call,
+) -> Vec<(String, Money, Option<Money>)> {
     let (money, cost) = (&settings.budget, call.cost);
     let day = "budget.daily_usd".to_owned();
     let mut limits = match task {
@@ -71,7 +82,7 @@ fn limits(settings: &Settings, cases: &WorstCases, task: TaskName, call: &Call) 
         }
         // An opinion leaves one run to all that is worth more, and a part of the day to decisions.
         opinion => {
-            let share = cases.share(opinion, money.per_decision_usd);
+            let share = cases.share(opinion, per_decision);
             let for_opinions = Decimal::ONE - money.decision_reserve_ratio;
             let of_part = (cost + share.opinions).checked_div(for_opinions);
             let needed = of_part.map(|part| part.max(cost + share.opinions + share.decisions));
@@ -91,16 +102,20 @@ fn up(amount: Money) -> Money {
 fn told(key: &str, short: &Short<'_>) -> Option<String> {
     let Call { provider, model, usage, cost } = short.worst?;
     let (given, needed, who) = (short.given, short.needed, short.who.join(", "));
+    if short.reserved {
+        return Some(format!(
+            "budget.decision_reserve_ratio = 1 keeps the whole day for decisions: {provider}/{model}, asked by {who}, is then \
+             never asked; lower it, or leave the chain out"
+        ));
+    }
     let most = format!("providers.{provider}.models.\"{model}\".max_output_tokens");
     let mut text = format!(
         "{key} = {given} is too little for one call: {provider}/{model}, asked by {who}, may cost {cost} USD at worst \
          ({} tokens in, {} out) and is then never asked; ",
         usage.input, usage.output
     );
-    text.push_str(&match short.reserved {
-        true => "budget.decision_reserve_ratio = 1 keeps the whole day for decisions: lower it, or leave the chain out"
-            .to_owned(),
-        false if needed > *cost => format!(
+    text.push_str(&match needed > *cost {
+        true => format!(
             "set it to at least {needed}, of which the larger part is kept for decisions and for work that is worth more \
              (budget.decision_reserve_ratio), or choose a cheaper model, or lower {most} if its answer is what costs, or leave \
              the chain out"

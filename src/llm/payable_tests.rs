@@ -66,7 +66,7 @@ fn an_opinion_needs_its_part_of_the_day() {
     let mut all_for_decisions = settings(500, 50, None);
     all_for_decisions.budget.decision_reserve_ratio = Decimal::ONE;
     let [text] = &alone(&all_for_decisions, opinion, 12)[..] else { panic!("one warning") };
-    assert!(text.contains("budget.decision_reserve_ratio = 1"), "{text}");
+    assert!(text.starts_with("budget.decision_reserve_ratio = 1 "), "it names the key to change: {text}");
 }
 
 #[test]
@@ -90,5 +90,29 @@ fn what_is_needed_is_what_the_judge_of_calls_asks_for() {
             let warned = !told(&settings, &cases, task, 10).is_empty();
             assert_eq!(warned, refused, "{task} with {cents} cents a day");
         }
+    }
+}
+
+#[test]
+fn whoever_follows_every_advice_at_once_is_told_nothing_more() {
+    let (mut settings, cases) = crate::llm::rations::tests::world(10, None);
+    let usage = Usage { input: 100, output: 0 };
+    let call = Call { provider: "p".into(), model: "m".into(), usage, cost: usd(10) };
+    let asked = TaskName::ALL.map(|task| Asked { who: task.name(), task, call: &call });
+    for (daily, decision) in [(1, 1), (1, 9), (9, 1), (15, 5), (29, 9), (500, 9), (1, 500)] {
+        (settings.budget.daily_usd, settings.budget.per_decision_usd) = (usd(daily), usd(decision));
+        let first = warnings(&settings, &cases, &asked);
+        assert!(!first.is_empty(), "{daily} and {decision} cents are too little");
+        for text in first {
+            let advised = text.split("at least ").nth(1).unwrap().split([',', ' ']).next().unwrap();
+            let value: Money = advised.parse().unwrap();
+            let key = if text.starts_with("budget.per_decision_usd ") {
+                &mut settings.budget.per_decision_usd
+            } else {
+                &mut settings.budget.daily_usd
+            };
+            *key = value.max(*key);
+        }
+        assert_eq!(warnings(&settings, &cases, &asked), Vec::<String>::new(), "from {daily} and {decision} cents");
     }
 }
