@@ -297,3 +297,84 @@ fn what_passed_on_a_spotless_capability_is_remembered_as_the_same_successes_are(
     one.passed(Capability::MarketData, &[Ts(1_010_000)], &settings);
     assert_eq!(one, before);
 }
+
+#[test]
+fn one_failure_among_the_kept_outcomes_leaves_a_spot() {
+    let mut bench = Bench::new();
+    assert!(bench.tracker.is_spotless());
+    bench.see(false, 10);
+    bench.see(true, 10);
+    assert!(!bench.tracker.is_spotless(), "a success afterwards does not wipe it off");
+}
+
+#[test]
+fn as_many_outcomes_are_kept_as_the_longest_window_has_and_none_older_than_an_hour() {
+    let mut bench = Bench::new();
+    for _ in 0..70 {
+        bench.see(true, 10);
+    }
+    assert_eq!(bench.tracker.at.len(), bench.settings.recover_window as usize);
+    let hour = i64::from(bench.settings.sample_max_age_minutes) * 60;
+    let mut bench = Bench::new();
+    bench.see(true, 0);
+    bench.see(true, hour);
+    assert_eq!(bench.tracker.at.len(), 2, "exactly an hour old");
+    let mut bench = Bench::new();
+    bench.see(true, 0);
+    bench.see(true, hour + 1);
+    assert_eq!(bench.tracker.at.len(), 1);
+}
+
+#[test]
+fn a_level_reached_at_no_failures_needs_a_failure() {
+    let mut bench = Bench::new();
+    bench.settings.escalate_rates = [0.0, 0.5, 0.8];
+    for _ in 0..30 {
+        assert_eq!(bench.see(true, 10), Normal);
+    }
+    assert_eq!(bench.see(false, 10), Reduced);
+}
+
+#[test]
+fn a_level_is_left_by_its_own_rate_over_a_full_window_and_five_successes_in_a_row() {
+    let mut bench = Bench::new();
+    let mut left = None;
+    for n in 1..=90 {
+        // Three failures, then one in twenty: never twenty successes in a row.
+        let failed = n <= 3 || (n >= 21 && (n - 21) % 20 == 0);
+        let level = bench.see(!failed, 10);
+        if n == 60 {
+            assert_eq!(level, Reduced, "5 of 60 are more than the 5 % of REDUCED, and less than what LIMITED needs");
+        }
+        if n > 3 && level == Normal {
+            left = Some(n);
+            break;
+        }
+    }
+    // The window 4..63 has three failures, the newest at 61; the fifth success in a row is 66.
+    assert_eq!(left, Some(66));
+}
+
+#[test]
+fn what_each_level_allows() {
+    type Allows = fn(DegradationLevel) -> bool;
+    let table: [(&str, Allows, [bool; 4]); 6] = [
+        ("plans", allows_plans, [true, false, false, false]),
+        ("sentiment", allows_sentiment, [true, false, false, false]),
+        ("entries", allows_entries, [true, true, false, false]),
+        ("resolver", allows_resolver, [true, true, false, false]),
+        ("decisions", allows_decisions, [true, true, true, false]),
+        ("model opinions", allows_model_opinions, [true, true, true, false]),
+    ];
+    for (what, allows, expected) in table {
+        assert_eq!([Normal, Reduced, Limited, Emergency].map(allows), expected, "{what}");
+    }
+    assert_eq!(
+        [Normal, Reduced, Limited, Emergency].map(|level| allows_model_voters(level, true)),
+        [true, true, true, false]
+    );
+    assert_eq!(
+        [Normal, Reduced, Limited, Emergency].map(|level| allows_model_voters(level, false)),
+        [true, true, false, false]
+    );
+}

@@ -246,6 +246,48 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_an_answer_within_its_bounds_and_less_than_nothing_is_none() {
+        let settled = |answer| bounded(answer, 3, &conflicts());
+        assert_eq!(settled(answer(ResolutionAction::Proceed, "0", None)).unwrap().action, ResolutionAction::Wait);
+        assert!(settled(answer(ResolutionAction::Proceed, "-0.0001", None)).is_err());
+        let cut = |pct| Some(Modifications { size_reduction_pct: Some(score(pct)), ..Modifications::default() });
+        assert_eq!(settled(answer(ResolutionAction::Modify, "0.9", cut("0"))).unwrap().modifications, cut("0"));
+        assert!(settled(answer(ResolutionAction::Modify, "0.9", cut("-0.0001"))).is_err());
+    }
+
+    #[test]
+    fn a_short_is_modified_as_a_long_is_in_the_mirror() {
+        let rules = symbols()[&sym("BTC/USDT")];
+        let short = Levels { entry: dec("100"), stop: dec("103"), target: dec("94") };
+        let moved = |percent: f64| {
+            let shift = Some(Score::from_f64(percent));
+            let changes = Modifications { entry_adjustment_pct: shift, ..Modifications::default() };
+            modify(short, Side::Sell, 1, dec("1000"), &changes, &rules, dec("1.5"))
+        };
+        let up = moved(1.0).unwrap();
+        assert_eq!((up.levels, up.notional), (Levels { entry: dec("101"), ..short }, dec("1000")));
+        let down = moved(-0.5).unwrap();
+        assert_eq!(
+            (down.levels.entry, down.notional),
+            (dec("99.5"), dec("852.85714285")),
+            "3 % of 1000 at 3.5 of 99.5"
+        );
+        assert!(moved(-1.5).unwrap_err().starts_with("reward:risk 1 "), "4.5 for 4.5");
+    }
+
+    #[test]
+    fn a_reward_of_exactly_the_least_is_enough() {
+        let rules = symbols()[&sym("BTC/USDT")];
+        let entry = |target| Levels { entry: dec("100"), stop: dec("96"), target: dec(target) };
+        let with = |target| {
+            let none = Modifications::default();
+            modify(entry(target), Side::Buy, 1, dec("1000"), &none, &rules, dec("1.5"))
+        };
+        assert!(with("106").is_ok());
+        assert!(with("105.99").is_err());
+    }
+
+    #[test]
     fn a064_low_confidence_waits_but_an_abort_stays() {
         for (action, confidence, expected) in [
             (ResolutionAction::Proceed, "0.29", ResolutionAction::Wait),

@@ -134,6 +134,45 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_says_how_much_and_of_which_position() {
+        let now = Ts(86_400_000 * 20_000);
+        let mut state = State::default();
+        state.risk.day_start_equity = dec("10000");
+        let mut held = position(7, "BTC/USDT", "0.1", "5000");
+        held.stop = Some(dec("47000"));
+        state.positions.insert(held.id, held);
+        let mut prices = PriceBook::new(usdt());
+        prices.set(sym("BTC/USDT"), dec("47200"), now);
+        let mut view = fixtures::view(now);
+        view.equity = dec("9700");
+        let look = |state: &State, view: &RiskView| {
+            let events = SoftAlerts::default().on_mark(state, view, &prices, &fixtures::rules(), now);
+            let facts = |event| match event {
+                Event::Noted { what, facts } => {
+                    (what, facts.get("measured_pct").cloned().unwrap_or_default(), facts.get("position").cloned())
+                }
+                other => panic!("{other:?}"),
+            };
+            events.into_iter().map(facts).collect::<Vec<_>>()
+        };
+        let told = |what: &str, measured: &str, position: Option<&str>| {
+            (what.to_owned(), measured.to_owned(), position.map(str::to_owned))
+        };
+        let seven = PositionId(7).to_string();
+        let expected = [
+            told("daily_loss_near", "3", None),
+            told("position_loss", "2.89", Some(&seven)),
+            told("stop_near", "0.42", Some(&seven)),
+        ];
+        assert_eq!(look(&state, &view), expected);
+        // 0.64 % away: not near.
+        state.positions.get_mut(&PositionId(7)).unwrap().stop = Some(dec("46900"));
+        assert_eq!(look(&state, &view), expected[..2]);
+        view.equity = dec("10500");
+        assert_eq!(look(&state, &view)[0], told("daily_profit", "5", None));
+    }
+
+    #[test]
     fn exposure_is_told_beyond_its_share_of_the_equity_and_not_at_it() {
         let now = Ts(86_400_000 * 20_000);
         let mut view = fixtures::view(now);

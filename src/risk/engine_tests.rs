@@ -379,3 +379,76 @@ fn margin_is_free_for_itself_and_the_fee() {
         assert_eq!(judge(&view, &rules, &request("BTC/USDT", "1000")).err(), expected, "{used} used");
     }
 }
+
+#[test]
+fn limits_hold_exactly_at_their_value() {
+    let view = fixtures::view(NOW);
+    let whole = judge(&view, &rules(), &request("BTC/USDT", "2000")).unwrap();
+    assert_eq!((whole.notional_usd, codes(&whole)), (dec("2000"), vec![]), "20 % of the equity is not reduced");
+    let floor = rules().confidence_floor(Regime::TrendingBull, 0);
+    let asked = |confidence| RiskRequest { confidence, ..request("BTC/USDT", "1000") };
+    assert_eq!(judge(&view, &rules(), &asked(floor)).err(), None);
+    assert_eq!(judge(&view, &rules(), &asked(Score(floor.0 - 1))).err(), Some(RiskCode::ConfidenceTooLow));
+
+    let one = RiskView { held: vec![held("BTC/USDT", "10")], ..fixtures::view(NOW) };
+    assert_eq!(judge(&one, &rules(), &request("BTC/USDT", "100")).err(), None, "the second of two in a symbol");
+    let four = RiskView { held: (0..4).map(|_| held("ETH/USDT", "10")).collect(), ..fixtures::view(NOW) };
+    assert_eq!(judge(&four, &rules(), &request("BTC/USDT", "100")).err(), None, "the fifth of five in all");
+
+    let mut settings = fixtures::risk();
+    settings.volatility.size_factor = dec("1");
+    let spike = RiskRequest { volatility_spike: true, ..request("BTC/USDT", "1000") };
+    let approved = judge(&view, &fixtures::rules_for(&settings, AccountMode::Spot), &spike).unwrap();
+    assert_eq!(codes(&approved), vec![], "a factor of 1 reduces nothing");
+}
+
+#[test]
+fn an_account_worth_nothing_is_refused_as_such_and_an_old_one_as_old() {
+    for equity in ["0", "-5"] {
+        let view = RiskView { equity: dec(equity), ..fixtures::view(NOW) };
+        let refusal = check(&view, &rules(), &request("BTC/USDT", "1000"), NOW).unwrap_err();
+        assert_eq!((refusal.code, refusal.measured), (RiskCode::NoAccountState, format!("equity {equity}")));
+    }
+    let refusal =
+        check(&fixtures::view(NOW.plus_ms(-61_000)), &rules(), &request("BTC/USDT", "1000"), NOW).unwrap_err();
+    assert_eq!((&*refusal.measured, &*refusal.limit), ("account view 61 s old", "at most 60 s old"));
+}
+
+#[test]
+fn a_refusal_names_what_was_measured_and_its_limit() {
+    let said = |symbol, stop| {
+        let refusal = check(&fixtures::view(NOW), &rules(), &with_stop(symbol, "100", stop), NOW).unwrap_err();
+        (refusal.measured, refusal.limit)
+    };
+    assert_eq!(said("XRP/USDT", "99.51"), ("0.49 %".to_owned(), "at least 0.5 %".to_owned()));
+    assert_eq!(said("BTC/USDT", "96.99"), ("3.01 %".to_owned(), "at most 3 %".to_owned()));
+    let waits = |view: &RiskView| check(view, &rules(), &request("BTC/USDT", "1000"), NOW).unwrap_err().measured;
+    let own = RiskView {
+        cooldown_until: NOW.plus_ms(1),
+        cooldown_cause: Some(CooldownCause::AfterLoss),
+        ..fixtures::view(NOW)
+    };
+    assert_eq!(waits(&own), "cooldown AfterLoss");
+    let of_a_plan = RiskView { asset_cooldowns: vec![(sym("BTC/USDT").base, NOW.plus_ms(2))], ..own };
+    assert_eq!(waits(&of_a_plan), "cooldown rebalance", "the longer one is named");
+}
+
+#[test]
+fn a_quantity_of_nothing_is_none_even_where_no_smallest_is_set() {
+    let mut symbols = fixtures::symbols();
+    symbols.get_mut(&sym("XRP/USDT")).unwrap().min_quantity = Decimal::ZERO;
+    let rules = RiskRules::new(crate::risk::RulesInput {
+        risk: &fixtures::risk(),
+        regimes: &fixtures::regimes(),
+        strictness: &fixtures::strictness(),
+        emergency: &fixtures::emergency(),
+        symbols: &symbols,
+        taker_fee_pct: dec("0.26"),
+        price_max_age_seconds: 60,
+        mode: AccountMode::Spot,
+    })
+    .unwrap();
+    let asked = request("XRP/USDT", "99");
+    assert_eq!(judge(&fixtures::view(NOW), &rules, &asked).err(), Some(RiskCode::BelowMinimum), "0.99 of a whole lot");
+    assert!(judge(&fixtures::view(NOW), &rules, &request("XRP/USDT", "100")).is_ok());
+}

@@ -182,3 +182,86 @@ fn the_larger_peak_and_a_latched_breaker_reach_the_view() {
     state.risk.latched.insert(kind, latch);
     assert_eq!(look(&state, 3_000).halting, Some(kind));
 }
+
+#[test]
+fn what_the_state_knows_of_waits_and_losses_reaches_the_view() {
+    let mut state = funded();
+    state.risk.cooldown_until = Ts(9_000);
+    state.risk.cooldown_cause = Some(CooldownCause::AfterLoss);
+    state.risk.losses = 3;
+    let view = look(&state, 3_000);
+    assert_eq!((view.cooldown_until, view.cooldown_cause, view.losses), (Ts(9_000), Some(CooldownCause::AfterLoss), 3));
+    assert_eq!(view.asset_cooldowns, []);
+}
+
+fn plan(n: u128, created_at: Ts, asset: &str) -> Plan {
+    let leg = Leg {
+        key: key(n as u8),
+        batch: 0,
+        asset: asset.parse().unwrap(),
+        symbol: sym("BTC/USDT"),
+        side: Side::Buy,
+        amount: dec("100"),
+        due_at: created_at,
+        state: TradeState::Planned,
+    };
+    Plan {
+        id: uuid::Uuid::from_u128(n),
+        created_at,
+        spacing_ms: 0,
+        legs: vec![leg],
+        deviation_pct: Decimal::ZERO,
+        state: PlanState::Active,
+        ended_at: None,
+        last_executed_at: None,
+    }
+}
+
+#[test]
+fn the_assets_of_a_young_plan_wait_half_an_hour_and_the_youngest_plan_counts() {
+    let mut state = funded();
+    let half_an_hour = 30 * 60_000;
+    for (n, created_at) in [(1, 0), (2, 1_000)] {
+        state.plans.insert(uuid::Uuid::from_u128(n), plan(n, Ts(created_at), "BTC"));
+    }
+    let waits = |now| look(&state, now).asset_cooldowns;
+    assert_eq!(waits(half_an_hour - 1), [("BTC".parse().unwrap(), Ts(half_an_hour + 1_000))]);
+    assert_eq!(waits(half_an_hour + 999).len(), 1);
+    assert_eq!(waits(half_an_hour + 1_000), []);
+}
+
+#[test]
+fn equity_counts_what_is_locked_and_the_gain_of_positions_only_with_margin() {
+    let mut state = funded();
+    apply(&mut state, Ts(0), &[Event::TradeIntent { trade: Box::new(entry_trade(1, "0.04", "2005.2")) }]);
+    state.positions.insert(PositionId(1), position(1, "BTC/USDT", "0.04", "1900"));
+    assert_eq!(look(&state, 3_000).equity, dec("15000"), "spot: the base is among the balances");
+    let margin = RiskView::from_state(&state, &prices(), &fixtures::margin_rules(), Money::ZERO, Ts(3_000));
+    assert_eq!(margin.equity, dec("15100"));
+}
+
+#[test]
+fn a_partly_filled_trade_of_unknown_fate_holds_its_whole_reservation() {
+    let mut state = funded();
+    let approved = Event::RiskApproved {
+        decision: DecisionId::default(),
+        reservation: reservation(1, "BTC/USDT", "2000", "2005.2"),
+        notional_usd: dec("2000"),
+        notes: vec![],
+    };
+    apply(&mut state, Ts(0), &[approved, Event::TradeIntent { trade: Box::new(entry_trade(1, "0.04", "2005.2")) }]);
+    let trade = state.trades.get_mut(&key(1)).unwrap();
+    trade.filled = dec("0.02");
+    for (fate, held) in [(TradeState::Unknown, "2000"), (TradeState::Partial, "1000")] {
+        state.trades.get_mut(&key(1)).unwrap().state = fate;
+        assert_eq!(look(&state, 3_000).held[0].notional_usd, dec(held), "{fate:?}");
+    }
+}
+
+#[test]
+fn a_losing_streak_latches_and_refuses_no_entry() {
+    for kind in [BreakerKind::DailyLoss, BreakerKind::WeeklyLoss, BreakerKind::MaxDrawdown] {
+        assert!(refuses_entries(kind), "{kind}");
+    }
+    assert!(!refuses_entries(BreakerKind::ConsecutiveLosses));
+}

@@ -58,13 +58,17 @@ fn write(source: &Path, tree: &Path, mutants: &mut Mutants, keep_const: &BTreeSe
         let switched = switch::switch(&file, &text, &ids, mutants, keep_const)?;
         switched.apart.iter().for_each(|id| mutants.leave_out(*id, Out::Apart));
         switched.unviable.iter().for_each(|id| mutants.leave_out(*id, Out::Unviable));
-        let path = tree.join(&file);
-        if fs::read_to_string(&path).ok().as_deref() != Some(&switched.text) {
-            fs::write(&path, switched.text)?;
-        }
+        replace(&tree.join(&file), &switched.text)?;
     }
     let library = fs::read_to_string(source.join("src/lib.rs"))?;
-    fs::write(tree.join("src/lib.rs"), library + MODULE)?;
+    replace(&tree.join("src/lib.rs"), &(library + MODULE))
+}
+
+/// Writes what is not there already, so that nothing is built twice.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).ok().as_deref() != Some(text) {
+        fs::write(path, text).with_context(|| format!("{}", path.display()))?;
+    }
     Ok(())
 }
 

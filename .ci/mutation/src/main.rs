@@ -74,13 +74,20 @@ impl Place {
     }
 }
 
-/// Builds the switched tree: first only checked, which is quick, then with all tests.
-fn build(place: &Place, source: &Path) -> Result<()> {
+/// Builds the switched tree: first the library alone, whose errors come soonest, then all tests.
+///
+/// `targets` are arguments of `cargo test` that choose tests; none = all.
+fn build(place: &Place, source: &Path, targets: &[&str]) -> Result<()> {
     let mut mutants = Mutants::read(&place.file("listed.json"))?;
-    mutants.0.iter_mut().for_each(|mutant| mutant.out = None);
+    // What an earlier build of the same list left out need not be found again.
+    if let Ok(before) = Mutants::read(&place.file("mutants.json"))
+        && before.0.iter().map(|mutant| &mutant.name).eq(mutants.0.iter().map(|mutant| &mutant.name))
+    {
+        mutants = before;
+    }
     let tree = place.tree();
-    build::build(source, &tree, &mut mutants, &["check", "--lib", "--locked"])?;
-    let messages = build::build(source, &tree, &mut mutants, &["test", "--no-run", "--locked"])?;
+    build::build(source, &tree, &mut mutants, &["test", "--no-run", "--lib", "--locked"])?;
+    let messages = build::build(source, &tree, &mut mutants, &[&["test", "--no-run", "--locked"], targets].concat())?;
     mutants.write(&place.file("mutants.json"))?;
     fs::write(place.file("binaries.json"), serde_json::to_string(&tests::binaries(&messages))?)?;
     let count = |why| mutants.0.iter().filter(|mutant| mutant.out == why).count();
@@ -261,10 +268,13 @@ fn main() -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let place = Place { work, jobs };
     match text(0) {
-        "build" => build(&place, Path::new(text(1))),
+        "build" => {
+            let targets: Vec<&str> = arguments.iter().skip(2).map(String::as_str).collect();
+            build(&place, Path::new(text(1)), &targets)
+        }
         "trace" => trace(&place),
         "evaluate" => evaluate(&place, text(1).parse().unwrap_or(20_000), text(2) == "again", text(3)),
         "report" => report(&place),
-        _ => bail!("usage: mutation build SOURCE | trace | evaluate BUDGET_MS [again|new FILTER] | report"),
+        _ => bail!("usage: mutation build SOURCE [--lib --test NAME …] | trace | evaluate BUDGET_MS [again|new FILTER] | report"),
     }
 }

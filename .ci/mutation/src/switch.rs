@@ -194,11 +194,23 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         syn::visit::visit_expr_unary(self, expr);
     }
 
-    fn visit_arm(&mut self, arm: &'ast Arm) {
-        for id in self.take("MatchArm", arm.span()) {
-            let at = arm.pat.span().byte_range().end;
-            self.nodes.push(Node { start: at, end: at, ids: vec![id], kind: Kind::Guard(id) });
+    fn visit_expr_match(&mut self, expr: &'ast syn::ExprMatch) {
+        // A catch-all with a guard catches nothing for certain: without an arm the match does not build.
+        let catches = expr.arms.iter().any(|arm| matches!(arm.pat, syn::Pat::Wild(_)) && arm.guard.is_none());
+        for arm in &expr.arms {
+            for id in self.take("MatchArm", arm.span()) {
+                if catches {
+                    let at = arm.pat.span().byte_range().end;
+                    self.nodes.push(Node { start: at, end: at, ids: vec![id], kind: Kind::Guard(id) });
+                } else {
+                    self.unviable.push(id);
+                }
+            }
         }
+        syn::visit::visit_expr_match(self, expr);
+    }
+
+    fn visit_arm(&mut self, arm: &'ast Arm) {
         if let Some((_, guard)) = &arm.guard {
             let ids = self.take("MatchArmGuard", guard.span());
             if has_let(guard) {
