@@ -42,7 +42,7 @@ fn with_provider(more: &str) -> String {
 fn a_provider_is_whole_with_kind_key_and_price_and_has_its_defaults() {
     let s = good(&with_provider("key_env = \"K\"")).settings;
     let p = &s.providers["p"];
-    assert_eq!((p.calls_per_minute, p.burst, p.timeout_seconds, p.max_parallel), (60, 10, 30, 2));
+    assert_eq!((p.calls_per_minute, p.burst, p.timeout_seconds, p.max_parallel), (60, 10, 30, 16));
     assert_eq!(p.models["m.1:x"].input_usd_per_1k.to_string(), "0.00015");
     assert_eq!(p.endpoint(), "https://api.openai.com/v1");
     let shown = cli::show(&file(&with_provider("key_env = \"K\"")), false);

@@ -78,6 +78,13 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::BudgetReserved { warned: true, .. } => {
             (Warning, "model calls: today's spending passed budget.warn_usd".to_owned())
         }
+        Event::BudgetSettled { call, cost, over, .. } if !over.is_zero() => {
+            let words = format!(
+                "model calls: call {call} was billed {cost} USD, {over} more than was held for it; as much more is held for \
+                 every call of this provider until midnight UTC: look at its price and at what it adds to a prompt"
+            );
+            (Warning, words)
+        }
         Event::BudgetExhausted { limit, spent, of, .. } => {
             (Warning, format!("model calls: the limit `{limit}` is used up until midnight UTC: {spent} of {of} USD"))
         }

@@ -47,6 +47,7 @@ pub fn priced() -> ModelSettings {
         output_usd_per_1k: usd("0.002"),
         max_output_tokens: 500,
         temperature: Some(0.0),
+        answer_form: None,
     }
 }
 

@@ -31,6 +31,7 @@ fn priced() -> ModelSettings {
         output_usd_per_1k: dec("0.002"),
         max_output_tokens: 800,
         temperature: None,
+        answer_form: None,
     }
 }
 

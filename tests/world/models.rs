@@ -21,6 +21,7 @@ fn priced_chain(s: &mut Settings) {
         output_usd_per_1k: Decimal::ONE,
         max_output_tokens: 500,
         temperature: None,
+        answer_form: None,
     };
     let provider = ProviderSettings {
         kind: ProviderKind::Ollama,
