@@ -18,7 +18,7 @@ use triplegain::{
     settings::{Sources, load_with},
 };
 
-/// A month with optimisation, as `cargo test --release` runs it; without, as much as a minute allows.
+/// A month with optimisation, as `cargo test --release` runs it; without, as much as minutes allow.
 const DAYS: i64 = if cfg!(debug_assertions) { 3 } else { 30 };
 const DAY_S: i64 = 86_400;
 /// When both providers are gone, seconds after the start.
@@ -31,16 +31,18 @@ runtime.speed = 1
 [chains]
 main = ["sick/m", "well/m"]
 [providers.sick]
-kind = "ollama"
-base_url = "http://sick/v1"
+kind = "openai"
+key_file = "KEY"
+base_url = "https://sick/v1"
 timeout_seconds = 20
 [providers.sick.models.m]
 input_usd_per_1k = 0.001
 output_usd_per_1k = 0.002
 max_output_tokens = 800
 [providers.well]
-kind = "ollama"
-base_url = "http://well/v1"
+kind = "anthropic"
+key_file = "KEY"
+base_url = "https://well/v1"
 timeout_seconds = 20
 [providers.well.models.m]
 input_usd_per_1k = 0.001
@@ -52,9 +54,9 @@ weekly_loss_pct = 100
 max_drawdown_pct = 100
 consecutive_losses = 50
 [budget]
-daily_usd = 1.50
-warn_usd = 1.20
-per_decision_usd = 0.05
+daily_usd = 4.00
+warn_usd = 3.20
+per_decision_usd = 0.15
 [tasks.technical_analysis]
 interval_seconds = 900
 [tasks.regime_detection]
@@ -94,9 +96,22 @@ fn configured(providers: &Rc<Providers>, text: &str) -> Setup {
     let stand = Rc::clone(providers);
     let http = Http::standing(Rc::new(move |url: &str, body: Option<&Value>| stand.carry(url, body)));
     let sources = Sources { file: Some("soak.toml".into()), ..Sources::default() };
+    let text = text.replace("\"KEY\"", &format!("{:?}", key_file()));
     let settings =
-        load_with(&sources, &|_| Ok(text.to_owned())).unwrap_or_else(|problems| panic!("{problems}")).settings;
+        load_with(&sources, &|_| Ok(text.clone())).unwrap_or_else(|problems| panic!("{problems}")).settings;
     Setup { settings, providers: Some(http), ..Setup::shipped() }
+}
+
+/// A key nobody checks: the providers are played.
+fn key_file() -> String {
+    static PATH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let written = || {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("model-soak-key");
+        std::fs::write(&path, "sk-played").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    PATH.get_or_init(written).clone()
 }
 
 fn seed() -> u64 {
@@ -150,8 +165,9 @@ fn booked(world: &World) -> BTreeMap<u64, Booked> {
                     "call {call} twice"
                 );
             }
-            Event::BudgetSettled { call, cost, failure, .. } => {
+            Event::BudgetSettled { call, cost, failure, over, .. } => {
                 let booked = calls.get_mut(&call).unwrap();
+                assert!(cost <= booked.held && over.is_zero(), "call {call}: {cost} of {} held", booked.held);
                 let back = booked.held - cost;
                 days.get_mut(&booked.day).unwrap().0 -= back;
                 match booked.decision {
@@ -199,7 +215,14 @@ fn money_agrees(world: &World, providers: &Providers) {
     once.dedup();
     assert_eq!(told, once, "told once a day");
     assert!(!told.is_empty(), "the month never met a limit");
-    println!("{} calls, {} USD, {} limits told", calls.len(), sum(&calls, |_, _| true), told.len());
+    let held: Money = calls.values().map(|call| call.held).sum();
+    let failed = calls.values().filter(|call| call.settled[0].1.is_some()).count();
+    println!(
+        "{DAYS} days: {} calls, {failed} of them failed, {} USD ({held} held), {} limits told",
+        calls.len(),
+        sum(&calls, |_, _| true),
+        told.len()
+    );
 }
 
 /// Above REDUCED only while both were gone; every way down by one step; nobody asked at EMERGENCY.

@@ -147,6 +147,8 @@ pub struct Setup {
     pub stored: Vec<(String, Vec<u8>)>,
     pub tape: Tape,
     pub network: bool,
+    /// Who stands for the network.
+    pub stand: Option<Http>,
     pub keys: BTreeMap<String, Result<Option<Key>, String>>,
 }
 
@@ -161,7 +163,7 @@ impl Setup {
         settings.providers = named.collect();
         let chain = settings.providers.keys().map(|name| format!("{name}/m")).collect();
         settings.chains = BTreeMap::from([("main".to_owned(), chain)]);
-        Setup { settings, stored: Vec::new(), tape: Tape::Off, network: true, keys }
+        Setup { settings, stored: Vec::new(), tape: Tape::Off, network: true, stand: None, keys }
     }
 
     pub async fn start(self) -> Bench {
@@ -200,7 +202,7 @@ impl Setup {
             keys: self.keys,
             tape: self.tape,
             seed: 7,
-            http: self.network.then(|| Http::new().unwrap()),
+            http: self.network.then(|| self.stand.unwrap_or_else(|| Http::new().unwrap())),
         });
         let told = Rc::<RefCell<Vec<ModelOutcome>>>::default();
         *shared.outcomes.borrow_mut() = Some(Ear(Rc::clone(&told)).start().recipient());

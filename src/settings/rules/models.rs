@@ -26,6 +26,7 @@ pub(super) fn judge(judge: &mut Judge<'_>) {
             known_chain(judge, key, chain);
         }
     }
+    invented(judge);
     speed(judge);
     let (b, money) = (&s.breaker, &s.budget);
     judge.ordered(false, ("breaker.min_calls", b.min_calls), ("breaker.window", b.window));
@@ -54,8 +55,8 @@ fn source_of_key(judge: &mut Judge<'_>, name: &str, provider: &ProviderSettings)
 fn answer_forms(judge: &mut Judge<'_>, name: &str, provider: &ProviderSettings) {
     let wished = provider.models.iter().filter(|(_, model)| model.answer_form == Some(AnswerForm::Json));
     for (model, _) in wished.filter(|_| provider.kind == ProviderKind::Anthropic) {
-        let key = format!("providers.{name}.models.{model}.answer_form");
-        judge.fail(&[&key, &format!("providers.{name}")], "anthropic takes `schema` or `prompt`");
+        let message = format!("answer_form of `{model}`: anthropic takes `schema` or `prompt`");
+        judge.fail(&[&format!("providers.{name}")], message);
     }
 }
 
@@ -156,6 +157,20 @@ fn address(judge: &mut Judge<'_>, name: &str, provider: &ProviderSettings) {
         _ => "must begin with https:// or http://",
     };
     judge.fail(&[&key], message);
+}
+
+/// No agent reads news: a model that is asked for a mood is told the name of the asset and nothing else.
+fn invented(judge: &mut Judge<'_>) {
+    let s = judge.settings;
+    let sentiment = &s.agents.sentiment_analysis;
+    let enabled = s.tasks.get(&TaskName::SentimentAnalysis).is_some_and(|task| task.enabled);
+    let asked = [("social", &sentiment.social), ("news", &sentiment.news)];
+    for (name, chain) in asked.into_iter().filter(|(_, chain)| enabled && !chain.is_empty()) {
+        judge.warn(format!(
+            "agents.sentiment_analysis.{name}: chain `{chain}` is told the name of the asset and nothing else; a model that does \
+             not search by itself invents the mood it reports"
+        ));
+    }
 }
 
 /// Models answer in real time; a faster clock would be at the deadline before the first word.
