@@ -234,7 +234,8 @@ fn without(prompt: &Prompt, places: &[&str]) -> Value {
 #[test]
 fn a079_an_attempt_in_what_a_model_is_told_stays_one_quoted_string_of_the_prompt() {
     let settings = Settings::defaults();
-    let looked = |words: &str| model_path::regime(&context(), &snapshot(), Some(&opinion(words)), &settings, &ground()).prompt;
+    let looked =
+        |words: &str| model_path::regime(&context(), &snapshot(), Some(&opinion(words)), &settings, &ground()).prompt;
     let voted = |words: &str| prompt(&[words.to_owned()], words);
     let of_ta = ["/technical_analysis/primary_signal/untrusted", "/technical_analysis/warnings/0/untrusted"];
     let of_voter = [of_ta[0], of_ta[1], "/sentiment/news/0/untrusted"];
@@ -243,7 +244,11 @@ fn a079_an_attempt_in_what_a_model_is_told_stays_one_quoted_string_of_the_prompt
         let (look, vote) = (looked(text), voted(text));
         assert_eq!((&look.system, &vote.system), (&quiet_look.system, &quiet_vote.system), "{text:?}");
         assert_eq!(without(&look, &of_ta), without(&quiet_look, &of_ta), "{text:?} changed more than its own fields");
-        assert_eq!(without(&vote, &of_voter), without(&quiet_vote, &of_voter), "{text:?} changed more than its own fields");
+        assert_eq!(
+            without(&vote, &of_voter),
+            without(&quiet_vote, &of_voter),
+            "{text:?} changed more than its own fields"
+        );
     }
 }
 
@@ -375,7 +380,9 @@ fn a079_an_attempt_inside_a_valid_answer_of_any_contract_does_not_change_its_cho
     for Contract { name, valid, texts, read, attempts } in contracts() {
         let chosen = read(&valid.to_string()).unwrap();
         let mut kept = 0;
-        for (text, place) in ATTEMPTS.iter().chain(attempts).flat_map(|text| texts.iter().map(move |place| (text, place))) {
+        for (text, place) in
+            ATTEMPTS.iter().chain(attempts).flat_map(|text| texts.iter().map(move |place| (text, place)))
+        {
             let mut attacked = valid.clone();
             *attacked.pointer_mut(place).unwrap() = json!(text);
             match read(&attacked.to_string()) {
@@ -384,7 +391,9 @@ fn a079_an_attempt_inside_a_valid_answer_of_any_contract_does_not_change_its_cho
                     kept += 1;
                 }
                 // A foreign symbol or too long a text makes the whole answer a failure.
-                Err(kind) => assert!(matches!(kind, FailureKind::Ungrounded | FailureKind::OutOfRange), "{name}: {kind:?}"),
+                Err(kind) => {
+                    assert!(matches!(kind, FailureKind::Ungrounded | FailureKind::OutOfRange), "{name}: {kind:?}")
+                }
             }
         }
         assert!(kept > ATTEMPTS.len() / 2, "{name}: {kept}");

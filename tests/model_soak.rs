@@ -97,8 +97,7 @@ fn configured(providers: &Rc<Providers>, text: &str) -> Setup {
     let http = Http::standing(Rc::new(move |url: &str, body: Option<&Value>| stand.carry(url, body)));
     let sources = Sources { file: Some("soak.toml".into()), ..Sources::default() };
     let text = text.replace("\"KEY\"", &format!("{:?}", key_file()));
-    let settings =
-        load_with(&sources, &|_| Ok(text.clone())).unwrap_or_else(|problems| panic!("{problems}")).settings;
+    let settings = load_with(&sources, &|_| Ok(text.clone())).unwrap_or_else(|problems| panic!("{problems}")).settings;
     Setup { settings, providers: Some(http), ..Setup::shipped() }
 }
 

@@ -131,9 +131,16 @@ fn too_few_places_for_those_who_wait_for_models_are_warned_of() {
     };
     assert_eq!(warnings("", ""), Vec::<String>::new());
     // Three symbols: three regimes and three decisions, of which each asks twice.
-    assert_eq!(warnings("max_parallel = 9", "[scheduler]\nmax_per_provider = 6\nmax_concurrent_runs = 7"), Vec::<String>::new());
+    assert_eq!(
+        warnings("max_parallel = 9", "[scheduler]\nmax_per_provider = 6\nmax_concurrent_runs = 7"),
+        Vec::<String>::new()
+    );
     let rows: [(&str, &str, &[&str]); 4] = [
-        ("max_parallel = 8", "", &["providers.p.max_parallel = 8 ", "9 calls", "(p: regime_detection, trading_decision)", "at least 9"]),
+        (
+            "max_parallel = 8",
+            "",
+            &["providers.p.max_parallel = 8 ", "9 calls", "(p: regime_detection, trading_decision)", "at least 9"],
+        ),
         ("", "[scheduler]\nmax_per_provider = 5", &["scheduler.max_per_provider = 5 ", "6 runs", "at least 6"]),
         ("", "[scheduler]\nmax_concurrent_runs = 6", &["scheduler.max_concurrent_runs = 6 ", "6 runs", "at least 7"]),
         ("", "[tasks.trading_decision]\nmax_parallel = 2", &["tasks.trading_decision.max_parallel = 2 ", "at least 3"]),
@@ -142,12 +149,19 @@ fn too_few_places_for_those_who_wait_for_models_are_warned_of() {
         let [text] = &warnings(provider, more)[..] else { panic!("one warning of {provider} {more}") };
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     }
-    assert_eq!(good("[scheduler]\nmax_per_provider = 1\nmax_concurrent_runs = 1").warnings, Vec::<String>::new(), "rules wait for nobody");
+    assert_eq!(
+        good("[scheduler]\nmax_per_provider = 1\nmax_concurrent_runs = 1").warnings,
+        Vec::<String>::new(),
+        "rules wait for nobody"
+    );
 }
 
 #[test]
 fn the_form_of_an_answer_can_be_chosen_where_the_dialect_has_it() {
-    let formed = |form: &str| with_provider("key_env = \"K\"").replace("max_output_tokens = 900", &format!("max_output_tokens = 900\nanswer_form = \"{form}\""));
+    let formed = |form: &str| {
+        with_provider("key_env = \"K\"")
+            .replace("max_output_tokens = 900", &format!("max_output_tokens = 900\nanswer_form = \"{form}\""))
+    };
     for form in ["schema", "json", "prompt"] {
         let settings = good(&formed(form)).settings;
         assert_eq!(settings.providers["p"].models["m.1:x"].answer_form.map(|form| form.name()), Some(form));

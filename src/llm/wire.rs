@@ -118,9 +118,8 @@ fn narrowed(schema: &Value) -> Value {
     if let Some(target) = fields.get("$ref") {
         return json!({ "$ref": target });
     }
-    let is_map = |schema: &Value| {
-        schema.get("type").is_some_and(|of| of == "object") && schema.get("properties").is_none()
-    };
+    let is_map =
+        |schema: &Value| schema.get("type").is_some_and(|of| of == "object") && schema.get("properties").is_none();
     let left_out = |name: &str| fields.get("properties").and_then(|all| all.get(name)).is_some_and(is_map);
     let each = |named: &Map<String, Value>| -> Map<String, Value> {
         let kept = named.iter().filter(|(_, inner)| !is_map(inner));

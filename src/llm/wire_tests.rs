@@ -14,7 +14,13 @@ fn format() -> AnswerFormat {
 
 fn model(temperature: Option<f64>) -> ModelSettings {
     let price = crate::model::Decimal::ONE;
-    ModelSettings { input_usd_per_1k: price, output_usd_per_1k: price, max_output_tokens: 500, temperature, answer_form: None }
+    ModelSettings {
+        input_usd_per_1k: price,
+        output_usd_per_1k: price,
+        max_output_tokens: 500,
+        temperature,
+        answer_form: None,
+    }
 }
 
 fn formed(form: AnswerForm) -> ModelSettings {
@@ -24,7 +30,14 @@ fn formed(form: AnswerForm) -> ModelSettings {
 /// Every form an agent asks for.
 fn formats() -> [AnswerFormat; 6] {
     use answers::{portfolio, regime, resolution, sentiment, technical, vote};
-    [vote::format(), technical::format(), regime::format(), sentiment::format(), portfolio::format(), resolution::format()]
+    [
+        vote::format(),
+        technical::format(),
+        regime::format(),
+        sentiment::format(),
+        portfolio::format(),
+        resolution::format(),
+    ]
 }
 
 #[test]
@@ -70,7 +83,9 @@ fn a_narrowed_schema_holds_only_what_anthropic_takes() {
             }
             let inner = format!("{at}/{word}");
             match (word.as_str(), value) {
-                ("properties" | "$defs", Value::Object(named)) => named.values().for_each(|one| walk(one, root, &inner)),
+                ("properties" | "$defs", Value::Object(named)) => {
+                    named.values().for_each(|one| walk(one, root, &inner))
+                }
                 ("anyOf" | "allOf", Value::Array(all)) => all.iter().for_each(|one| walk(one, root, &inner)),
                 ("items", one) => walk(one, root, &inner),
                 _ => {}

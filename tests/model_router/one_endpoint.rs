@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use triplegain::{
     llm::{
-        actor::http::{Http, Raw},
+        actor::http::{Broken, Http, Raw},
         question::FailureKind,
     },
     settings::{AnswerForm, ProviderKind, ProviderSettings},
@@ -50,9 +50,11 @@ async fn a_retry_after_is_waited_for_in_the_programs_own_time() {
             let first = seen.borrow().len() == 1;
             let raw = match first {
                 true => Raw { status: 429, retry_after_ms: Some(1_000), body: b"{}".to_vec() },
-                false => Raw { status: 200, retry_after_ms: None, body: said(kind, "{\"ok\":true}", false).into_bytes() },
+                false => {
+                    Raw { status: 200, retry_after_ms: None, body: said(kind, "{\"ok\":true}", false).into_bytes() }
+                }
             };
-            Box::pin(async move { Ok(raw) }) as futures_util::future::LocalBoxFuture<'static, _>
+            Box::pin(async move { Ok(raw) }) as futures_util::future::LocalBoxFuture<'static, Result<Raw, Broken>>
         };
         let mut setup = Setup::new(vec![provider(kind, "http://127.0.0.1:1", 30)]);
         setup.stand = Some(Http::standing(Rc::new(stand)));

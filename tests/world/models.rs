@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::LocalBoxFuture;
 use triplegain::{
     llm::{
         actor::{
             AskModel,
-            http::{Http, Raw},
+            http::{Broken, Http, Raw},
         },
         question::{Answered, AttemptFailure, FailureKind, Unanswered},
     },
@@ -332,9 +333,9 @@ voters = [
 /// Answers every question a second later; once `hangs` is set, those about one symbol only.
 fn answers_one(hangs: &Rc<Cell<bool>>) -> Http {
     let hangs = Rc::clone(hangs);
-    Http::standing(Rc::new(move |_, body| {
+    Http::standing(Rc::new(move |_: &str, body: Option<&serde_json::Value>| {
         let (body, hangs) = (body.cloned().unwrap(), hangs.get());
-        Box::pin(async move {
+        let reply: LocalBoxFuture<'static, Result<Raw, Broken>> = Box::pin(async move {
             let user = body.pointer("/messages/1/content").and_then(serde_json::Value::as_str).unwrap();
             let data: serde_json::Value = serde_json::from_str(user).unwrap();
             if hangs && data["market"]["symbol"] != "XRP/BTC" {
@@ -354,7 +355,8 @@ fn answers_one(hangs: &Rc<Cell<bool>>) -> Http {
             };
             let reply = serde_json::json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
             Ok(Raw { status: 200, retry_after_ms: None, body: reply.to_string().into_bytes() })
-        })
+        });
+        reply
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use serde::Serialize;
 
 use crate::{
@@ -241,8 +242,6 @@ pub fn sharpe(curve: &[(Ts, f64)]) -> Option<f64> {
 
 /// The summary for a terminal.
 pub fn summary(report: &Report) -> String {
-    use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
-
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
     let mut row = |name: &str, value: String| {

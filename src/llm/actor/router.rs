@@ -339,9 +339,7 @@ fn judge(question: &Question, turn: &Turn<'_>, held: Money, reply: Result<Raw, B
     }
     // A count no model can have is no count.
     let possible = |usage: &Usage| usage.input.max(usage.output) <= TOKENS_POSSIBLE;
-    let cost = |usage: Option<Usage>| {
-        usage.filter(possible).map_or(held, |usage| budget::price(&turn.settings, usage))
-    };
+    let cost = |usage: Option<Usage>| usage.filter(possible).map_or(held, |usage| budget::price(&turn.settings, usage));
     // An answer was made of tokens: neither is a count of none.
     let counted = |usage: Option<Usage>| usage.filter(|usage| usage.input.min(usage.output) > 0);
     match wire::read(turn.endpoint.settings.kind, &raw.body) {
