@@ -18,11 +18,19 @@ use triplegain::{
     settings::{Sources, load_with},
 };
 
-/// A month with optimisation, as `cargo test --release` runs it; without, as much as minutes allow.
-const DAYS: i64 = if cfg!(debug_assertions) { 3 } else { 30 };
 const DAY_S: i64 = 86_400;
+
+/// `MODEL_SOAK_DAYS`, or a month with optimisation, as `cargo test --release` runs it, and without as much as minutes allow.
+fn days() -> i64 {
+    let asked = std::env::var("MODEL_SOAK_DAYS").ok().map(|text| text.parse().unwrap());
+    asked.unwrap_or(if cfg!(debug_assertions) { 3 } else { 30 })
+}
+
 /// When both providers are gone, seconds after the start.
-const DARK: (i64, i64) = (DAYS / 2 * DAY_S, DAYS / 2 * DAY_S + 6 * 3_600);
+fn dark() -> (i64, i64) {
+    let from = days() / 2 * DAY_S;
+    (from, from + 6 * 3_600)
+}
 
 /// The shipped program with models on every agent, as a file of settings would have it: not every minute, and each
 /// age that reads an opinion fits.
@@ -217,7 +225,8 @@ fn money_agrees(world: &World, providers: &Providers) {
     let held: Money = calls.values().map(|call| call.held).sum();
     let failed = calls.values().filter(|call| call.settled[0].1.is_some()).count();
     println!(
-        "{DAYS} days: {} calls, {failed} of them failed, {} USD ({held} held), {} limits told",
+        "{} days: {} calls, {failed} of them failed, {} USD ({held} held), {} limits told",
+        days(),
         calls.len(),
         sum(&calls, |_, _| true),
         told.len()
@@ -226,6 +235,7 @@ fn money_agrees(world: &World, providers: &Providers) {
 
 /// Above REDUCED only while both were gone; every way down by one step; nobody asked at EMERGENCY.
 fn levels_follow_the_outage(world: &World) {
+    let dark = dark();
     use DegradationLevel::{Emergency, Normal, Reduced};
     let changes = levels(world);
     let line = format!("{changes:?}");
@@ -238,8 +248,8 @@ fn levels_follow_the_outage(world: &World) {
     assert!(level <= Reduced, "{line}");
     let high: Vec<_> = changes.iter().filter(|(_, from, to)| *to > Reduced || *from > Reduced).collect();
     let (first, last) = (high.first().unwrap().0, high.last().unwrap().0);
-    assert!(first >= DARK.0 && first < DARK.1, "{line}");
-    assert!(last > DARK.1 && last < DARK.1 + 3_600, "back within an hour: {line}");
+    assert!(first >= dark.0 && first < dark.1, "{line}");
+    assert!(last > dark.1 && last < dark.1 + 3_600, "back within an hour: {line}");
     let emergencies: Vec<_> = changes.iter().filter(|(_, from, to)| Emergency == *from || Emergency == *to).collect();
     assert_eq!(emergencies.len(), 2, "one way in, one way out: {line}");
     let (into, out) = (emergencies[0].0, emergencies[1].0);
@@ -259,14 +269,15 @@ fn levels_follow_the_outage(world: &World) {
 #[test]
 fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls() {
     let providers = Providers::new(seed());
+    let (days, dark) = (days(), dark());
     let began = std::time::Instant::now();
     configured(&providers, EVERYONE).play(async |world| {
-        world.until(DARK.0).await;
+        world.until(dark.0).await;
         providers.dark.set(true);
-        world.until(DARK.1).await;
+        world.until(dark.1).await;
         providers.dark.set(false);
         // Between two slots, when every question has ended.
-        world.until(DAYS * DAY_S + 3_300).await;
+        world.until(days * DAY_S + 3_300).await;
         println!("{:?} {:?}", providers.calls.borrow(), providers.asked.borrow());
         // Nothing hangs, nothing broke.
         let stats = world.stats().await.stats;
@@ -279,7 +290,7 @@ fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls()
         levels_follow_the_outage(world);
         // Everybody asked, and both providers and the rules were heard.
         let opinions = ["technical_analysis", "regime_detection", "sentiment_analysis", "trading_decision"];
-        for form in opinions.into_iter().chain(if DAYS < 30 { &[][..] } else { &["conflict_resolution"][..] }.to_vec())
+        for form in opinions.into_iter().chain(if days < 30 { &[][..] } else { &["conflict_resolution"][..] }.to_vec())
         {
             assert!(providers.asked.borrow().get(form).is_some_and(|count| *count > 0), "nobody asked for {form}");
         }
@@ -303,13 +314,13 @@ fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls()
         });
         assert_eq!(pauses, ["degradation"], "only the outage stops trading");
         assert_eq!((world.is(), world.reasons()), (CoordinatorState::Running, String::new()));
-        for day in 0..DAYS {
+        for day in 0..days {
             let (from, to) = ((day * DAY_S) as f64, ((day + 1) * DAY_S) as f64);
             let count = signals.iter().filter(|at| (from..to).contains(*at)).count();
             assert!(count >= 24, "day {day}: {count} signals");
         }
         let entries = world.times("PositionOpened");
-        let after = entries.iter().filter(|at| **at > DARK.1 as f64).count();
+        let after = entries.iter().filter(|at| **at > dark.1 as f64).count();
         println!(
             "{} signals, {} entries, {after} after the outage, {:.1?}",
             signals.len(),

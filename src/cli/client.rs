@@ -331,7 +331,7 @@ mod tests {
     fn the_leaderboard_shows_failures_by_kind_and_what_models_took_and_cost() {
         let by_rules = serde_json::json!({
             "voter": "ema_cross", "votes": 5, "abstentions": 1, "failures": 0, "marked": 4, "correct": 3, "unmarked": 0,
-            "share_correct": "0.7500", "mean_signed_return_bp": "12.345", "mean_confidence": "0.6500", "calibration": [],
+            "share_correct": 0.75, "mean_signed_return_bp": "12.345", "mean_confidence": 0.65, "calibration": [],
         });
         let by_rules: BoardRow = serde_json::from_value(by_rules).unwrap();
         assert!(!voter_table(std::slice::from_ref(&by_rules)).to_string().contains("USD"));

@@ -32,7 +32,7 @@ pub fn request_sha256(
         super::wire::token_limit(format, settings),
         settings.temperature,
     ]);
-    let form = settings.form(kind);
+    let form = super::wire::form_of(kind, settings);
     if let Some(parts) = canonical.as_array_mut().filter(|_| form != first_form(kind)) {
         parts.push(json!(form.name()));
     }

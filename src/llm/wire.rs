@@ -54,6 +54,11 @@ pub fn token_limit(format: &AnswerFormat, model: &ModelSettings) -> u32 {
     format.max_output_tokens.min(model.max_output_tokens).max(1)
 }
 
+/// How an answer's form is asked for.
+pub fn form_of(kind: ProviderKind, model: &ModelSettings) -> AnswerForm {
+    model.answer_form.unwrap_or(kind.answer_form())
+}
+
 /// The body of a call.
 pub fn body(
     kind: ProviderKind,
@@ -62,7 +67,7 @@ pub fn body(
     prompt: &Prompt,
     format: &AnswerFormat,
 ) -> Value {
-    let (limit, form) = (token_limit(format, settings), settings.form(kind));
+    let (limit, form) = (token_limit(format, settings), form_of(kind, settings));
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
     match kind {

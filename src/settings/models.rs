@@ -153,14 +153,6 @@ section!(
         pub answer_form: Option<AnswerForm>,
     }
 );
-
-impl ModelSettings {
-    /// How an answer's form is asked for at a provider of this kind.
-    pub fn form(&self, kind: ProviderKind) -> AnswerForm {
-        self.answer_form.unwrap_or(kind.answer_form())
-    }
-}
-
 section!(
     /// `[breaker]`
     ProviderBreakerSettings {

@@ -365,7 +365,8 @@ fn answers_one(hangs: &Rc<Cell<bool>>) -> Http {
 fn two_symbols_whose_models_hang_leave_the_third_its_decision_on_time() {
     let sources = Sources { file: Some("all.toml".into()), ..Sources::default() };
     let loaded = load_with(&sources, &|_| Ok(ALL_ASK.to_owned())).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(loaded.warnings, Vec::<String>::new(), "the defaults have a place for everyone");
+    let of_places = |warning: &&String| warning.contains("set it to");
+    assert_eq!(loaded.warnings.iter().find(of_places), None, "the defaults have a place for everyone");
     let hangs = Rc::new(Cell::new(false));
     let providers = Some(answers_one(&hangs));
     Setup { settings: loaded.settings, providers, ..Setup::shipped() }.play(async |world| {
