@@ -91,7 +91,7 @@ fn places(judge: &mut Judge<'_>) {
         for provider in firsts {
             loads.entry(provider).or_default().runs += symbols;
         }
-        let settles = (*task == TaskName::TradingDecision).then(|| asked(s, &s.conflicts.chain)).unwrap_or_default();
+        let settles = if *task == TaskName::TradingDecision { asked(s, &s.conflicts.chain) } else { BTreeSet::new() };
         for provider in chains.iter().flatten().chain(&settles).copied().collect::<BTreeSet<_>>() {
             // A decision's conflict is settled when its votes are in.
             let each = chains.iter().filter(|chain| chain.contains(provider)).count().max(1);
