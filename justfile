@@ -40,3 +40,7 @@ torture cycles="20000":
 # The real binary on a misbehaving live venue at real speed, ten minutes; the figures of docs/market-data.md.
 soak-kraken seconds="600":
     KRAKEN_SOAK_SECONDS={{seconds}} cargo test --test kraken_soak -- --nocapture
+
+# A month of models on every agent with a provider that fails half its calls; the figures of docs/models.md.
+soak-models days="30":
+    MODEL_SOAK_DAYS={{days}} cargo test --release --test model_soak -- a_month --nocapture

@@ -65,8 +65,13 @@ fn program() -> Setup {
 /// A chain nobody asks: the router of models is there and idle.
 fn add_models(s: &mut Settings) {
     let price = Decimal::ONE;
-    let model =
-        ModelSettings { input_usd_per_1k: price, output_usd_per_1k: price, max_output_tokens: 500, temperature: None };
+    let model = ModelSettings {
+        input_usd_per_1k: price,
+        output_usd_per_1k: price,
+        max_output_tokens: 500,
+        temperature: None,
+        answer_form: None,
+    };
     let provider = ProviderSettings {
         kind: ProviderKind::Ollama,
         base_url: String::new(),

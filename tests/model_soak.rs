@@ -18,11 +18,19 @@ use triplegain::{
     settings::{Sources, load_with},
 };
 
-/// A month with optimisation, as `cargo test --release` runs it; without, as much as a minute allows.
-const DAYS: i64 = if cfg!(debug_assertions) { 3 } else { 30 };
 const DAY_S: i64 = 86_400;
+
+/// `MODEL_SOAK_DAYS`, or a month with optimisation, as `cargo test --release` runs it, and without as much as minutes allow.
+fn days() -> i64 {
+    let asked = std::env::var("MODEL_SOAK_DAYS").ok().map(|text| text.parse().unwrap());
+    asked.unwrap_or(if cfg!(debug_assertions) { 3 } else { 30 })
+}
+
 /// When both providers are gone, seconds after the start.
-const DARK: (i64, i64) = (DAYS / 2 * DAY_S, DAYS / 2 * DAY_S + 6 * 3_600);
+fn dark() -> (i64, i64) {
+    let from = days() / 2 * DAY_S;
+    (from, from + 6 * 3_600)
+}
 
 /// The shipped program with models on every agent, as a file of settings would have it: not every minute, and each
 /// age that reads an opinion fits.
@@ -31,16 +39,18 @@ runtime.speed = 1
 [chains]
 main = ["sick/m", "well/m"]
 [providers.sick]
-kind = "ollama"
-base_url = "http://sick/v1"
+kind = "openai"
+key_file = "KEY"
+base_url = "https://sick/v1"
 timeout_seconds = 20
 [providers.sick.models.m]
 input_usd_per_1k = 0.001
 output_usd_per_1k = 0.002
 max_output_tokens = 800
 [providers.well]
-kind = "ollama"
-base_url = "http://well/v1"
+kind = "anthropic"
+key_file = "KEY"
+base_url = "https://well/v1"
 timeout_seconds = 20
 [providers.well.models.m]
 input_usd_per_1k = 0.001
@@ -52,9 +62,9 @@ weekly_loss_pct = 100
 max_drawdown_pct = 100
 consecutive_losses = 50
 [budget]
-daily_usd = 1.50
-warn_usd = 1.20
-per_decision_usd = 0.05
+daily_usd = 4.00
+warn_usd = 3.20
+per_decision_usd = 0.15
 [tasks.technical_analysis]
 interval_seconds = 900
 [tasks.regime_detection]
@@ -94,9 +104,21 @@ fn configured(providers: &Rc<Providers>, text: &str) -> Setup {
     let stand = Rc::clone(providers);
     let http = Http::standing(Rc::new(move |url: &str, body: Option<&Value>| stand.carry(url, body)));
     let sources = Sources { file: Some("soak.toml".into()), ..Sources::default() };
-    let settings =
-        load_with(&sources, &|_| Ok(text.to_owned())).unwrap_or_else(|problems| panic!("{problems}")).settings;
+    let text = text.replace("\"KEY\"", &format!("{:?}", key_file()));
+    let settings = load_with(&sources, &|_| Ok(text.clone())).unwrap_or_else(|problems| panic!("{problems}")).settings;
     Setup { settings, providers: Some(http), ..Setup::shipped() }
+}
+
+/// A key nobody checks: the providers are played.
+fn key_file() -> String {
+    static PATH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let written = || {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("model-soak-key");
+        std::fs::write(&path, "sk-played").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    PATH.get_or_init(written).clone()
 }
 
 fn seed() -> u64 {
@@ -150,8 +172,9 @@ fn booked(world: &World) -> BTreeMap<u64, Booked> {
                     "call {call} twice"
                 );
             }
-            Event::BudgetSettled { call, cost, failure, .. } => {
+            Event::BudgetSettled { call, cost, failure, over, .. } => {
                 let booked = calls.get_mut(&call).unwrap();
+                assert!(cost <= booked.held && over.is_zero(), "call {call}: {cost} of {} held", booked.held);
                 let back = booked.held - cost;
                 days.get_mut(&booked.day).unwrap().0 -= back;
                 match booked.decision {
@@ -199,11 +222,20 @@ fn money_agrees(world: &World, providers: &Providers) {
     once.dedup();
     assert_eq!(told, once, "told once a day");
     assert!(!told.is_empty(), "the month never met a limit");
-    println!("{} calls, {} USD, {} limits told", calls.len(), sum(&calls, |_, _| true), told.len());
+    let held: Money = calls.values().map(|call| call.held).sum();
+    let failed = calls.values().filter(|call| call.settled[0].1.is_some()).count();
+    println!(
+        "{} days: {} calls, {failed} of them failed, {} USD ({held} held), {} limits told",
+        days(),
+        calls.len(),
+        sum(&calls, |_, _| true),
+        told.len()
+    );
 }
 
 /// Above REDUCED only while both were gone; every way down by one step; nobody asked at EMERGENCY.
 fn levels_follow_the_outage(world: &World) {
+    let dark = dark();
     use DegradationLevel::{Emergency, Normal, Reduced};
     let changes = levels(world);
     let line = format!("{changes:?}");
@@ -216,8 +248,8 @@ fn levels_follow_the_outage(world: &World) {
     assert!(level <= Reduced, "{line}");
     let high: Vec<_> = changes.iter().filter(|(_, from, to)| *to > Reduced || *from > Reduced).collect();
     let (first, last) = (high.first().unwrap().0, high.last().unwrap().0);
-    assert!(first >= DARK.0 && first < DARK.1, "{line}");
-    assert!(last > DARK.1 && last < DARK.1 + 3_600, "back within an hour: {line}");
+    assert!(first >= dark.0 && first < dark.1, "{line}");
+    assert!(last > dark.1 && last < dark.1 + 3_600, "back within an hour: {line}");
     let emergencies: Vec<_> = changes.iter().filter(|(_, from, to)| Emergency == *from || Emergency == *to).collect();
     assert_eq!(emergencies.len(), 2, "one way in, one way out: {line}");
     let (into, out) = (emergencies[0].0, emergencies[1].0);
@@ -237,14 +269,15 @@ fn levels_follow_the_outage(world: &World) {
 #[test]
 fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls() {
     let providers = Providers::new(seed());
+    let (days, dark) = (days(), dark());
     let began = std::time::Instant::now();
     configured(&providers, EVERYONE).play(async |world| {
-        world.until(DARK.0).await;
+        world.until(dark.0).await;
         providers.dark.set(true);
-        world.until(DARK.1).await;
+        world.until(dark.1).await;
         providers.dark.set(false);
         // Between two slots, when every question has ended.
-        world.until(DAYS * DAY_S + 3_300).await;
+        world.until(days * DAY_S + 3_300).await;
         println!("{:?} {:?}", providers.calls.borrow(), providers.asked.borrow());
         // Nothing hangs, nothing broke.
         let stats = world.stats().await.stats;
@@ -257,7 +290,7 @@ fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls()
         levels_follow_the_outage(world);
         // Everybody asked, and both providers and the rules were heard.
         let opinions = ["technical_analysis", "regime_detection", "sentiment_analysis", "trading_decision"];
-        for form in opinions.into_iter().chain(if DAYS < 30 { &[][..] } else { &["conflict_resolution"][..] }.to_vec())
+        for form in opinions.into_iter().chain(if days < 30 { &[][..] } else { &["conflict_resolution"][..] }.to_vec())
         {
             assert!(providers.asked.borrow().get(form).is_some_and(|count| *count > 0), "nobody asked for {form}");
         }
@@ -281,13 +314,13 @@ fn a_month_with_models_on_every_agent_and_a_provider_that_fails_half_its_calls()
         });
         assert_eq!(pauses, ["degradation"], "only the outage stops trading");
         assert_eq!((world.is(), world.reasons()), (CoordinatorState::Running, String::new()));
-        for day in 0..DAYS {
+        for day in 0..days {
             let (from, to) = ((day * DAY_S) as f64, ((day + 1) * DAY_S) as f64);
             let count = signals.iter().filter(|at| (from..to).contains(*at)).count();
             assert!(count >= 24, "day {day}: {count} signals");
         }
         let entries = world.times("PositionOpened");
-        let after = entries.iter().filter(|at| **at > DARK.1 as f64).count();
+        let after = entries.iter().filter(|at| **at > dark.1 as f64).count();
         println!(
             "{} signals, {} entries, {after} after the outage, {:.1?}",
             signals.len(),

@@ -42,7 +42,7 @@ fn with_provider(more: &str) -> String {
 fn a_provider_is_whole_with_kind_key_and_price_and_has_its_defaults() {
     let s = good(&with_provider("key_env = \"K\"")).settings;
     let p = &s.providers["p"];
-    assert_eq!((p.calls_per_minute, p.burst, p.timeout_seconds, p.max_parallel), (60, 10, 30, 2));
+    assert_eq!((p.calls_per_minute, p.burst, p.timeout_seconds, p.max_parallel), (60, 10, 30, 16));
     assert_eq!(p.models["m.1:x"].input_usd_per_1k.to_string(), "0.00015");
     assert_eq!(p.endpoint(), "https://api.openai.com/v1");
     let shown = cli::show(&file(&with_provider("key_env = \"K\"")), false);
@@ -118,6 +118,64 @@ fn a_voter_is_a_strategy_or_a_chain_that_exists() {
     assert!(none.to_string().contains("no chain is configured"), "{none}");
 }
 
+/// Limits below what may think at once are told, each with the number that would do; the shipped ones are enough.
+#[test]
+fn too_few_places_for_those_who_wait_for_models_are_warned_of() {
+    let of_places = |loaded: Loaded| -> Vec<String> {
+        loaded.warnings.into_iter().filter(|warning| warning.contains("set it to")).collect()
+    };
+    let asking = "[agents.regime_detection]\nchain = \"main\"\n[conflicts]\nchain = \"main\"\n\
+                  [tasks.regime_detection]\ninterval_seconds = 3600\n[consensus.max_age_seconds]\nregime_detection = 5460\n\
+                  [bus.ttl_seconds]\nregime_updates = 5460\n[agents.trading_decision]\n\
+                  voters = [{ name = \"a\", kind = \"model\", chain = \"main\", enabled = true },\
+                  { name = \"b\", kind = \"model\", chain = \"main\", enabled = true }]\n";
+    let warnings = |provider: &str, more: &str| {
+        let text = format!("{}{asking}{more}", with_provider(&format!("key_env = \"K\"\n{provider}")));
+        of_places(good(&text))
+    };
+    assert_eq!(warnings("", ""), Vec::<String>::new());
+    // Three symbols: three regimes and three decisions, of which each asks twice.
+    assert_eq!(
+        warnings("max_parallel = 9", "[scheduler]\nmax_per_provider = 6\nmax_concurrent_runs = 7"),
+        Vec::<String>::new()
+    );
+    let rows: [(&str, &str, &[&str]); 4] = [
+        (
+            "max_parallel = 8",
+            "",
+            &["providers.p.max_parallel = 8 ", "9 calls", "(p: regime_detection, trading_decision)", "at least 9"],
+        ),
+        ("", "[scheduler]\nmax_per_provider = 5", &["scheduler.max_per_provider = 5 ", "6 runs", "at least 6"]),
+        ("", "[scheduler]\nmax_concurrent_runs = 6", &["scheduler.max_concurrent_runs = 6 ", "6 runs", "at least 7"]),
+        ("", "[tasks.trading_decision]\nmax_parallel = 2", &["tasks.trading_decision.max_parallel = 2 ", "at least 3"]),
+    ];
+    for (provider, more, parts) in rows {
+        let [text] = &warnings(provider, more)[..] else { panic!("one warning of {provider} {more}") };
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+    assert_eq!(
+        of_places(good("[scheduler]\nmax_per_provider = 1\nmax_concurrent_runs = 1")),
+        Vec::<String>::new(),
+        "rules wait for nobody"
+    );
+}
+
+#[test]
+fn the_form_of_an_answer_can_be_chosen_where_the_dialect_has_it() {
+    let formed = |form: &str| {
+        with_provider("key_env = \"K\"")
+            .replace("max_output_tokens = 900", &format!("max_output_tokens = 900\nanswer_form = \"{form}\""))
+    };
+    for form in ["schema", "json", "prompt"] {
+        let settings = good(&formed(form)).settings;
+        assert_eq!(settings.providers["p"].models["m.1:x"].answer_form.map(|form| form.name()), Some(form));
+    }
+    let anthropic = formed("json").replace("\"openai\"", "\"anthropic\"");
+    let problems = bad(&anthropic).to_string();
+    assert!(problems.contains("answer_form") && problems.contains("`schema` or `prompt`"), "{problems}");
+    good(&anthropic.replace("\"json\"", "\"schema\""));
+}
+
 /// A budget that holds no single call of a paid model is no error, but nobody would hear of it before the first slot.
 #[test]
 fn a_budget_below_one_call_is_warned_of_and_the_examples_hold_theirs() {
@@ -136,6 +194,10 @@ fn a_budget_below_one_call_is_warned_of_and_the_examples_hold_theirs() {
     for example in std::fs::read_dir("config/examples").unwrap() {
         let path = example.unwrap().path();
         let check = cli::check(&Sources { file: Some(path.clone()), ..Sources::default() });
-        assert!(check.code == 0 && !check.text.contains("too little for one call"), "{path:?}: {}", check.text);
+        assert!(
+            check.code == 0 && !check.text.contains("too little") && !check.text.contains("set it to"),
+            "{path:?}: {}",
+            check.text
+        );
     }
 }

@@ -94,6 +94,16 @@ pub struct ModelCosts {
 }
 
 impl ModelCosts {
+    /// Calls, mean and median latency in milliseconds and USD for a table; dashes for a voter that is no model.
+    pub fn cells(costs: Option<&ModelCosts>) -> [String; 4] {
+        let dash = || "-".to_owned();
+        let Some(ModelCosts { calls, cost_usd, mean_latency_ms, p50_latency_ms, .. }) = costs else {
+            return [dash(), dash(), dash(), dash()];
+        };
+        let usd = cost_usd.normalize().to_string();
+        [calls.to_string(), mean_latency_ms.to_string(), p50_latency_ms.to_string(), usd]
+    }
+
     /// From a voter's tally; none before the first question. Times are 0 while no call was made.
     pub fn of(tally: &ModelTally) -> Option<ModelCosts> {
         let mut newest = tally.latencies_ms.clone();

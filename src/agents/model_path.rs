@@ -9,7 +9,7 @@ use super::{
     answers::{self, ground::Ground, portfolio::Pace, sentiment::Mood},
     contract::{Answer, NO_PROVIDER, RunContext},
     portfolio_rebalance::{self, PortfolioInputs, PortfolioOutput},
-    prompts::{self, Template, data},
+    prompts::{self, Room, Template, data},
     regime_detection,
 };
 use crate::{
@@ -43,7 +43,7 @@ fn question(
     ctx: &RunContext,
     settings: &Settings,
     (template, format): (Template, AnswerFormat),
-    shown: impl Fn(usize) -> Value,
+    shown: impl Fn(Room) -> Value,
     check: Check,
 ) -> Question {
     let timeout_s = settings.tasks.get(&task).map_or(30, |task| task.timeout_seconds);
@@ -63,7 +63,7 @@ fn question(
 pub fn technical(ctx: &RunContext, snapshot: &Snapshot, settings: &Settings, ground: &Ground) -> Question {
     let (held, candles) = (ground.clone(), data::history(snapshot));
     let check: Check = Arc::new(move |text| answers::technical::parse(text, &held).map(drop));
-    let shown = |most| json!({ "market": data::market(snapshot, &candles, most) });
+    let shown = |room: Room| json!({ "market": data::market(snapshot, &candles, room.candles) });
     let parts = (prompts::TECHNICAL_ANALYSIS, answers::technical::format());
     let chain = &settings.agents.technical_analysis.chain;
     question((chain, TaskName::TechnicalAnalysis), ctx, settings, parts, shown, check)
@@ -79,10 +79,10 @@ pub fn regime(
 ) -> Question {
     let (held, candles) = (ground.clone(), data::history(snapshot));
     let check: Check = Arc::new(move |text| answers::regime::parse(text, &held).map(drop));
-    let shown = |most| {
+    let shown = |room: Room| {
         json!({
-            "market": data::market(snapshot, &candles, most),
-            "technical_analysis": ta.map(data::technical),
+            "market": data::market(snapshot, &candles, room.candles),
+            "technical_analysis": ta.map(|output| data::technical(output, room)),
         })
     };
     let parts = (prompts::REGIME_DETECTION, answers::regime::format());
@@ -143,7 +143,7 @@ pub fn mood(ctx: &RunContext, role: Role, settings: &Settings) -> Question {
     };
     let check: Check = Arc::new(move |text| answers::sentiment::parse(text, &asset).map(drop));
     let parts = (prompts::SENTIMENT_ANALYSIS, answers::sentiment::format());
-    let shown = |_| json!({ "asset": asset.to_string(), "source": source });
+    let shown = |_: Room| json!({ "asset": asset.to_string(), "source": source });
     question((chain, TaskName::SentimentAnalysis), ctx, settings, parts, shown, check)
 }
 
@@ -222,14 +222,20 @@ pub fn pace(ctx: &RunContext, planned: &PortfolioOutput, settings: &Settings) ->
     let check: Check = Arc::new(|text| answers::portfolio::parse(text).map(drop));
     let parts = (prompts::PORTFOLIO_REBALANCE, answers::portfolio::format());
     let legs = planned.plan.as_ref().map_or(&[][..], |plan| &plan.legs);
-    let shown = |_| {
-        json!({
+    let shown = |room: Room| {
+        let shares = planned.shares.iter().take(room.entries).map(|(asset, share)| (asset.to_string(), share));
+        let told = legs.iter().take(room.entries).map(|leg| {
+            json!({ "symbol": leg.symbol.to_string(), "side": leg.side, "amount": leg.amount, "batch": leg.batch })
+        });
+        let mut data = json!({
             "deviation_points": planned.deviation_pct,
-            "shares_pct": planned.shares.iter().map(|(asset, share)| (asset.to_string(), share)).collect::<Vec<_>>(),
-            "legs": legs.iter().map(|leg| json!({
-                "symbol": leg.symbol.to_string(), "side": leg.side, "amount": leg.amount, "batch": leg.batch,
-            })).collect::<Vec<_>>(),
-        })
+            "shares_pct": shares.collect::<Vec<_>>(),
+            "legs": told.collect::<Vec<_>>(),
+        });
+        if room.entries < legs.len() {
+            data["legs_in_all"] = json!(legs.len());
+        }
+        data
     };
     let chain = &settings.agents.portfolio_rebalance.chain;
     question((chain, TaskName::PortfolioRebalance), ctx, settings, parts, shown, check)

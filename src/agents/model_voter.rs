@@ -85,11 +85,11 @@ pub fn question(
     deadline: Ts,
 ) -> Question {
     let format = answers::vote::format();
-    let shown = |most| {
-        let market = data::market(inputs.snapshot, candles, most);
+    let shown = |room: prompts::Room| {
+        let market = data::market(inputs.snapshot, candles, room.candles);
         let mood = inputs.sentiment.map(|output| (output, news));
         // The age of the position at the data's time, so that the same inputs give the same bytes.
-        data::voter(market, inputs.ta, inputs.regime, mood, inputs.position, ctx.as_of)
+        data::voter(market, inputs.ta, inputs.regime, mood, inputs.position, ctx.as_of, room)
     };
     let prompt = prompts::render_within(prompts::TRADING_DECISION, &format, shown);
     let held = ground.clone();

@@ -2,7 +2,7 @@
 
 use super::{
     answers,
-    prompts::{self, TOKENS_MANY},
+    prompts::{self, BYTES_MANY},
 };
 use crate::{
     llm::{
@@ -20,7 +20,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     let entries = settings.chains.get(&settings.conflicts.chain).into_iter().flatten();
     let format = answers::resolution::format();
     let conflicts: Vec<Call> = entries
-        .filter_map(|entry| Call::of(settings, entry, |model| budget::usage_of(model, TOKENS_MANY, &format)))
+        .filter_map(|entry| Call::of(settings, entry, |model| budget::usage_of(model, BYTES_MANY, &format)))
         .collect();
     let of_tasks = cases.calls().map(|(task, call)| Asked { who: task.name(), task, call });
     let of_conflicts = conflicts.iter().map(|call| Asked { who: "conflicts", task: TaskName::TradingDecision, call });
@@ -30,19 +30,19 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
 /// The worst cases of all agents that ask models; nothing is computed when nobody does.
 pub fn of(settings: &Settings) -> WorstCases {
     WorstCases::new(settings, |task, model| {
-        let (format, tokens) = match task {
+        let (format, bytes) = match task {
             // Its prompt is known but for the name of the asset.
             TaskName::SentimentAnalysis => {
                 let format = answers::sentiment::format();
                 let data = serde_json::json!({ "asset": "ASSETNAME", "source": "social media" });
-                let tokens = prompts::render(prompts::SENTIMENT_ANALYSIS, &format, &data).estimated_tokens();
-                (format, tokens)
+                let bytes = prompts::render(prompts::SENTIMENT_ANALYSIS, &format, &data).bytes();
+                (format, bytes)
             }
-            TaskName::TechnicalAnalysis => (answers::technical::format(), TOKENS_MANY),
-            TaskName::RegimeDetection => (answers::regime::format(), TOKENS_MANY),
-            TaskName::PortfolioRebalance => (answers::portfolio::format(), TOKENS_MANY),
-            TaskName::TradingDecision => (answers::vote::format(), TOKENS_MANY),
+            TaskName::TechnicalAnalysis => (answers::technical::format(), BYTES_MANY),
+            TaskName::RegimeDetection => (answers::regime::format(), BYTES_MANY),
+            TaskName::PortfolioRebalance => (answers::portfolio::format(), BYTES_MANY),
+            TaskName::TradingDecision => (answers::vote::format(), BYTES_MANY),
         };
-        budget::usage_of(model, tokens, &format)
+        budget::usage_of(model, bytes, &format)
     })
 }

@@ -7,6 +7,7 @@ use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use reqwest::blocking::{Client, Response};
 
 use crate::{
+    agents::leaderboard::{BoardRow, ModelCosts},
     api::auth,
     coordinator::status::{BudgetStatus, FeedLine, OpinionStatus, Status},
     model::{Command, CommandAnswer},
@@ -159,6 +160,9 @@ pub fn render(status: &Status) -> String {
         line(budget_words(budget));
     }
     let mut shown = vec![balances, feeds, tasks];
+    if !status.voters.is_empty() {
+        shown.push(voter_table(&status.voters));
+    }
     if !status.positions.is_empty() {
         let mut positions = table(["position", "symbol", "quantity", "entry", "stop", "target", "unrealised"]);
         for held in &status.positions {
@@ -273,6 +277,37 @@ fn feed_table(feeds: &[FeedLine]) -> Table {
     shown
 }
 
+/// The leaderboard, best first; what asking took and cost when some voter is a model.
+fn voter_table(rows: &[BoardRow]) -> Table {
+    let has_models = rows.iter().any(|row| row.models.is_some());
+    let mut header = vec!["voter", "votes", "abstained", "failed", "right", "marked", "mean bp", "confidence"];
+    if has_models {
+        header.extend(["calls", "mean ms", "median ms", "USD"]);
+    }
+    let mut shown = Table::new();
+    shown.load_preset(UTF8_BORDERS_ONLY).set_header(header);
+    for row in rows {
+        let kinds: Vec<String> = row.failures_by_kind.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let failed = if kinds.is_empty() {
+            row.failures.to_string()
+        } else {
+            format!("{} ({})", row.failures, kinds.join(", "))
+        };
+        let right = row.share_correct.map_or("-".to_owned(), |share| format!("{:.1} %", share.as_f64() * 100.0));
+        let mut cells = vec![row.voter.clone(), row.votes.to_string(), row.abstentions.to_string(), failed, right];
+        cells.extend([
+            row.marked.to_string(),
+            or_dash(row.mean_signed_return_bp.map(|mean| mean.round_dp(2))),
+            row.mean_confidence.map_or("-".to_owned(), |mean| mean.to_string()),
+        ]);
+        if has_models {
+            cells.extend(ModelCosts::cells(row.models.as_ref()));
+        }
+        shown.add_row(cells);
+    }
+    shown
+}
+
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY).set_header(header);
@@ -291,6 +326,35 @@ fn or_dash(value: Option<rust_decimal::Decimal>) -> String {
 mod tests {
     use super::*;
     use crate::model::TaskName;
+
+    #[test]
+    fn the_leaderboard_shows_failures_by_kind_and_what_models_took_and_cost() {
+        let by_rules = serde_json::json!({
+            "voter": "ema_cross", "votes": 5, "abstentions": 1, "failures": 0, "marked": 4, "correct": 3, "unmarked": 0,
+            "share_correct": 0.75, "mean_signed_return_bp": "12.345", "mean_confidence": 0.65, "calibration": [],
+        });
+        let by_rules: BoardRow = serde_json::from_value(by_rules).unwrap();
+        assert!(!voter_table(std::slice::from_ref(&by_rules)).to_string().contains("USD"));
+        let costs = ModelCosts {
+            calls: 7,
+            unasked: 0,
+            cost_usd: crate::model::Money::new(210, 4),
+            mean_latency_ms: 2_100,
+            p50_latency_ms: 1_900,
+        };
+        let thinker = BoardRow {
+            voter: "thinker".to_owned(),
+            models: Some(costs),
+            failures: 2,
+            failures_by_kind: [("timeout".to_owned(), 2)].into(),
+            ..by_rules.clone()
+        };
+        let table = voter_table(&[by_rules, thinker]).to_string();
+        let row = |name: &str| table.lines().find(|line| line.contains(name)).unwrap().to_owned();
+        let parts = ["2 (timeout 2)", "75.0 %", "12.34", "0.65", "2100", "1900", "0.021"];
+        assert!(parts.iter().all(|part| row("thinker").contains(part)), "{table}");
+        assert_eq!(row("ema_cross").matches(" - ").count(), 4, "{table}");
+    }
 
     #[test]
     fn the_budget_and_degraded_opinions_are_told_in_words() {

@@ -78,6 +78,13 @@ pub fn describe(record: &Record) -> Option<(Loudness, String)> {
         Event::BudgetReserved { warned: true, .. } => {
             (Warning, "model calls: today's spending passed budget.warn_usd".to_owned())
         }
+        Event::BudgetSettled { call, cost, over, .. } if !over.is_zero() => {
+            let words = format!(
+                "model calls: call {call} was billed {cost} USD, {over} more than was held for it; as much more is held for \
+                 every call of this provider until midnight UTC: look at its price and at what it adds to a prompt"
+            );
+            (Warning, words)
+        }
         Event::BudgetExhausted { limit, spent, of, .. } => {
             (Warning, format!("model calls: the limit `{limit}` is used up until midnight UTC: {spent} of {of} USD"))
         }
@@ -251,6 +258,22 @@ fn level(price: Option<Price>) -> String {
 mod tests {
     use super::*;
     use crate::model::VoteClass;
+
+    #[test]
+    fn a_bill_above_what_was_held_is_a_warning_and_every_other_is_silent() {
+        let settled = |over: i64| {
+            let (cost, over) = (crate::model::Money::new(900, 5), crate::model::Money::new(over, 5));
+            let event =
+                Event::BudgetSettled { call: 7, cost, input_tokens: None, output_tokens: None, failure: None, over };
+            let ts = crate::model::Ts(0);
+            let (actor, corr, cause) = ("router".into(), String::new(), String::new());
+            describe(&Record { v: 1, seq: 1, epoch: 1, ts, n: Some(1), actor, corr, cause, event })
+        };
+        assert!(settled(0).is_none());
+        let (loudness, text) = settled(850).unwrap();
+        assert_eq!(loudness, Loudness::Warning);
+        assert!(text.contains("call 7 was billed 0.00900 USD, 0.00850 more"), "{text}");
+    }
 
     #[test]
     fn only_halted_is_an_error_among_the_states() {

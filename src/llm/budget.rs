@@ -14,8 +14,9 @@ use crate::{
     settings::{BudgetSettings, ModelSettings},
 };
 
-/// Tokens a dialect adds around the prompt, at most.
-const FRAME_TOKENS: u32 = 64;
+/// Tokens around the text of a request: roles, marks of beginning and end, and what providers put before a schema. The
+/// count of bytes leaves room for more of it than this.
+const FRAME_TOKENS: u32 = 256;
 
 /// Price of so many tokens, USD; exact.
 pub fn price(model: &ModelSettings, usage: Usage) -> Money {
@@ -24,17 +25,26 @@ pub fn price(model: &ModelSettings, usage: Usage) -> Money {
     ((input + output) / Decimal::ONE_THOUSAND).normalize()
 }
 
-/// What a call uses at worst: the prompt as estimated, with the schema and its frame, and the longest answer.
+/// What a call uses at worst: a token for every byte of the prompt and of the schema beside it, their frame, and the
+/// longest answer. An upper bound of what a provider can count, unless it adds a text of its own or ignores the limit.
 pub fn worst_usage(model: &ModelSettings, prompt: &Prompt, format: &AnswerFormat) -> Usage {
-    usage_of(model, prompt.estimated_tokens(), format)
+    usage_of(model, prompt.bytes(), format)
 }
 
-/// As [`worst_usage`], of a prompt of so many tokens.
-pub fn usage_of(model: &ModelSettings, prompt_tokens: u32, format: &AnswerFormat) -> Usage {
-    let schema = format.schema.to_string().chars().count();
-    let schema = u32::try_from((schema * 2).div_ceil(7)).unwrap_or(u32::MAX);
-    let input = prompt_tokens.saturating_add(schema).saturating_add(FRAME_TOKENS);
+/// As [`worst_usage`], of a prompt of so many bytes.
+pub fn usage_of(model: &ModelSettings, prompt_bytes: u32, format: &AnswerFormat) -> Usage {
+    let schema = u32::try_from(format.schema.to_string().len()).unwrap_or(u32::MAX);
+    let input = prompt_bytes.saturating_add(schema).saturating_add(FRAME_TOKENS);
     Usage { input, output: token_limit(format, model) }
+}
+
+/// What is held for a call of `provider` that costs `worst` by this module's count: a provider that billed more than was
+/// held is expected to do so again for the rest of the day.
+pub fn held(ledger: &ModelSpending, provider: &str, worst: Money) -> Money {
+    if worst.is_zero() {
+        return worst;
+    }
+    worst + ledger.over.get(provider).copied().unwrap_or_default()
 }
 
 /// What opinions may spend of a day, USD.
@@ -163,11 +173,12 @@ mod tests {
             output_usd_per_1k: "0.0006".parse().unwrap(),
             max_output_tokens: 500,
             temperature: None,
+            answer_form: None,
         };
         assert_eq!(price(&model, Usage { input: 1234, output: 77 }).to_string(), "0.0002313");
         let prompt = Prompt { template: "t".into(), system: "x".repeat(350), user: String::new() };
         let format = AnswerFormat { name: "a".into(), schema: serde_json::json!({}), max_output_tokens: 900 };
-        assert_eq!(worst_usage(&model, &prompt, &format), Usage { input: 100 + 1 + 64, output: 500 });
+        assert_eq!(worst_usage(&model, &prompt, &format), Usage { input: 350 + 2 + FRAME_TOKENS, output: 500 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::question::{AnswerFormat, FailureKind, Prompt};
-use crate::settings::{ModelSettings, ProviderKind};
+use crate::settings::{AnswerForm, ModelSettings, ProviderKind};
 
 /// Version of the recording's form: 1 kept one successful reply per request; 2 keeps every attempt with its outcome and latency.
 pub const VERSION: u32 = 2;
@@ -20,7 +20,7 @@ pub fn request_sha256(
     prompt: &Prompt,
     format: &AnswerFormat,
 ) -> String {
-    let canonical = json!([
+    let mut canonical = json!([
         VERSION,
         kind.name(),
         model,
@@ -32,7 +32,20 @@ pub fn request_sha256(
         super::wire::token_limit(format, settings),
         settings.temperature,
     ]);
+    let form = super::wire::form_of(kind, settings);
+    if let Some(parts) = canonical.as_array_mut().filter(|_| form != first_form(kind)) {
+        parts.push(json!(form.name()));
+    }
     hex::encode(Sha256::digest(canonical.to_string().as_bytes()))
+}
+
+/// The only form there was when this version of recordings began: a request of that form keeps its name.
+const fn first_form(kind: ProviderKind) -> AnswerForm {
+    match kind {
+        ProviderKind::DeepSeek => AnswerForm::Json,
+        ProviderKind::Anthropic => AnswerForm::Prompt,
+        ProviderKind::OpenAi | ProviderKind::XAi | ProviderKind::Ollama => AnswerForm::Schema,
+    }
 }
 
 /// The same value with the names of every object in order: a schema is the same however it was put together.
@@ -160,6 +173,7 @@ mod tests {
             output_usd_per_1k: Decimal::ONE,
             max_output_tokens: 500,
             temperature,
+            answer_form: None,
         };
         let of = |kind, name: &str, settings: &ModelSettings, user: &str, format: &AnswerFormat| {
             request_sha256(kind, name, settings, &prompt(user), format)
@@ -179,6 +193,19 @@ mod tests {
         ] {
             assert_ne!(other, plain);
         }
+        // Of the form a dialect always had: the names of recordings made before the form could be chosen.
+        let formed = |kind, form| {
+            let settings = ModelSettings { answer_form: form, ..model(1, None) };
+            of(kind, "m", &settings, "u", &schema)
+        };
+        assert_eq!(formed(ProviderKind::OpenAi, Some(AnswerForm::Schema)), plain);
+        assert_ne!(formed(ProviderKind::OpenAi, Some(AnswerForm::Json)), plain);
+        let told = "b3df1b0d";
+        assert_eq!(&plain[..8], told, "a recording made by an earlier program is found");
+        let (of_anthropic, prompt) = (ProviderKind::Anthropic, Some(AnswerForm::Prompt));
+        assert_ne!(formed(of_anthropic, None), formed(of_anthropic, prompt), "what is sent differs");
+        let of_deepseek = ProviderKind::DeepSeek;
+        assert_eq!(formed(of_deepseek, None), formed(of_deepseek, Some(AnswerForm::Json)));
     }
     fn reply(took_ms: i64) -> Attempt {
         Attempt { took_ms, outcome: Outcome::Reply { status: 200, retry_after_ms: None, body: "{}".into() } }

@@ -27,7 +27,11 @@ pub fn refusal(status: u16, body: &[u8]) -> Refusal {
         None => (String::from_utf8_lossy(body.get(..2000).unwrap_or(body)).into_owned(), String::new()),
     };
     let kind = kind_of(status, &code, &words);
-    let said = shortened(&words);
+    let mut said = shortened(&words);
+    let of_form = ["response_format", "output_config", "json_schema", "json_object", "tructured output"];
+    if kind == FailureKind::BadRequest && of_form.iter().any(|part| words.contains(part)) {
+        said.push_str("; if this endpoint does not take the form asked for, set answer_form of the model");
+    }
     let message = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
     Refusal { kind, message }
 }
@@ -157,6 +161,15 @@ mod tests {
         for (status, body, wanted) in rows {
             assert_eq!(kind(status, body), wanted, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn a_refused_form_of_the_answer_names_the_setting() {
+        let body = r#"{"error":{"message":"response_format.type: json_schema is not supported"}}"#;
+        let refused = refusal(400, body.as_bytes());
+        assert_eq!(refused.kind, FailureKind::BadRequest);
+        assert!(refused.message.ends_with("set answer_form of the model"), "{}", refused.message);
+        assert!(!refusal(400, b"{\"error\":{\"message\":\"bad\"}}").message.contains("answer_form"));
     }
 
     #[test]

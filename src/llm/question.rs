@@ -103,7 +103,13 @@ impl Prompt {
         hex::encode(hasher.finalize())
     }
 
-    /// Characters of the whole prompt / 3.5, rounded up (domain §4.1).
+    /// Bytes of the whole prompt: no tokenizer of today's models makes more tokens of a text than it has bytes.
+    pub fn bytes(&self) -> u32 {
+        u32::try_from(self.system.len() + self.user.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Characters of the whole prompt / 3.5, rounded up (domain §4.1). It says how much to put into a prompt; money is
+    /// held for [`Prompt::bytes`], because numbers in JSON are denser.
     pub fn estimated_tokens(&self) -> u32 {
         let characters = self.system.chars().count() + self.user.chars().count();
         u32::try_from((characters * 2).div_ceil(7)).unwrap_or(u32::MAX)
@@ -291,5 +297,6 @@ mod tests {
         assert_eq!(prompt("a", "b").sha256().len(), 64);
         assert_eq!(prompt("abcd", "efg").estimated_tokens(), 2);
         assert_eq!(prompt("abcd", "efgh").estimated_tokens(), 3);
+        assert_eq!((prompt("é", "日").estimated_tokens(), prompt("é", "日").bytes()), (1, 5));
     }
 }

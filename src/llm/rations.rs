@@ -121,7 +121,8 @@ impl WorstCases {
         let mut first = None;
         for Call { provider, cost, .. } in self.0.get(&task)?.iter().flatten() {
             let limit = settings.providers.get(provider).and_then(|known| known.daily_usd);
-            match budget::judge(ledger, money, (provider, limit), &payer, &share, *cost) {
+            let amount = budget::held(ledger, provider, *cost);
+            match budget::judge(ledger, money, (provider, limit), &payer, &share, amount) {
                 Verdict::Refuse(exhausted) => _ = first.get_or_insert(exhausted),
                 Verdict::Free | Verdict::Reserve { .. } => return None,
             }

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::question::{AnswerFormat, FailureKind, Prompt, Rejected};
-use crate::settings::{ModelSettings, ProviderKind};
+use crate::settings::{AnswerForm, ModelSettings, ProviderKind};
 
 /// Largest reply that is read, bytes.
 pub const REPLY_MAX: usize = 256 * 1024;
@@ -54,6 +54,11 @@ pub fn token_limit(format: &AnswerFormat, model: &ModelSettings) -> u32 {
     format.max_output_tokens.min(model.max_output_tokens).max(1)
 }
 
+/// How an answer's form is asked for.
+pub fn form_of(kind: ProviderKind, model: &ModelSettings) -> AnswerForm {
+    model.answer_form.unwrap_or(kind.answer_form())
+}
+
 /// The body of a call.
 pub fn body(
     kind: ProviderKind,
@@ -62,15 +67,18 @@ pub fn body(
     prompt: &Prompt,
     format: &AnswerFormat,
 ) -> Value {
-    let limit = token_limit(format, settings);
+    let (limit, form) = (token_limit(format, settings), form_of(kind, settings));
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
     match kind {
         ProviderKind::Anthropic => {
-            // No response format of its own is needed: the schema stands in the prompt's system part.
             body.insert("max_tokens".to_owned(), json!(limit));
             body.insert("system".to_owned(), json!(prompt.system));
             body.insert("messages".to_owned(), json!([{"role": "user", "content": prompt.user}]));
+            if form == AnswerForm::Schema {
+                let wanted = json!({"type": "json_schema", "schema": narrowed(&format.schema)});
+                body.insert("output_config".to_owned(), json!({ "format": wanted }));
+            }
         }
         _ => {
             let messages = json!([
@@ -81,7 +89,9 @@ pub fn body(
             // OpenAI's newer models refuse the older name, the others do not know the newer one.
             let name = if kind == ProviderKind::OpenAi { "max_completion_tokens" } else { "max_tokens" };
             body.insert(name.to_owned(), json!(limit));
-            body.insert("response_format".to_owned(), response_format(kind, format));
+            if let Some(wanted) = response_format(form, format) {
+                body.insert("response_format".to_owned(), wanted);
+            }
         }
     }
     if let Some(temperature) = settings.temperature {
@@ -91,12 +101,56 @@ pub fn body(
     Value::Object(body)
 }
 
-/// DeepSeek takes no schema, only the wish for JSON.
-fn response_format(kind: ProviderKind, format: &AnswerFormat) -> Value {
-    if kind == ProviderKind::DeepSeek {
-        return json!({"type": "json_object"});
+fn response_format(form: AnswerForm, format: &AnswerFormat) -> Option<Value> {
+    match form {
+        AnswerForm::Schema => {
+            Some(json!({"type": "json_schema", "json_schema": {"name": format.name, "schema": format.schema}}))
+        }
+        AnswerForm::Json => Some(json!({"type": "json_object"})),
+        AnswerForm::Prompt => None,
     }
-    json!({"type": "json_schema", "json_schema": {"name": format.name, "schema": format.schema}})
+}
+
+/// Words of a schema that Anthropic takes; any other is refused with 400. The whole schema stands in the prompt, and the
+/// strict reader holds an answer to all of it.
+const TAKEN: [&str; 10] =
+    ["type", "enum", "const", "anyOf", "allOf", "items", "properties", "required", "description", "$defs"];
+
+/// The part of a schema that Anthropic takes: without bounds of numbers, texts and lists, every object closed. A map with
+/// names of its own cannot be written that way: such a field is left out.
+fn narrowed(schema: &Value) -> Value {
+    let Value::Object(fields) = schema else { return schema.clone() };
+    if let Some(target) = fields.get("$ref") {
+        return json!({ "$ref": target });
+    }
+    let is_map =
+        |schema: &Value| schema.get("type").is_some_and(|of| of == "object") && schema.get("properties").is_none();
+    let left_out = |name: &str| fields.get("properties").and_then(|all| all.get(name)).is_some_and(is_map);
+    let each = |named: &Map<String, Value>| -> Map<String, Value> {
+        let kept = named.iter().filter(|(_, inner)| !is_map(inner));
+        kept.map(|(name, inner)| (name.clone(), narrowed(inner))).collect()
+    };
+    let mut narrow = Map::new();
+    for (word, value) in fields {
+        // Of its kinds of choice it knows this one; where exactly one fits, any does.
+        let word = if word == "oneOf" { "anyOf" } else { word.as_str() };
+        let value = match (word, value) {
+            ("properties" | "$defs", Value::Object(named)) => Value::Object(each(named)),
+            ("required", Value::Array(names)) => {
+                names.iter().filter(|name| !name.as_str().is_some_and(left_out)).cloned().collect()
+            }
+            ("anyOf" | "allOf", Value::Array(choices)) => choices.iter().map(narrowed).collect(),
+            ("items", inner) => narrowed(inner),
+            (_, other) => other.clone(),
+        };
+        if TAKEN.contains(&word) {
+            narrow.insert(word.to_owned(), value);
+        }
+    }
+    if fields.contains_key("properties") {
+        narrow.insert("additionalProperties".to_owned(), json!(false));
+    }
+    Value::Object(narrow)
 }
 
 /// Reads the body of a 2xx reply.

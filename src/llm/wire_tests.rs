@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
+use crate::{agents::answers, llm::budget};
 
 fn prompt() -> Prompt {
     Prompt { template: "t@1".into(), system: "rules".into(), user: "data".into() }
@@ -13,7 +14,101 @@ fn format() -> AnswerFormat {
 
 fn model(temperature: Option<f64>) -> ModelSettings {
     let price = crate::model::Decimal::ONE;
-    ModelSettings { input_usd_per_1k: price, output_usd_per_1k: price, max_output_tokens: 500, temperature }
+    ModelSettings {
+        input_usd_per_1k: price,
+        output_usd_per_1k: price,
+        max_output_tokens: 500,
+        temperature,
+        answer_form: None,
+    }
+}
+
+fn formed(form: AnswerForm) -> ModelSettings {
+    ModelSettings { answer_form: Some(form), ..model(None) }
+}
+
+/// Every form an agent asks for.
+fn formats() -> [AnswerFormat; 6] {
+    use answers::{portfolio, regime, resolution, sentiment, technical, vote};
+    [
+        vote::format(),
+        technical::format(),
+        regime::format(),
+        sentiment::format(),
+        portfolio::format(),
+        resolution::format(),
+    ]
+}
+
+#[test]
+fn every_kind_is_sent_the_whole_schema_it_takes_and_every_form_can_be_chosen() {
+    use AnswerForm::{Json, Prompt, Schema};
+    use ProviderKind::{Anthropic, DeepSeek, Ollama, OpenAi, XAi};
+    for format in formats() {
+        let sent = |kind, settings: &ModelSettings| {
+            let body = body(kind, "m", settings, &prompt(), &format);
+            (body.get("response_format").cloned(), body.get("output_config").cloned())
+        };
+        let whole = json!({"type": "json_schema", "json_schema": {"name": format.name, "schema": format.schema}});
+        let narrow = json!({"format": {"type": "json_schema", "schema": narrowed(&format.schema)}});
+        let object = json!({"type": "json_object"});
+        for kind in [OpenAi, XAi, Ollama] {
+            assert_eq!(sent(kind, &model(None)), (Some(whole.clone()), None), "{kind:?}");
+        }
+        assert_eq!(sent(DeepSeek, &model(None)), (Some(object.clone()), None));
+        assert_eq!(sent(Anthropic, &model(None)), (None, Some(narrow)));
+        for kind in [OpenAi, XAi, Ollama, DeepSeek] {
+            assert_eq!(sent(kind, &formed(Schema)), (Some(whole.clone()), None), "{kind:?}");
+            assert_eq!(sent(kind, &formed(Json)), (Some(object.clone()), None), "{kind:?}");
+        }
+        for kind in [OpenAi, XAi, Ollama, DeepSeek, Anthropic] {
+            assert_eq!(sent(kind, &formed(Prompt)), (None, None), "{kind:?}");
+        }
+    }
+}
+
+/// What Anthropic refuses: bounds, open objects, maps. The names, words and required fields stay.
+#[test]
+fn a_narrowed_schema_holds_only_what_anthropic_takes() {
+    fn walk(schema: &Value, root: &Value, at: &str) {
+        let Value::Object(fields) = schema else { return };
+        for (word, value) in fields {
+            match word.as_str() {
+                "$ref" => {
+                    let target = value.as_str().unwrap().strip_prefix('#').unwrap();
+                    assert!(root.pointer(target).is_some() && fields.len() == 1, "{at}: {value}");
+                }
+                "additionalProperties" => assert_eq!(value, &json!(false), "{at}"),
+                other => assert!(TAKEN.contains(&other), "{at}: {other}"),
+            }
+            let inner = format!("{at}/{word}");
+            match (word.as_str(), value) {
+                ("properties" | "$defs", Value::Object(named)) => {
+                    named.values().for_each(|one| walk(one, root, &inner))
+                }
+                ("anyOf" | "allOf", Value::Array(all)) => all.iter().for_each(|one| walk(one, root, &inner)),
+                ("items", one) => walk(one, root, &inner),
+                _ => {}
+            }
+        }
+        if fields.get("type").is_some_and(|of| of == "object") {
+            assert_eq!(fields.get("additionalProperties"), Some(&json!(false)), "{at} is open");
+        }
+    }
+    for format in formats() {
+        let narrow = narrowed(&format.schema);
+        walk(&narrow, &narrow, &format.name);
+        assert_eq!(narrow["required"], format.schema["required"], "{}", format.name);
+        let names = |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let mut all = names(&format.schema);
+        all.retain(|name| name != "indicators");
+        assert_eq!(names(&narrow), all, "{}", format.name);
+        // The money held counts the whole schema and a frame; what is sent is no longer than both.
+        let held = budget::usage_of(&model(None), 0, &format).input as usize;
+        assert!(narrow.to_string().len() <= held, "{}", format.name);
+    }
+    let text = narrowed(&answers::vote::format().schema).to_string();
+    assert!(text.contains("\"CLOSE_SHORT\"") && !text.contains("maximum"), "{text}");
 }
 
 fn failure(kind: ProviderKind, body: &str) -> FailureKind {
@@ -24,16 +119,12 @@ fn failure(kind: ProviderKind, body: &str) -> FailureKind {
 fn a_call_names_the_model_its_limit_and_the_form_of_the_answer() {
     let openai = body(ProviderKind::OpenAi, "m", &model(None), &prompt(), &format());
     assert_eq!(openai["max_completion_tokens"], 500, "the configured limit is the smaller one");
-    assert_eq!(openai["response_format"]["json_schema"]["name"], "vote");
     assert_eq!(openai["messages"][0]["content"], "rules");
     assert!(openai.get("temperature").is_none());
     let ollama = body(ProviderKind::Ollama, "m", &model(Some(0.0)), &prompt(), &format());
     assert_eq!((&ollama["max_tokens"], &ollama["temperature"]), (&json!(500), &json!(0.0)));
-    let deepseek = body(ProviderKind::DeepSeek, "m", &model(None), &prompt(), &format());
-    assert_eq!(deepseek["response_format"], json!({"type": "json_object"}));
     let anthropic = body(ProviderKind::Anthropic, "m", &model(None), &prompt(), &format());
     assert_eq!((&anthropic["system"], &anthropic["max_tokens"]), (&json!("rules"), &json!(500)));
-    assert!(anthropic.get("response_format").is_none());
 }
 
 #[test]

@@ -584,6 +584,9 @@ pub enum Event {
         /// Why it is no answer; absent for an answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<String>,
+        /// USD of the cost above what was held; absent when it was held.
+        #[serde(default, skip_serializing_if = "Money::is_zero")]
+        over: Money,
     },
     /// A limit refused a call, the first time on its day.
     BudgetExhausted {

@@ -26,6 +26,9 @@ pub struct ModelSpending {
     pub open: BTreeMap<u64, OpenReservation>,
     /// Limits whose reaching was told today.
     pub told: BTreeSet<String>,
+    /// By provider: the most USD that one call of today cost above what was held for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub over: BTreeMap<String, Money>,
 }
 
 /// One reservation that is not settled.
@@ -69,6 +72,7 @@ impl ModelSpending {
             self.by_decision.retain(|_, (last, _)| *last >= day - 1);
             self.open.clear();
             self.told.clear();
+            self.over.clear();
         }
     }
 
@@ -96,9 +100,13 @@ impl ModelSpending {
                 }
             }
             // A call that ends on another day than it began was paid on the day it began.
-            Event::BudgetSettled { call, cost, .. } => {
+            Event::BudgetSettled { call, cost, over, .. } => {
                 if let Some(held) = self.open.remove(call) {
                     self.add(&held.provider, held.decision, *cost - held.amount);
+                    if *over > Money::ZERO {
+                        let most = self.over.entry(held.provider).or_default();
+                        *most = (*most).max(*over);
+                    }
                 }
             }
             Event::BudgetExhausted { day, limit, .. } => {
@@ -124,7 +132,23 @@ mod tests {
     }
 
     fn settled(call: u64, cents: i64) -> Event {
-        Event::BudgetSettled { call, cost: usd(cents), input_tokens: None, output_tokens: None, failure: None }
+        settled_over(call, cents, 0)
+    }
+
+    fn settled_over(call: u64, cents: i64, over: i64) -> Event {
+        let (cost, over) = (usd(cents), usd(over));
+        Event::BudgetSettled { call, cost, input_tokens: None, output_tokens: None, failure: None, over }
+    }
+
+    #[test]
+    fn what_a_call_cost_above_its_reservation_is_remembered_for_the_day() {
+        let mut ledger = ModelSpending::default();
+        for (call, cents, over) in [(1, 35, 5), (2, 32, 2), (3, 10, 0)] {
+            ledger.fold(&reserved(call, 5, None, 30));
+            ledger.fold(&settled_over(call, cents, over));
+        }
+        assert_eq!((ledger.total(), ledger.over.get("p").copied()), (usd(77), Some(usd(5))), "the truth, and the most");
+        assert!(ledger.on(6).over.is_empty());
     }
 
     #[test]

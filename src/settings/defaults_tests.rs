@@ -19,7 +19,7 @@ fn the_defaults_are_the_numbers_of_the_specification() {
     };
     assert_eq!(task(TaskName::TechnicalAnalysis), [60, 30, 15, 3, 60, 60]);
     assert_eq!(task(TaskName::RegimeDetection), [300, 60, 30, 3, 300, 300]);
-    assert_eq!(task(TaskName::SentimentAnalysis), [1800, 120, 0, 2, 1800, 900]);
+    assert_eq!(task(TaskName::SentimentAnalysis), [1800, 120, 0, 3, 1800, 900]);
     assert_eq!(task(TaskName::TradingDecision), [3600, 180, 30, 3, 300, 300]);
     assert_eq!(task(TaskName::PortfolioRebalance), [3600, 120, 30, 1, 300, 300]);
     assert_eq!(s.tasks[&TaskName::PortfolioRebalance].symbols, [Symbol::PORTFOLIO]);

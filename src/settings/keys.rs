@@ -196,7 +196,7 @@ pub const REPLACED_AS_A_WHOLE: [&str; 4] =
     ["portfolio.targets", "account.initial_balances", "risk.leverage_by_drawdown", "risk.leverage_by_losses"];
 
 /// Keys that may be absent where a new entry is written.
-pub const OPTIONAL: [&str; 14] = [
+pub const OPTIONAL: [&str; 15] = [
     "agents.trading_decision.voters[].kind",
     "agents.trading_decision.voters[].strategy",
     "agents.trading_decision.voters[].chain",
@@ -211,6 +211,7 @@ pub const OPTIONAL: [&str; 14] = [
     "providers.<provider>.daily_usd",
     "providers.<provider>.models",
     "providers.<provider>.models.<model>.temperature",
+    "providers.<provider>.models.<model>.answer_form",
 ];
 
 /// Names an earlier version knew, anywhere in a path, and what to write now.

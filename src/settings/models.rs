@@ -52,9 +52,40 @@ impl ProviderKind {
         }
     }
 
+    /// How an answer's form is asked for where the model does not say: what the provider's own models of today take.
+    pub const fn answer_form(self) -> AnswerForm {
+        match self {
+            ProviderKind::DeepSeek => AnswerForm::Json,
+            _ => AnswerForm::Schema,
+        }
+    }
+
     /// Whether calls need a key.
     pub const fn needs_key(self) -> bool {
         !matches!(self, ProviderKind::Ollama)
+    }
+}
+
+/// What a call says of the form of its answer, besides the schema that stands in every prompt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerForm {
+    /// The JSON schema as a field of its own.
+    Schema,
+    /// The wish for a JSON object.
+    Json,
+    /// Nothing.
+    Prompt,
+}
+
+impl AnswerForm {
+    /// The word of the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AnswerForm::Schema => "schema",
+            AnswerForm::Json => "json",
+            AnswerForm::Prompt => "prompt",
+        }
     }
 }
 
@@ -105,7 +136,7 @@ const fn timeout_seconds() -> u32 {
     30
 }
 const fn max_parallel() -> u32 {
-    2
+    16
 }
 
 section!(
@@ -117,6 +148,9 @@ section!(
         /// Absent = not sent: some models take none.
         #[serde(default)]
         pub temperature: Option<f64>,
+        /// Absent = what the kind of provider takes.
+        #[serde(default)]
+        pub answer_form: Option<AnswerForm>,
     }
 );
 section!(

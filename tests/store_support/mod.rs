@@ -485,6 +485,7 @@ impl Generator {
                 input_tokens: Some(7),
                 output_tokens: None,
                 failure: None,
+                over: dec(self.rng.random_range(0..2)),
             },
             7 => Event::BudgetExhausted { day: self.now.day(), limit: "day".into(), spent: dec(3), of: dec(3) },
             _ => Event::StreakChanged { losses: 1, wins: 0 },

@@ -7,6 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Notify,
+    time::Instant,
 };
 
 /// What one request gets.
@@ -40,7 +41,7 @@ impl Play {
 #[derive(Clone)]
 pub struct Loopback {
     pub url: String,
-    seen: Rc<RefCell<Vec<String>>>,
+    seen: Rc<RefCell<Vec<(Instant, String)>>>,
     arrived: Rc<Notify>,
 }
 
@@ -49,7 +50,7 @@ impl Loopback {
     pub async fn start(script: Vec<Play>) -> Loopback {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (seen, arrived) = (Rc::<RefCell<Vec<String>>>::default(), Rc::new(Notify::new()));
+        let (seen, arrived) = (Rc::<RefCell<Vec<(Instant, String)>>>::default(), Rc::new(Notify::new()));
         let mut script = VecDeque::from(script);
         let (log, told) = (Rc::clone(&seen), Rc::clone(&arrived));
         actix_rt::spawn(async move {
@@ -64,7 +65,12 @@ impl Loopback {
 
     /// Heads and bodies of the requests so far.
     pub fn seen(&self) -> Vec<String> {
-        self.seen.borrow().clone()
+        self.seen.borrow().iter().map(|(_, request)| request.clone()).collect()
+    }
+
+    /// When each of them had arrived.
+    pub fn times(&self) -> Vec<Instant> {
+        self.seen.borrow().iter().map(|(at, _)| *at).collect()
     }
 
     /// Waits until a request arrived whole.
@@ -73,10 +79,10 @@ impl Loopback {
     }
 }
 
-async fn serve(mut stream: TcpStream, play: Play, log: Rc<RefCell<Vec<String>>>, told: Rc<Notify>) {
+async fn serve(mut stream: TcpStream, play: Play, log: Rc<RefCell<Vec<(Instant, String)>>>, told: Rc<Notify>) {
     let Some(request) = read_request(&mut stream).await else { return };
     let lists = request.starts_with("GET ");
-    log.borrow_mut().push(request);
+    log.borrow_mut().push((Instant::now(), request));
     told.notify_one();
     // A client that went away is part of the play.
     let play = match play {

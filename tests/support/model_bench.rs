@@ -47,6 +47,7 @@ pub fn priced() -> ModelSettings {
         output_usd_per_1k: usd("0.002"),
         max_output_tokens: 500,
         temperature: Some(0.0),
+        answer_form: None,
     }
 }
 
@@ -146,6 +147,8 @@ pub struct Setup {
     pub stored: Vec<(String, Vec<u8>)>,
     pub tape: Tape,
     pub network: bool,
+    /// Who stands for the network.
+    pub stand: Option<Http>,
     pub keys: BTreeMap<String, Result<Option<Key>, String>>,
 }
 
@@ -160,7 +163,7 @@ impl Setup {
         settings.providers = named.collect();
         let chain = settings.providers.keys().map(|name| format!("{name}/m")).collect();
         settings.chains = BTreeMap::from([("main".to_owned(), chain)]);
-        Setup { settings, stored: Vec::new(), tape: Tape::Off, network: true, keys }
+        Setup { settings, stored: Vec::new(), tape: Tape::Off, network: true, stand: None, keys }
     }
 
     pub async fn start(self) -> Bench {
@@ -199,7 +202,7 @@ impl Setup {
             keys: self.keys,
             tape: self.tape,
             seed: 7,
-            http: self.network.then(|| Http::new().unwrap()),
+            http: self.network.then(|| self.stand.unwrap_or_else(|| Http::new().unwrap())),
         });
         let told = Rc::<RefCell<Vec<ModelOutcome>>>::default();
         *shared.outcomes.borrow_mut() = Some(Ear(Rc::clone(&told)).start().recipient());

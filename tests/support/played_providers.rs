@@ -1,4 +1,5 @@
-//! Two providers of models without a wire: one fails half of its calls in every way there is, the other is well.
+//! Two providers of models without a wire and in two dialects: one, of OpenAI's, fails half of its calls in every way
+//! there is; the other, of Anthropic's, is well.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a failed unwrap is a failed test
 
 use std::{
@@ -31,6 +32,7 @@ fn priced() -> ModelSettings {
         output_usd_per_1k: dec("0.002"),
         max_output_tokens: 800,
         temperature: None,
+        answer_form: None,
     }
 }
 
@@ -48,6 +50,23 @@ pub struct Providers {
     pub asked: RefCell<BTreeMap<String, usize>>,
     /// Calls under way now.
     pub open: Cell<i64>,
+}
+
+/// What a question wants, by a field that only its answer has.
+fn form_of(body: &Value) -> &'static str {
+    let places = ["/response_format/json_schema/schema", "/output_config/format/schema"];
+    let schema = places.iter().find_map(|place| body.pointer(place)).unwrap_or_else(|| panic!("no schema: {body}"));
+    let forms = [
+        ("position_size_pct", "trading_decision"),
+        ("trend_strength", "technical_analysis"),
+        ("transitions", "regime_detection"),
+        ("narratives", "sentiment_analysis"),
+        ("execution", "portfolio_rebalance"),
+        ("modifications", "conflict_resolution"),
+        ("ok", "probe"),
+    ];
+    let form = forms.into_iter().find(|(field, _)| schema["properties"].get(field).is_some());
+    form.unwrap_or_else(|| panic!("nobody should ask for {schema}")).1
 }
 
 /// Counts a call as under way until it is answered or dropped.
@@ -84,16 +103,24 @@ impl Providers {
         self.calls.borrow().get(what).copied().unwrap_or_default()
     }
 
-    /// A reply that says what it used, and the bill for it.
-    fn bill(&self, text: &str, finish: &str, prompt: &str) -> Vec<u8> {
-        let (input, output) = (prompt.chars().count() as u32 / 4, text.chars().count() as u32 / 4);
+    /// A reply that says what it used, and the bill for it: a token for one and a half characters, denser than any
+    /// estimate, as numbers in JSON are.
+    fn bill(&self, sick: bool, text: &str, cut: bool, prompt: &str) -> Vec<u8> {
+        let tokens = |text: &str| text.chars().count() as u32 * 2 / 3;
+        let (input, output) = (tokens(prompt), tokens(text));
         self.billed.set(self.billed.get() + budget::price(&priced(), Usage { input, output }));
-        json!({
-            "choices": [{"finish_reason": finish, "message": {"content": text}}],
-            "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output},
-        })
-        .to_string()
-        .into_bytes()
+        let reply = match sick {
+            true => json!({
+                "choices": [{"finish_reason": if cut { "length" } else { "stop" }, "message": {"content": text}}],
+                "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output},
+            }),
+            false => json!({
+                "content": [{"type": "text", "text": text}],
+                "stop_reason": if cut { "max_tokens" } else { "end_turn" },
+                "usage": {"input_tokens": input, "output_tokens": output},
+            }),
+        };
+        reply.to_string().into_bytes()
     }
 
     /// Any of the choices.
@@ -143,8 +170,8 @@ impl Providers {
 
     /// One call, over a wire that is not there.
     pub fn carry(self: &Rc<Self>, url: &str, body: Option<&Value>) -> LocalBoxFuture<'static, Result<Raw, Broken>> {
-        let (own, body) = (Rc::clone(self), body.cloned());
-        let sick = url.starts_with("http://sick");
+        let (own, body, url) = (Rc::clone(self), body.cloned(), url.to_owned());
+        let sick = url.starts_with("https://sick");
         Box::pin(async move {
             own.open.set(own.open.get() + 1);
             let _open = Open(Rc::clone(&own));
@@ -158,22 +185,27 @@ impl Providers {
                 own.count("probe");
                 return if fails { broken(true, "refused") } else { Ok(raw(200, b"{\"data\":[]}".to_vec())) };
             };
-            let form = body["response_format"]["json_schema"]["name"].as_str().unwrap().to_owned();
-            own.count(match (form.as_str(), sick) {
+            let form = form_of(&body);
+            own.count(match (form, sick) {
                 ("probe", _) => "paid probe",
                 (_, true) => "sick",
                 (_, false) => "well",
             });
-            *own.asked.borrow_mut().entry(form.clone()).or_default() += 1;
-            let said = |part: usize| body["messages"][part]["content"].as_str().unwrap().to_owned();
-            let (prompt, data) = (said(0) + &said(1), serde_json::from_str(&said(1)).unwrap());
+            *own.asked.borrow_mut().entry(form.to_owned()).or_default() += 1;
+            assert!(url.ends_with(if sick { "/chat/completions" } else { "/messages" }), "{url}");
+            let said = |place: &str| body.pointer(place).and_then(Value::as_str).unwrap().to_owned();
+            let (system, user) = match sick {
+                true => (said("/messages/0/content"), said("/messages/1/content")),
+                false => (said("/system"), said("/messages/0/content")),
+            };
+            let (prompt, data) = (system + &user, serde_json::from_str(&user).unwrap());
             if own.dark.get() {
                 return broken(true, "refused");
             }
             tokio::time::sleep(Duration::from_millis(u64::from(300 + own.draw(4_000)))).await;
             if !fails {
-                let text = own.answer(&form, &data);
-                return Ok(raw(200, own.bill(&text, "stop", &prompt)));
+                let text = own.answer(form, &data);
+                return Ok(raw(200, own.bill(sick, &text, false, &prompt)));
             }
             match if own.hangs.get() { 0 } else { own.draw(9) } {
                 0 => std::future::pending().await,
@@ -183,8 +215,8 @@ impl Providers {
                 4 => broken(true, "refused"),
                 5 => broken(false, "reset by peer"),
                 6 => Ok(raw(200, b"\n \n".to_vec())),
-                7 => Ok(raw(200, own.bill("I would not buy here.", "stop", &prompt))),
-                _ => Ok(raw(200, own.bill("{\"action\":", "length", &prompt))),
+                7 => Ok(raw(200, own.bill(sick, "I would not buy here.", false, &prompt))),
+                _ => Ok(raw(200, own.bill(sick, "{\"action\":", true, &prompt))),
             }
         })
     }

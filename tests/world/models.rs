@@ -1,13 +1,21 @@
 //! Voters that are models, in virtual time: who waits for whom, and what happens to the decision meanwhile.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
+use futures_util::future::LocalBoxFuture;
 use triplegain::{
     llm::{
-        actor::AskModel,
+        actor::{
+            AskModel,
+            http::{Broken, Http, Raw},
+        },
         question::{Answered, AttemptFailure, FailureKind, Unanswered},
     },
-    settings::{ModelSettings, ProviderKind, ProviderSettings, VoterKind, VoterSettings},
+    settings::{ModelSettings, ProviderKind, ProviderSettings, Sources, VoterKind, VoterSettings, load_with},
 };
 
 use crate::support::*;
@@ -21,6 +29,7 @@ fn priced_chain(s: &mut Settings) {
         output_usd_per_1k: Decimal::ONE,
         max_output_tokens: 500,
         temperature: None,
+        answer_form: None,
     };
     let provider = ProviderSettings {
         kind: ProviderKind::Ollama,
@@ -286,5 +295,91 @@ fn what_the_budget_refused_is_counted_apart_from_the_calls() {
         assert_eq!((row.votes, row.failures, row.failures_by_kind["budget"]), (1, 2, 2));
         assert_eq!((costs.calls, costs.unasked), (1, 2));
         assert_eq!(costs.cost_usd, dec("0.02"));
+    });
+}
+
+/// Models on everything a decision needs, at the shipped limits of runs and calls.
+const ALL_ASK: &str = r#"
+runtime.speed = 1
+[chains]
+main = ["p/m"]
+[providers.p]
+kind = "ollama"
+[providers.p.models.m]
+input_usd_per_1k = 0
+output_usd_per_1k = 0
+max_output_tokens = 800
+[tasks.technical_analysis]
+interval_seconds = 900
+[tasks.regime_detection]
+interval_seconds = 1800
+[consensus.max_age_seconds]
+technical_analysis = 1380
+regime_detection = 2760
+[bus.ttl_seconds]
+ta_signals = 1380
+regime_updates = 2760
+[agents.technical_analysis]
+chain = "main"
+[agents.regime_detection]
+chain = "main"
+[agents.trading_decision]
+voters = [
+    { name = "first", kind = "model", chain = "main", enabled = true },
+    { name = "second", kind = "model", chain = "main", enabled = true },
+]
+"#;
+
+/// Answers every question a second later; once `hangs` is set, those about one symbol only.
+fn answers_one(hangs: &Rc<Cell<bool>>) -> Http {
+    let hangs = Rc::clone(hangs);
+    Http::standing(Rc::new(move |_: &str, body: Option<&serde_json::Value>| {
+        let (body, hangs) = (body.cloned().unwrap(), hangs.get());
+        let reply: LocalBoxFuture<'static, Result<Raw, Broken>> = Box::pin(async move {
+            let user = body.pointer("/messages/1/content").and_then(serde_json::Value::as_str).unwrap();
+            let data: serde_json::Value = serde_json::from_str(user).unwrap();
+            if hangs && data["market"]["symbol"] != "XRP/BTC" {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let form = body.pointer("/response_format/json_schema/name").and_then(serde_json::Value::as_str).unwrap();
+            let text = match form {
+                "technical_analysis" => {
+                    r#"{"bias":"long","trend_strength":0.6,"momentum_score":0.2,"rsi_signal":"neutral",
+                        "macd_signal":"bullish","support_levels":[],"resistance_levels":[],
+                        "current_position":"mid_range","primary_signal":"trend","confidence":0.7,"reasoning":""}"#
+                }
+                "regime_detection" => r#"{"regime":"trending_bull","confidence":0.7,"reasoning":""}"#,
+                "trading_decision" => r#"{"action":"HOLD","confidence":0.6,"reasoning":""}"#,
+                other => panic!("nobody should ask for {other}"),
+            };
+            let reply = serde_json::json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
+            Ok(Raw { status: 200, retry_after_ms: None, body: reply.to_string().into_bytes() })
+        });
+        reply
+    }))
+}
+
+/// As shipped, two symbols whose models never answer hold their places, and there are enough for the third.
+#[test]
+fn two_symbols_whose_models_hang_leave_the_third_its_decision_on_time() {
+    let sources = Sources { file: Some("all.toml".into()), ..Sources::default() };
+    let loaded = load_with(&sources, &|_| Ok(ALL_ASK.to_owned())).unwrap_or_else(|problems| panic!("{problems}"));
+    let of_places = |warning: &&String| warning.contains("set it to");
+    assert_eq!(loaded.warnings.iter().find(of_places), None, "the defaults have a place for everyone");
+    let hangs = Rc::new(Cell::new(false));
+    let providers = Some(answers_one(&hangs));
+    Setup { settings: loaded.settings, providers, ..Setup::shipped() }.play(async |world| {
+        world.until(119).await;
+        assert_eq!(world.count("SignalReceived"), 0, "{}", world.timeline());
+        hangs.set(true);
+        // An opinion, a regime and the votes, a second each; nobody else ends before half a minute.
+        world.until(120 + 8).await;
+        let on_time = of(world, sym("XRP/BTC"));
+        assert_eq!((on_time.len(), world.count("SignalReceived")), (1, 1), "{}", world.timeline());
+        assert_eq!((on_time[0].1.voters_asked, on_time[0].1.voters_valid), (2, 2));
+        // The others decide without their models: failures, not votes.
+        world.until(120 + 170).await;
+        assert!(of(world, btc()).iter().all(|(_, signal)| signal.voters_valid == 0), "{}", world.timeline());
     });
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::Room;
 use crate::{
     agents::answers::{ground::numbers, plain},
     model::{
@@ -14,6 +15,10 @@ use crate::{
 
 /// Longest text from outside, characters.
 pub const UNTRUSTED_MAX: usize = 500;
+/// Most warnings of an opinion that are told.
+pub const WARNINGS_MAX: usize = 5;
+/// Most pieces of news that are told: 3 events and 2 narratives.
+const NEWS_MAX: usize = 5;
 
 /// Last closed candles of frames, oldest first.
 pub type Candles = BTreeMap<Timeframe, Vec<Candle>>;
@@ -50,19 +55,24 @@ pub fn market(snapshot: &Snapshot, candles: &Candles, most: usize) -> Value {
 }
 
 /// Text from outside: one line, cut, under a name that says what it is.
-pub fn untrusted(text: &str) -> Value {
-    json!({ "untrusted": plain(text, UNTRUSTED_MAX) })
+pub fn untrusted(text: &str, room: Room) -> Value {
+    json!({ "untrusted": plain(text, room.text.min(UNTRUSTED_MAX)) })
+}
+
+/// The first of several texts from outside.
+fn some<'a>(texts: impl IntoIterator<Item = &'a String>, most: usize, room: Room) -> Vec<Value> {
+    texts.into_iter().take(most.min(room.entries)).map(|text| untrusted(text, room)).collect()
 }
 
 /// The accepted technical opinion; its own words came from a model perhaps and stay quoted.
-pub fn technical(output: &TaOutput) -> Value {
+pub fn technical(output: &TaOutput, room: Room) -> Value {
     json!({
         "bias": output.bias,
         "trend_strength": output.trend_strength,
         "momentum_score": output.momentum_score,
         "confidence": output.head.confidence,
-        "primary_signal": untrusted(&output.primary_signal),
-        "warnings": output.head.warnings.iter().map(|text| untrusted(text)).collect::<Vec<_>>(),
+        "primary_signal": untrusted(&output.primary_signal, room),
+        "warnings": some(&output.head.warnings, WARNINGS_MAX, room),
     })
 }
 
@@ -77,13 +87,13 @@ pub fn regime(output: &RegimeOutput) -> Value {
 }
 
 /// The accepted mood; `news` is at most 3 events and 2 narratives, all of it untrusted.
-pub fn sentiment(output: &SentimentOutput, news: &[String]) -> Value {
+pub fn sentiment(output: &SentimentOutput, news: &[String], room: Room) -> Value {
     json!({
         "bias": output.bias,
         "overall_score": output.overall_score,
         "social_score": output.social_score,
         "news_score": output.news_score,
-        "news": news.iter().take(5).map(|text| untrusted(text)).collect::<Vec<_>>(),
+        "news": some(news, NEWS_MAX, room),
     })
 }
 
@@ -95,9 +105,10 @@ pub fn dispute(
     levels: (Price, Option<Price>, Option<Price>),
     leverage: u32,
     conflicts: &[Conflict],
+    room: Room,
 ) -> Value {
     let (entry, stop, target) = levels;
-    let told = |conflict: &Conflict| json!({ "kind": conflict.kind, "facts": untrusted(&conflict.facts) });
+    let told = |conflict: &Conflict| json!({ "kind": conflict.kind, "facts": untrusted(&conflict.facts, room) });
     json!({
         "symbol": symbol.to_string(),
         "action": side,
@@ -118,12 +129,13 @@ pub fn voter(
     mood: Option<(&SentimentOutput, &[String])>,
     position: Option<&Position>,
     now: Ts,
+    room: Room,
 ) -> Value {
     json!({
         "market": market,
-        "technical_analysis": ta.map(technical),
+        "technical_analysis": ta.map(|output| technical(output, room)),
         "regime": regime_output.map(regime),
-        "sentiment": mood.map(|(output, news)| sentiment(output, news)),
+        "sentiment": mood.map(|(output, news)| sentiment(output, news, room)),
         "position": position.map(|held| json!({
             "side": held.side,
             "quantity": held.quantity.to_string(),

@@ -71,13 +71,44 @@ pub fn render(template: Template, format: &AnswerFormat, data: &Value) -> Prompt
     }
 }
 
-/// Estimate above which fewer candles are shown, tokens.
+/// Estimate above which less is shown, tokens.
 pub const TOKENS_MANY: u32 = 3_000;
+/// The same in bytes. Text is mostly ASCII; where it is not, a character may be several tokens.
+pub const BYTES_MANY: u32 = TOKENS_MANY * 7 / 2;
 
-/// As [`render`], with 10 candles a frame, or 5 when the prompt is estimated at more than 3000 tokens.
-pub fn render_within(template: Template, format: &AnswerFormat, data: impl Fn(usize) -> Value) -> Prompt {
-    let full = render(template, format, &data(10));
-    if full.estimated_tokens() > TOKENS_MANY { render(template, format, &data(5)) } else { full }
+/// How much of what could be told is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Newest candles of each frame.
+    pub candles: usize,
+    /// Pieces of news, conflicts or legs: whatever comes as a list of unknown length.
+    pub entries: usize,
+    /// Characters of each text from outside.
+    pub text: usize,
+}
+
+/// From everything to the least: fewer candles first, then shorter texts, then fewer entries, then none.
+pub const ROOMS: [Room; 6] = [
+    Room { candles: 10, entries: 60, text: data::UNTRUSTED_MAX },
+    Room { candles: 5, entries: 60, text: data::UNTRUSTED_MAX },
+    Room { candles: 1, entries: 60, text: data::UNTRUSTED_MAX },
+    Room { candles: 1, entries: 10, text: 200 },
+    Room { candles: 1, entries: 4, text: 60 },
+    Room { candles: 1, entries: 0, text: 20 },
+];
+
+/// As [`render`], with as much as stays within [`TOKENS_MANY`] and [`BYTES_MANY`]; with the least there is otherwise.
+pub fn render_within(template: Template, format: &AnswerFormat, data: impl Fn(Room) -> Value) -> Prompt {
+    let fits = |prompt: &Prompt| prompt.estimated_tokens() <= TOKENS_MANY && prompt.bytes() <= BYTES_MANY;
+    let [first, others @ ..] = ROOMS;
+    let mut prompt = render(template, format, &data(first));
+    for room in others {
+        if fits(&prompt) {
+            break;
+        }
+        prompt = render(template, format, &data(room));
+    }
+    prompt
 }
 
 #[cfg(test)]

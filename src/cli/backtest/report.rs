@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use serde::Serialize;
 
 use crate::{
@@ -241,8 +242,6 @@ pub fn sharpe(curve: &[(Ts, f64)]) -> Option<f64> {
 
 /// The summary for a terminal.
 pub fn summary(report: &Report) -> String {
-    use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
-
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
     let mut row = |name: &str, value: String| {
@@ -303,9 +302,13 @@ pub fn summary(report: &Report) -> String {
     let held = report.invariant_violations.is_empty();
     row("invariants", if held { "all held".to_owned() } else { report.invariant_violations.join("\n") });
 
-    let mut voters = Table::new();
-    voters.load_preset(UTF8_BORDERS_ONLY);
-    voters.set_header([
+    format!("{table}\n{}", voters(&report.per_voter))
+}
+
+/// The leaderboard; what asking took and cost when some voter is a model.
+fn voters(rows: &[VoterRow]) -> Table {
+    let has_models = rows.iter().any(|voter| voter.models.is_some());
+    let mut header = vec![
         "voter",
         "votes",
         "BUY",
@@ -317,14 +320,19 @@ pub fn summary(report: &Report) -> String {
         "right",
         "mean bp",
         "confidence",
-    ]);
-    for column in voters.column_iter_mut().skip(1) {
+    ];
+    if has_models {
+        header.extend(["calls", "mean ms", "median ms", "USD"]);
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let or_dash = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
-    for voter in &report.per_voter {
+    for voter in rows {
         let count = |name: &str| voter.by_action.get(name).copied().unwrap_or(0).to_string();
-        voters.add_row(vec![
+        let mut row = vec![
             voter.voter.clone(),
             voter.votes.to_string(),
             count("BUY"),
@@ -336,9 +344,13 @@ pub fn summary(report: &Report) -> String {
             voter.share_correct.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0)),
             or_dash(voter.mean_signed_return_bp, 2),
             or_dash(voter.mean_confidence, 3),
-        ]);
+        ];
+        if has_models {
+            row.extend(ModelCosts::cells(voter.models.as_ref()));
+        }
+        table.add_row(row);
     }
-    format!("{table}\n{voters}")
+    table
 }
 
 #[cfg(test)]
@@ -370,6 +382,27 @@ mod tests {
         let row = "P2,XRP/USDT,1416,1.527247458,1.47824,-69.39456,11.065002624,-80.459562624,\
                    1970-01-01T00:00:00.000Z,1970-01-02T00:00:00.000Z,stop";
         assert_eq!(rows.lines().nth(1), Some(row));
+    }
+
+    #[test]
+    fn the_table_of_voters_shows_what_models_took_and_cost() {
+        let mut tally = VoterTally { votes: 3, ..VoterTally::default() };
+        let by_rules = VoterRow::new("ema_cross", &tally);
+        let header = |rows: &[VoterRow]| voters(rows).to_string().lines().nth(1).map(str::to_owned).unwrap();
+        assert!(!header(std::slice::from_ref(&by_rules)).contains("USD"), "no model, no columns about models");
+        let asked = crate::model::state::ModelTally {
+            calls: 4,
+            cost_usd: "0.0123".parse().unwrap(),
+            latency_ms_sum: 8_000,
+            latencies_ms: [1_000, 1_500, 2_500, 3_000].into(),
+            ..Default::default()
+        };
+        tally.models = Some(asked);
+        let rows = [by_rules, VoterRow::new("thinker", &tally)];
+        let table = voters(&rows).to_string();
+        assert!(["calls", "mean ms", "median ms", "USD"].iter().all(|name| header(&rows).contains(name)), "{table}");
+        let row: Vec<&str> = table.lines().find(|line| line.contains("thinker")).unwrap().split_whitespace().collect();
+        assert_eq!(row[row.len() - 5..row.len() - 1], ["4", "2000", "1500", "0.0123"], "{table}");
     }
 
     #[test]

@@ -81,13 +81,14 @@ impl Resolve {
     fn question(&self, settings: &Settings) -> Question {
         let format = answers::resolution::format();
         let levels = (self.entry, self.stop, self.target);
-        let shown = data::dispute(self.symbol, self.side, self.confidence, levels, self.leverage, &self.conflicts);
+        let shown =
+            |room| data::dispute(self.symbol, self.side, self.confidence, levels, self.leverage, &self.conflicts, room);
         let ground = self.ground(settings);
         Question {
             chain: settings.conflicts.chain.clone(),
             key: RunKey { task: TaskName::TradingDecision, symbol: self.symbol },
             payer: Payer::Decision(self.decision),
-            prompt: prompts::render(prompts::CONFLICT_RESOLUTION, &format, &shown),
+            prompt: prompts::render_within(prompts::CONFLICT_RESOLUTION, &format, shown),
             format,
             // Early enough that a failure comes with the errors of everyone asked.
             deadline: self.until.plus_ms(-2 * PATIENCE_MS.min(i64::from(settings.conflicts.max_resolution_ms) / 8)),

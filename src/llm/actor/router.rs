@@ -287,11 +287,12 @@ struct Held {
 /// Holds the worst cost of an attempt; none for one that costs nothing.
 async fn reserve(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Result<Option<Held>, Rejected> {
     let worst = budget::worst_usage(&turn.settings, &question.prompt, &question.format);
-    let price = budget::price(&turn.settings, worst);
+    let worst = budget::price(&turn.settings, worst);
     let (provider, limit) = (&turn.endpoint.name, turn.endpoint.settings.daily_usd);
     let _alone = shared.ledger.lock().await;
     let day = shared.clock.now().day();
     let ledger = shared.spending(day);
+    let price = budget::held(&ledger, provider, worst);
     let money = &shared.settings.budget;
     let share = shared.worst_cases.share(question.key.task, money.per_decision_usd);
     let (amount, warned) = match budget::judge(&ledger, money, (provider, limit), &question.payer, &share, price) {
@@ -336,10 +337,11 @@ fn judge(question: &Question, turn: &Turn<'_>, held: Money, reply: Result<Raw, B
         let cost = if matches!(raw.status, 408 | 504 | 524) { held } else { Money::ZERO };
         return none(why, raw.retry_after_ms, cost);
     }
-    let cost = |usage: Option<Usage>| usage.map_or(held, |usage| budget::price(&turn.settings, usage));
-    // An answer was made of tokens: a count of none, or one no model can have, is no count.
-    let possible = |tokens: u32| (1..=TOKENS_POSSIBLE).contains(&tokens);
-    let counted = |usage: Option<Usage>| usage.filter(|usage| possible(usage.input) && possible(usage.output));
+    // A count no model can have is no count.
+    let possible = |usage: &Usage| usage.input.max(usage.output) <= TOKENS_POSSIBLE;
+    let cost = |usage: Option<Usage>| usage.filter(possible).map_or(held, |usage| budget::price(&turn.settings, usage));
+    // An answer was made of tokens: neither is a count of none.
+    let counted = |usage: Option<Usage>| usage.filter(|usage| usage.input.min(usage.output) > 0);
     match wire::read(turn.endpoint.settings.kind, &raw.body) {
         Err(failed) => none(failed.why, None, cost(failed.usage)),
         Ok(reply) => match (question.check)(&reply.text) {
@@ -378,6 +380,7 @@ async fn settle(shared: &Rc<Shared>, question: &Question, held: &Held, tried: &T
         input_tokens: usage.map(|usage| usage.input),
         output_tokens: usage.map(|usage| usage.output),
         failure: tried.result.as_ref().err().map(|failed| failed.why.kind.name().to_owned()),
+        over: (tried.cost - held.amount).max(Money::ZERO),
     };
     // Not settled is spent: the limit is reached sooner, never later.
     if !shared.commit(question.purpose(), vec![event]).await {

@@ -17,12 +17,18 @@ pub(super) const KEYS: &[Key] = &[
     int("providers.<provider>.calls_per_minute", "calls", to(1.0, 100_000.0), "rate; absent = 60"),
     int("providers.<provider>.burst", "calls", to(1.0, 10_000.0), "calls at once after a calm; absent = 10"),
     int("providers.<provider>.timeout_seconds", "s", to(1.0, 600.0), "total time of one call; absent = 30"),
-    int("providers.<provider>.max_parallel", "calls", to(1.0, 32.0), "calls under way at once; absent = 2"),
+    int("providers.<provider>.max_parallel", "calls", to(1.0, 1000.0), "calls under way at once; absent = 16"),
     num("providers.<provider>.daily_usd", "USD", to(0.0, 1e6), "limit of this provider per UTC day; absent = none"),
     num("providers.<provider>.models.<model>.input_usd_per_1k", "USD", to(0.0, 1000.0), "price of 1000 prompt tokens"),
     num("providers.<provider>.models.<model>.output_usd_per_1k", "USD", to(0.0, 1000.0), "price of 1000 answer tokens"),
     int("providers.<provider>.models.<model>.max_output_tokens", "tokens", to(1.0, 32000.0), "longest answer"),
     num("providers.<provider>.models.<model>.temperature", "–", to(0.0, 2.0), "sent when given"),
+    one_of(
+        "providers.<provider>.models.<model>.answer_form",
+        &["schema", "json", "prompt"],
+        "how a call asks for the answer's form; absent = json for deepseek, else schema",
+    )
+    .note("anthropic: not json"),
     key(
         "chains.<chain>",
         "–",

@@ -7,7 +7,7 @@ pub(super) const KEYS: &[Key] = &[
     int("scheduler.tick_ms", "ms", to(100.0, 5000.0), "longest time between two looks at the schedule"),
     int("scheduler.max_concurrent_runs", "runs", to(1.0, 10000.0), "global limit (B6)"),
     int("scheduler.reserved_safety_slots", "runs", to(1.0, 8.0), "on top of the limit, for class 0 only (B6)"),
-    int("scheduler.max_per_provider", "runs", to(1.0, 32.0), "runs at once that ask the same provider first (B6)"),
+    int("scheduler.max_per_provider", "runs", to(1.0, 1000.0), "runs at once that ask the same provider first (B6)"),
     int("scheduler.ageing_seconds", "s", to(5.0, 600.0), "a waiting run rises one class per this time (B6)"),
     int("scheduler.cancel_grace_seconds", "s", to(0.0, 60.0), "between cancel and timeout (B7)"),
     int("scheduler.starvation_factor", "× interval", to(2.0, 100.0), "no success for so long raises task_starved"),
