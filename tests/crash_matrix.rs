@@ -232,8 +232,8 @@ fn thrice(
     work: impl Fn(Between) -> Outcome + Copy + Send + Sync + 'static,
 ) -> [Run; 3] {
     let place = |skip: usize| RECOVERY[(number * 3 + skip) % RECOVERY.len()];
-    // What is written can fail.
-    let fails = ["lock.write", "state.open", "journal.append[Booted]", "state.transact[Booted]", "aux.flush"];
+    // What is written can fail; an embedded store that cannot be opened is made anew (K43).
+    let fails = ["lock.write", "journal.append[Booted]", "state.transact[Booted]", "state.flush[Booted]", "aux.flush"];
     [Nothing, Kill(place(1)), Error(fails[number % fails.len()])]
         .map(|between| other(row, format!("{name}{}", between.text()), only(between.mode()), move || work(between)))
 }
@@ -335,7 +335,7 @@ fn run_all(runs: &[Run]) -> (Vec<String>, usize) {
 /// Runs at a time. Each is a busy program: on a machine with few cores more of them only keep one another from their
 /// points.
 fn workers() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).clamp(2, 8))
+    std::thread::available_parallelism().map_or(4, |cores| (4 * cores.get()).clamp(4, 8))
 }
 
 const LIVE: &str = "of a live venue only";

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::venue::{Venue, VenueAnswer};
-// tidy: allow(order) a release build has nothing of it
 use crate::model::{
     Liquidity, Money, OrderType, Price, PriceTick, Qty, Side, Symbol, TimeInForce, Trade, TradeKey, Ts,
 };
+// tidy: allow(order) a release build has nothing of it
 use crate::runtime::failpoint;
 
 /// How long a caller waits for one call before the answer counts as lost, milliseconds. Longer than the deadline the
