@@ -279,7 +279,7 @@ fn others() -> Vec<Run> {
         let fails = Some(fails).filter(|_| number < 2);
         runs.extend([alone, again].into_iter().chain(fails));
     }
-    for rule in ["aside.rename", "aside.dir_sync", "state.open@2", "state.rebuild", "state.rebuild@2"] {
+    for rule in ["aside.rename", "aside.dir_sync", "state.clear", "state.open@2", "state.rebuild", "state.rebuild@2"] {
         let (place, hit) = rule.split_once('@').unwrap_or((rule, "1"));
         for (action, modes) in [("kill", AGAIN), ("error", FAILS)] {
             let rule = format!("{place}={action}@{hit}");

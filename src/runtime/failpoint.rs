@@ -50,7 +50,7 @@ pub const SITES: &[Site] = &[
     durable("state.flush", &["K11", "K42"]),
     durable("state.data_sync", &["K11", "K42"]),
     durable("state.rebuild", &["K41", "K43"]),
-    durable("state.clear", &["K41", "K42"]),
+    durable("state.clear", &["K43"]),
     durable("aux.write", &["K41", "K42"]),
     durable("aux.flush", &["K41", "K42"]),
     // A group of commits.
