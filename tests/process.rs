@@ -371,7 +371,7 @@ fn a_taken_port_is_named_with_what_to_do() {
 fn two_signals_end_it_at_once_and_the_store_stays_sound() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
-    let mut program = Program::start(&store, &FAST);
+    let mut program = Program::start(&store, &SLOW);
     // Both wait for a process that stands still, so that it hears of the second one before it has begun to drain.
     program.signal("STOP");
     program.signal("TERM");

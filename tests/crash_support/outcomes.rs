@@ -287,9 +287,11 @@ fn done_of<'e>(e: &'e Evidence, started: &Value) -> Option<&'e Value> {
     of_kind(&e.all, "EmergencyDone").into_iter().find(|done| done["data"]["key"] == started["data"]["emergency"]["key"])
 }
 
-/// K29 and K30: every position reached its target by one trade, none by two.
+/// K29 and K30: every position reached its target by one trade of the emergency, none by two.
 pub fn targets_reached(e: &Evidence) -> Outcome {
     let started = reducing(e).ok_or("no emergency")?;
+    let key = |part: &str| text(started, &format!("/data/emergency/key/{part}"));
+    let emergency = format!("{}:{}:{}", key("breach"), key("period"), key("action"));
     let targets = started["data"]["emergency"]["targets"].as_object().ok_or("no targets")?;
     reached(!targets.is_empty(), || "the emergency had nothing to do".to_owned())?;
     let done = done_of(e, started).ok_or("the emergency did not end")?;
@@ -301,11 +303,15 @@ pub fn targets_reached(e: &Evidence) -> Outcome {
         };
         let since: Vec<&Value> =
             e.all[..done].iter().filter(|r| r["seq"].as_u64() > started["seq"].as_u64()).filter(of).collect();
-        let whole = since.last().is_some_and(|record| match record["kind"].as_str() {
-            Some("PositionClosed") => target == "0",
-            _ => record.pointer("/data/position/quantity").is_some_and(|now| number(now) == number(target)),
-        });
-        require(since.len() == 1 && whole, || format!("position {position} should be {target}: {since:?}"))?;
+        let closed = |record: &Value| record["kind"] == "PositionClosed";
+        let whole = |record: &Value| match record.pointer("/data/position/quantity") {
+            Some(now) => number(now) == number(target),
+            None => target == "0" && closed(record),
+        };
+        // Its stop or target may have been faster, or come later: then nothing is left of it.
+        let own: Vec<&&Value> = since.iter().filter(|record| text(record, "/corr") == emergency).collect();
+        let reached = own.iter().all(|record| whole(record)) && since.last().is_some_and(|r| closed(r) || whole(r));
+        require(own.len() <= 1 && reached, || format!("position {position} should be {target}: {since:?}"))?;
     }
     each_once(e)
 }
