@@ -122,6 +122,12 @@ fn counted(actor: &str) -> Lives {
     lives().get(actor).copied().unwrap_or_default()
 }
 
+/// Asks for a pause as the HTTP surface does; it is in the desk's mailbox when this returns.
+fn over_the_desk(world: &World) -> impl Future<Output = Result<Operated, actix::MailboxError>> + use<> {
+    let command = Command::Pause { reason: "drill".into() };
+    world.system.desk.send(Operate { key: "k".into(), command, source: "test".into() })
+}
+
 async fn strike(world: &World, actor: &str, spot: Spot) {
     let everyone = world.system.everyone();
     let pulse = everyone.iter().find(|pulse| pulse.actor == actor).unwrap_or_else(|| panic!("no actor `{actor}`"));
@@ -341,17 +347,47 @@ fn r4_models_that_panic_a_sixth_time_within_a_minute_are_given_up_and_the_rest_g
 #[test]
 fn r4_a_first_life_that_panics_as_it_begins_is_followed_by_a_second_one() {
     let _alone = alone();
-    for actor in ["technical_analysis", "regime_detection", "trading_decision", "portfolio_rebalance", "risk"] {
+    let others = ACTORS.into_iter().filter(|(_, outcome)| *outcome == ComesBack).map(|(actor, _)| actor);
+    for actor in others {
+        let before = counted(actor);
         arm_start(actor, 1);
         program().play(async |world| {
             world.until(130).await;
+            let after = counted(actor);
+            assert_eq!((after.panics, after.restarts), (before.panics + 1, before.restarts + 1), "{actor}");
             assert_eq!(expected_fatal(), Vec::<String>::new(), "{actor}");
             assert_eq!(world.is(), CoordinatorState::Running, "{actor}");
             let runs = world.seen.of(TaskName::TechnicalAnalysis, btc());
             // An analyst that was not there for the first slot has its run tried again.
             assert!(runs.len() >= 3, "{actor}: {runs:?}");
+            // Whoever commands go through is there again.
+            let answer = over_the_desk(world).await.unwrap();
+            assert!(matches!(answer, Operated::Answered(CommandAnswer::Ok { .. })), "{actor}: {answer:?}");
+            assert_eq!(world.is(), CoordinatorState::Paused, "{actor}");
         });
     }
+}
+
+/// The mailbox outlives the actor: what waits in it when a life ends is for the next one.
+#[test]
+fn r4_a_question_that_waits_when_an_actor_panics_is_answered_by_its_next_life() {
+    let _alone = alone();
+    program().play(async |world| {
+        world.until_ms(90_500).await;
+        let before = counted("command_desk");
+        let everyone = world.system.everyone();
+        let desk = everyone.iter().find(|pulse| pulse.actor == "command_desk").unwrap();
+        // Both are in the mailbox before it is served again, the panic first.
+        let struck = desk.strike.send(Strike { spot: Spot::Handler, deed: Deed::Panic });
+        let asked = over_the_desk(world);
+        assert!(struck.await.is_err(), "the struck life answers nothing");
+        let answer = asked.await.unwrap();
+        assert!(matches!(answer, Operated::Answered(CommandAnswer::Ok { .. })), "{answer:?}");
+        let after = counted("command_desk");
+        assert_eq!((after.panics, after.restarts), (before.panics + 1, before.restarts + 1));
+        assert_eq!(world.is(), CoordinatorState::Paused);
+        assert_eq!(expected_fatal(), Vec::<String>::new());
+    });
 }
 
 #[test]

@@ -5,7 +5,11 @@
 mod process_support;
 mod service_support;
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use process_support::*;
 use serde_json::Value;
@@ -137,18 +141,37 @@ fn a_frozen_main_thread_ends_the_signs_of_life() {
     goes_silent("coordinator:handler:pause:1500", None);
 }
 
-/// Comes to a standstill, is told to stop once or again and again, and ends although nobody in it listens.
-fn stops(chaos: &str, again: bool) {
+/// What ends a process that cannot drain.
+#[derive(Clone, Copy, PartialEq)]
+enum Ends {
+    /// The deadline of draining, set to this many seconds, or the default one.
+    Deadline(Option<u64>),
+    /// A second signal, long before the longest deadline there is.
+    SecondSignal,
+}
+
+/// The default of `coordinator.shutdown_seconds`, and the longest it may be.
+const DRAIN: u64 = 25;
+const LONGEST_DRAIN: u64 = 35;
+
+/// Comes to a standstill, is told to stop once or again and again, and ends although nobody in it listens. Forced and
+/// past its deadline it ends with the same code; what tells them apart is the deadline: nothing ends before it by it.
+fn stops(chaos: &str, ends: Ends) {
     let folder = tempfile::tempdir().unwrap();
     let manager = Manager::new(folder.path());
     let mut command = manager.command(None);
     command.env("TRIPLEGAIN_CHAOS", format!("{chaos}:1000"));
-    // With a second signal the deadline must not be what ends it.
-    command.env("TRIPLEGAIN__COORDINATOR__SHUTDOWN_SECONDS", if again { "35" } else { "5" });
+    let again = ends == Ends::SecondSignal;
+    let set = if let Ends::Deadline(set) = ends { set } else { Some(LONGEST_DRAIN) };
+    match set {
+        Some(seconds) => command.env("TRIPLEGAIN__COORDINATOR__SHUTDOWN_SECONDS", seconds.to_string()),
+        None => command.env_remove("TRIPLEGAIN__COORDINATOR__SHUTDOWN_SECONDS"),
+    };
     let store = folder.path().join("store");
     let mut program = Program::spawn_with(command, &store, &SLOW);
     manager.hears("READY=1");
     until("the standstill", || program.try_status().is_none().then_some(()));
+    let told = Instant::now();
     program.signal("TERM");
     let ended = until("the process to end", || {
         // Signals that come at the same instant are one to the kernel, so the second one is repeated.
@@ -157,24 +180,41 @@ fn stops(chaos: &str, again: bool) {
         }
         program.ended()
     });
+    let took = told.elapsed();
     assert_eq!(ended.code(), Some(1), "{chaos}: {}", program.said());
+    let deadline = Duration::from_secs(set.unwrap_or(DRAIN));
+    // It hears the first signal after `told` and counts from there, so the deadline cannot end it sooner.
+    assert_eq!(took < deadline, again, "{chaos}: it ended after {took:?}, the deadline is {deadline:?}");
     assert_sound(&store);
-    Program::start(&store, &SLOW).stop("TERM");
+    let program = Program::start(&store, &SLOW);
+    assert_eq!(program.status()["recovered"]["clean"], false, "{chaos}: it was not drained");
+    program.stop("TERM");
 }
 
 #[test]
 fn b12_a_process_with_a_frozen_store_ends_at_the_deadline_of_draining() {
-    stops("store:handler:pause", false);
+    stops("store:handler:pause", Ends::Deadline(Some(5)));
 }
 
 #[test]
 fn b12_a_process_with_an_agent_that_never_returns_ends_at_the_deadline_of_draining() {
-    stops("technical_analysis:handler:pause", false);
+    stops("technical_analysis:handler:pause", Ends::Deadline(Some(5)));
+}
+
+#[test]
+fn b12_the_deadline_of_draining_is_25_seconds_unless_it_is_set() {
+    stops("store:handler:pause", Ends::Deadline(None));
 }
 
 #[test]
 fn b12_a_second_signal_ends_a_frozen_process_at_once() {
-    stops("execution:handler:pause", true);
+    stops("execution:handler:pause", Ends::SecondSignal);
+}
+
+/// The main thread hears it; only what it waits for stands still.
+#[test]
+fn b12_a_second_signal_ends_a_process_that_waits_for_a_frozen_store_at_once() {
+    stops("store:handler:pause", Ends::SecondSignal);
 }
 
 /// A future the coordinator spawned: it belongs to no actor, and its panic is not lost.

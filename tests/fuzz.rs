@@ -1,12 +1,13 @@
 //! Changed and broken inputs of everything that is read from outside: the journal, candle files, settings, commands.
 //!
-//! Valid inputs are taken and changed in their structure. Nothing may panic, and nothing wrong may be accepted. The
+//! Valid inputs are taken and changed in their structure, by proptest: there are no cargo-fuzz targets, because no nightly
+//! toolchain is to be had here. Nothing may panic, and nothing wrong may be accepted. The
 //! cases come from a seed that is printed; `FUZZ_SEED` and `FUZZ_CASES` choose others and more.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod store_support;
 
-use std::{fs, io::Write, path::Path, sync::OnceLock};
+use std::{collections::BTreeSet, fs, io::Write, path::Path, sync::OnceLock};
 
 use proptest::{
     prelude::*,
@@ -356,6 +357,28 @@ fn changed_settings_load_or_are_named_as_problems() {
 
 // ---- commands
 
+/// How many commands there are.
+const COMMANDS: usize = 14;
+
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Pause { .. } => "pause",
+        Command::Resume {} => "resume",
+        Command::Halt { .. } => "halt",
+        Command::Reset { .. } => "reset",
+        Command::RunTask { .. } => "run_task",
+        Command::CloseAll { .. } => "close_all",
+        Command::EnableTask { .. } => "enable_task",
+        Command::DisableTask { .. } => "disable_task",
+        Command::CancelScheduled { .. } => "cancel_scheduled",
+        Command::Release { .. } => "release",
+        Command::ClockAck {} => "clock_ack",
+        Command::RunScheduled { .. } => "run_scheduled",
+        Command::ResolveManual { .. } => "resolve_manual",
+        Command::AdoptStore { .. } => "adopt_store",
+    }
+}
+
 #[test]
 fn changed_commands_are_refused_or_mean_what_they_say() {
     let bodies = [
@@ -368,10 +391,19 @@ fn changed_commands_are_refused_or_mean_what_they_say() {
         r#"{"command":"enable_task","task":"sentiment_analysis"}"#,
         r#"{"command":"disable_task","task":"sentiment_analysis"}"#,
         r#"{"command":"cancel_scheduled","id":"0190"}"#,
+        r#"{"command":"run_scheduled","id":"0190"}"#,
+        r#"{"command":"release","task":"trading_decision","symbol":"BTC/USDT"}"#,
+        r#"{"command":"clock_ack"}"#,
+        r#"{"command":"resolve_manual","trade":"3904a475ad45","outcome":"expired","evidence":"statement"}"#,
+        r#"{"command":"resolve_manual","trade":"3904a475ad45","outcome":"filled","quantity":"0.5","price":"44896.59","fee":"1.4","evidence":"statement"}"#,
+        r#"{"command":"adopt_store","store":"0190f0d2-0000-7000-8000-000000000001"}"#,
     ];
+    let mut named = BTreeSet::new();
     for body in bodies {
-        serde_json::from_str::<Command>(body).unwrap();
+        named.insert(name(&serde_json::from_str::<Command>(body).unwrap()));
     }
+    // One body per command at least; a command without a body here does not compile in `name`.
+    assert_eq!(named.len(), COMMANDS, "{named:?}");
     fuzz(2_000, |changes| {
         for body in bodies {
             // What the HTTP surface does with a body.

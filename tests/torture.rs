@@ -51,7 +51,7 @@ fn a_program_that_ends_by_itself_is_a_violation_with_seed_cycle_and_kept_store()
         "60000",
     ]);
     let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(65), "{said}");
     for word in
         ["VIOLATION", "store 1, cycle 1", "ended by itself", "--seed 7", "lane-1/store-1", "journal verify --acks"]
     {

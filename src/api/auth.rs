@@ -85,10 +85,11 @@ fn create(path: &Path) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    failpoint::write("token.create")?;
+    failpoint::write("token.clear")?;
     let cleared =
         fs::remove_file(&temporary).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
     cleared.with_context(|| format!("cannot clear {}", temporary.display()))?;
+    failpoint::write("token.create")?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

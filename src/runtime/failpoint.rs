@@ -11,7 +11,7 @@
 pub enum Class {
     /// A durable write: it can also fail, be torn, or panic.
     Write,
-    /// An effect outside the process or a step between two writes: only the process can end there.
+    /// An effect outside the process or a step between two writes: the process can end there, at once or by a panic.
     Effect,
 }
 
@@ -50,6 +50,7 @@ pub const SITES: &[Site] = &[
     durable("state.flush", &["K11", "K42"]),
     durable("state.data_sync", &["K11", "K42"]),
     durable("state.rebuild", &["K41", "K43"]),
+    durable("state.clear", &["K43"]),
     durable("aux.write", &["K41", "K42"]),
     durable("aux.flush", &["K41", "K42"]),
     // A group of commits.
@@ -58,29 +59,34 @@ pub const SITES: &[Site] = &[
     // Files beside them.
     durable("dir.create", &["K41", "K42"]),
     durable("dir.sync", &["K41", "K42"]),
+    durable("file.clear", &["K35", "K42"]),
     durable("file.create", &["K35", "K42"]),
     durable("file.write", &["K35", "K42"]),
     durable("file.sync", &["K35", "K42"]),
     durable("file.rename", &["K35", "K42"]),
     durable("file.dir_sync", &["K35", "K42"]),
     durable("aside.rename", &["K43"]),
+    durable("aside.dir_sync", &["K43"]),
     durable("checkpoint.prune", &["K35"]),
+    durable("identity.clear", &["K41", "K42"]),
     durable("identity.create", &["K41", "K42"]),
     durable("identity.write", &["K41", "K42"]),
     durable("identity.sync", &["K41", "K42"]),
     durable("identity.rename", &["K41", "K42"]),
     durable("identity.dir_sync", &["K41", "K42"]),
     durable("lock.take", &["K41", "K42"]),
+    durable("lock.clear", &["K41", "K42"]),
     durable("lock.write", &["K39", "K41", "K42"]),
     durable("tail.cut", &["K36", "K41"]),
     durable("tail.sync", &["K36", "K41"]),
+    durable("token.clear", &["K41", "K42"]),
     durable("token.create", &["K41", "K42"]),
     durable("token.write", &["K41", "K42"]),
     durable("token.sync", &["K41", "K42"]),
     durable("token.rename", &["K41", "K42"]),
     durable("token.dir_sync", &["K41", "K42"]),
-    passed("starts.note", &["K41"]),
-    passed("starts.forget", &["K41"]),
+    durable("starts.note", &["K41", "K42"]),
+    durable("starts.forget", &["K41", "K42"]),
     passed("boot.epoch", &["K38"]),
     // Commits on their way to the store.
     passed("commit.boot", &["K41"]),
@@ -94,10 +100,14 @@ pub const SITES: &[Site] = &[
     passed("commit.execution", &["K09", "K13", "K21", "K23"]),
     passed("commit.risk", &["K33"]),
     passed("commit.stop", &["K47"]),
+    passed("commit.router", &["K03"]),
     // Runs, the venue, and what the world hears.
     passed("run.claimed", &["K02"]),
     passed("run.ask", &["K03"]),
     passed("run.arrived", &["K04"]),
+    passed("model.call", &["K03"]),
+    passed("wire.submit", &["K14", "K15"]),
+    passed("wire.cancel", &["K26"]),
     passed("venue.execute", &["K14"]),
     passed("venue.answer", &["K21", "K23"]),
     passed("announce", &["K25"]),

@@ -53,6 +53,11 @@ fn action(text: &str) -> Option<Action> {
     })
 }
 
+/// What can be done where nothing is written.
+fn ends(action: Action) -> bool {
+    matches!(action, Action::Kill | Action::Stop | Action::Panic)
+}
+
 fn rule(text: &str) -> Result<Rule, String> {
     let bad = |why: &str| format!("failpoint `{text}`: {why}; write SITE[ABOUT]=ACTION@HIT, [ABOUT] and @HIT optional");
     let (place, what) = text.split_once('=').ok_or_else(|| bad("there is no `=`"))?;
@@ -67,8 +72,8 @@ fn rule(text: &str) -> Result<Rule, String> {
         None
     } else {
         let site: &Site = SITES.iter().find(|site| site.name == name).ok_or_else(|| bad("there is no such site"))?;
-        if site.class == Class::Effect && !matches!(action, Action::Kill | Action::Stop) {
-            return Err(bad("nothing is written there, so it can only kill or stop"));
+        if site.class == Class::Effect && !ends(action) {
+            return Err(bad("nothing is written there, so it can only kill, stop or panic"));
         }
         Some(site.name)
     };
@@ -109,7 +114,7 @@ fn due(rules: &[Rule], site: &Site, about: &str, subjects: &[&str]) -> Option<Ac
         // `*` counts writes: how many effects there are depends on how fast the machine is.
         let here = rule.site.map_or(site.class == Class::Write, |name| name == site.name);
         let fits = rule.about.as_deref().is_none_or(|wanted| wanted == about || subjects.contains(&wanted));
-        let can = site.class == Class::Write || matches!(rule.action, Action::Kill | Action::Stop);
+        let can = site.class == Class::Write || ends(rule.action);
         if here && fits && can && rule.hits.fetch_add(1, Ordering::Relaxed) + 1 == rule.at {
             due = due.or(Some(rule.action));
         }
@@ -181,7 +186,7 @@ pub fn write_about(name: &'static str, path: &Path) -> io::Result<()> {
 
 /// An effect outside the process happens next; `about` says what it is about.
 pub fn effect(name: &'static str, about: &str) {
-    // A rule of an effect cannot ask for an error.
+    // A rule of an effect asks for no error.
     let _ = act(name, about);
 }
 
@@ -234,6 +239,9 @@ mod tests {
         assert_eq!(due(&rules, site("aux.write"), "", &[]), Some(Action::Stop));
         assert_eq!(due(&rules, site("state.flush"), "", &[]), Some(Action::Error));
         assert_eq!(due(&rules, site("state.flush"), "", &[]), None);
+        let panics = super::rules("venue.execute[Submitting]=panic").unwrap();
+        assert_eq!(due(&panics, site("venue.execute"), "Acked", &[]), None);
+        assert_eq!(due(&panics, site("venue.execute"), "Submitting", &[]), Some(Action::Panic));
     }
 
     #[test]
@@ -244,7 +252,7 @@ mod tests {
             ("journal.append=explode", "actions are"),
             ("journal.append=kill@0", "number from 1"),
             ("journal.append[x=kill", "`]`"),
-            ("announce=error", "only kill or stop"),
+            ("announce=error", "only kill, stop or panic"),
         ] {
             let error = rules(text).unwrap_err();
             assert!(error.contains(word) && error.contains(text), "{error}");

@@ -12,7 +12,7 @@ pub enum Exit {
     Failed = 1,
     /// 2: usage or configuration; the service manager does not try again.
     Usage = 2,
-    /// 65: the store is not sound: `journal verify` or the kill harness found a violation.
+    /// 65: a violation: `journal verify` found the store unsound, or `torture kill` found anything that must not be.
     Unsound = 65,
     /// 70: internal invariant, store failure, or a panic of an actor that is not restarted in place.
     Internal = 70,

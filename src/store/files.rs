@@ -43,11 +43,17 @@ pub fn create_dir(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What is not there need not be removed.
+/// Removes a directory with all below it, if it is there.
 ///
 /// # Errors
-/// Every other error.
-pub fn ignore_absent(error: io::Error) -> io::Result<()> {
+/// Any other failure.
+pub fn clear_dir(path: &Path) -> io::Result<()> {
+    failpoint::write("state.clear")?;
+    fs::remove_dir_all(path).or_else(ignore_absent)
+}
+
+/// What is not there need not be removed.
+fn ignore_absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
@@ -84,12 +90,13 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    failpoint::write_about("file.create", path)?;
+    failpoint::write_about("file.clear", path)?;
     // What a kill left is not written into: it may be readable by others.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    failpoint::write_about("file.create", path)?;
     let mut file = owner_only().write(true).create_new(true).open(&temporary)?;
     failpoint::write_about("file.write", path)?;
     file.write_all(failpoint::cut("file.write", bytes))?;
@@ -117,6 +124,7 @@ pub fn move_aside(path: &Path, why: &str, number: i64) -> io::Result<PathBuf> {
         if !target.exists() {
             failpoint::write("aside.rename")?;
             fs::rename(path, &target)?;
+            failpoint::write("aside.dir_sync")?;
             path.parent().map_or(Ok(()), sync_dir)?;
             return Ok(target);
         }

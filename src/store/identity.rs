@@ -104,11 +104,12 @@ fn write_with(
     let path = data.join(FILE);
     let temporary = data.join("identity.json.tmp");
     let written = (|| {
-        failpoint::write("identity.create")?;
+        failpoint::write("identity.clear")?;
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        failpoint::write("identity.create")?;
         let mut file = files::owner_only().write(true).create_new(true).open(&temporary)?;
         let (inode, birth_ns) = place(&file);
         let identity = Identity { store, schema: SCHEMA_VERSION, data_kind: data_kind.to_owned(), inode, birth_ns };

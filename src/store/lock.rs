@@ -30,18 +30,18 @@ impl StoreLock {
     /// [`StoreError::InUse`] with the holder's process id; nothing was written then.
     pub fn take(data: &Path, patience: Duration, note: &str) -> Result<StoreLock, StoreError> {
         let path = data.join("LOCK");
-        let options = files::owner_only().read(true).write(true).create(true).truncate(false).to_owned();
         let mut file = failpoint::write("lock.take")
-            .and_then(|()| options.open(&path))
+            .and_then(|()| files::owner_only().read(true).write(true).create(true).truncate(false).open(&path))
             .map_err(|e| StoreError::io("open", &path, e))?;
         let deadline = Instant::now() + patience;
         until_locked(&file, data, &path, deadline)?;
         let directory = File::open(data).map_err(|e| StoreError::io("open", data, e))?;
         until_locked(&directory, data, &path, deadline)?;
         let text = format!("process {} {note}\n", std::process::id());
-        failpoint::write("lock.write")
+        failpoint::write("lock.clear")
             .and_then(|()| file.set_len(0))
             .and_then(|()| file.rewind())
+            .and_then(|()| failpoint::write("lock.write"))
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(|e| StoreError::io("write", &path, e))?;
         Ok(StoreLock { _file: file, directory })

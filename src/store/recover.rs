@@ -2,7 +2,7 @@
 //!
 //! Everything here can be repeated: a kill at any step leaves a directory the next start brings to the same state.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use super::{
     batch::AuxChange,
@@ -439,7 +439,7 @@ fn materialise(
         opened.warnings.push(format!("the embedded store was rebuilt ({why}); the old one is {}", aside.display()));
     } else {
         // What an interrupted first open left is worth nothing.
-        fs::remove_dir_all(&path).or_else(files::ignore_absent).map_err(|e| StoreError::io("clear", &path, e))?;
+        files::clear_dir(&path).map_err(|e| StoreError::io("clear", &path, e))?;
     }
     opened.recovered.rebuilt = folded.state.meta.seq > 0;
     if opened.recovered.rebuilt && folded.end.torn.is_some() {

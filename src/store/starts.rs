@@ -15,15 +15,14 @@ const STOPPING: &str = "stopping";
 const KEPT: usize = 100;
 
 fn note(data: &Path, name: &str, text: &str) {
-    failpoint::effect("starts.note", name);
-    if let Err(error) = fs::write(data.join(name), text) {
+    let noted = failpoint::write("starts.note").and_then(|()| fs::write(data.join(name), text));
+    if let Err(error) = noted {
         tracing::warn!(%error, "`{name}` could not be noted beside the store; crashes may be counted wrong");
     }
 }
 
 fn forget(data: &Path, name: &str) {
-    failpoint::effect("starts.forget", name);
-    match fs::remove_file(data.join(name)) {
+    match failpoint::write("starts.forget").and_then(|()| fs::remove_file(data.join(name))) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, "`{name}` beside the store could not be removed; crashes may be counted wrong");
         }

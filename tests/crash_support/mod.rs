@@ -4,8 +4,15 @@
 pub mod drives;
 pub mod others;
 pub mod outcomes;
+pub mod proof;
+pub mod verdict;
 
-use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
+use std::{
+    collections::BTreeMap,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
 
 use serde_json::Value;
 use triplegain::{
@@ -14,6 +21,7 @@ use triplegain::{
     store::{OpenInfo, Store},
 };
 
+use self::verdict::{Failed, Outcome, judged};
 use crate::process_support::*;
 
 /// Program seconds per second.
@@ -32,6 +40,8 @@ pub enum Death {
     Torn,
     /// An I/O error instead: the process ends by itself.
     Error,
+    /// Where nothing is written there is no I/O error: a panic in its place.
+    Panic,
 }
 
 impl Death {
@@ -40,9 +50,39 @@ impl Death {
             Death::Kill => "kill",
             Death::Torn => "torn",
             Death::Error => "error",
+            Death::Panic => "panic",
+        }
+    }
+
+    /// Which column of the matrix it is.
+    pub const fn mode(self) -> Mode {
+        match self {
+            Death::Kill | Death::Torn => Mode::Kill,
+            Death::Error | Death::Panic => Mode::Error,
+        }
+    }
+
+    /// Whether the process ended as it was to.
+    fn is(self, ended: ExitStatus) -> bool {
+        match self {
+            Death::Kill | Death::Torn => killed(ended),
+            Death::Error | Death::Panic => ended.code() == Some(70),
         }
     }
 }
+
+/// The columns of the matrix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Mode {
+    /// SIGKILL, and half a write before it.
+    Kill,
+    /// An injected error, or a panic where nothing is written.
+    Error,
+    /// A second death while the start that follows recovers.
+    Again,
+}
+
+pub const MODES: [Mode; 3] = [Mode::Kill, Mode::Error, Mode::Again];
 
 /// What is done to the process once it answers.
 pub type Drive = fn(&Program) -> Value;
@@ -51,7 +91,7 @@ pub type Settled = fn(&Evidence) -> bool;
 /// Settings by their variables; `-speed` is an option.
 pub type Settings = &'static [(&'static str, &'static str)];
 /// What must hold afterwards.
-pub type Check = fn(&Evidence) -> Result<(), String>;
+pub type Check = fn(&Evidence) -> Outcome;
 
 /// One way to reach a row.
 #[derive(Clone, Copy)]
@@ -86,6 +126,7 @@ pub enum World {
 
 /// What a case left behind.
 pub struct Evidence {
+    pub store: PathBuf,
     /// A second process died while it recovered.
     pub again: bool,
     /// Whole records on disk when the first process was dead.
@@ -111,16 +152,19 @@ pub fn idle(_: &Program) -> Value {
     Value::Null
 }
 
-/// A store as the program leaves it, made without the program and therefore at a chosen time.
-fn prepare(store: &Path, at: i64) {
-    let settings = StoreSettings {
+fn store_settings() -> StoreSettings {
+    StoreSettings {
         segment_mib: 64,
         group: GroupSettings { max_events: 100 },
         aux_flush_ms: 1_000,
         cache_mib: 16,
         checkpoint: CheckpointSettings { events: 10_000, hours: 24, keep: 3 },
         free_space: FreeSpaceSettings { alert_mib: 1_024, pause_mib: 200 },
-    };
+    }
+}
+
+/// A store as the program leaves it, made without the program and therefore at a chosen time.
+fn prepare(store: &Path, at: i64) {
     let info = OpenInfo {
         seed: 1,
         data_kind: "simulated".into(),
@@ -131,7 +175,7 @@ fn prepare(store: &Path, at: i64) {
         stands_still: true,
         store_id: Some(uuid(at)),
     };
-    let (made, _) = Store::open(store, &settings, &info).unwrap();
+    let (made, _) = Store::open(store, &store_settings(), &info).unwrap();
     made.close().unwrap();
 }
 
@@ -174,13 +218,16 @@ fn launch_at(store: &Path, rules: &str, settings: &[(&str, &str)], later: bool) 
 /// The program as far as it gets: alive and answering, or dead.
 pub fn answering_or_dead(program: &mut Program) -> Option<ExitStatus> {
     until("the program to answer or to end", || {
-        let ended = program.ended();
-        (ended.is_some() || program.try_status().is_some()).then_some(ended)
+        if let Some(ended) = program.ended() {
+            return Some(Some(ended));
+        }
+        proof::shown(&program.store, &program.try_status()?);
+        Some(None)
     })
 }
 
 /// Places every start passes. Which one a case gets depends on its number, so that all of them meet many rows.
-const RECOVERY: [&str; 10] = [
+pub const RECOVERY: [&str; 10] = [
     "lock.write",
     "state.open",
     "boot.epoch",
@@ -210,40 +257,52 @@ fn whole_batches(mut records: Vec<Value>) -> Vec<Value> {
     records
 }
 
-/// Runs the case once; the error says what happened instead.
-pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String> {
+/// Runs the case once. What kept it from its point is told from what must not be; either way the store it left is sound.
+pub fn run(case: &Case, death: Death, again: Option<usize>) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
-    make_world(case.world, &store);
+    let done = judged(|| run_in(&store, case, death, again));
+    let done = match done {
+        Err(Failed::NotReached(why)) => Err(judged(|| Ok(proof::prove(&store)?))
+            .err()
+            .map_or(Failed::NotReached(why.clone()), |wrong| Failed::Violated(format!("{wrong}, after: {why}")))),
+        done => done,
+    };
+    if done.is_err() && std::env::var_os("CRASH_KEEP").is_some() {
+        println!("kept: {}", folder.keep().display());
+    }
+    done
+}
+
+fn run_in(store: &Path, case: &Case, death: Death, again: Option<usize>) -> Outcome {
+    make_world(case.world, store);
     let (place, hit) = case.place.split_once('@').unwrap_or((case.place, "1"));
     let rules = format!("{place}={}@{hit}", death.action());
 
-    let mut program = launch(&store, &rules, case.settings);
+    let mut program = launch(store, &rules, case.settings);
     let alive = answering_or_dead(&mut program).is_none();
-    let heard = if alive { (case.drive)(&program) } else { Value::Null };
-    let status = program.wait();
-    let said = program.said();
-    match death {
-        Death::Kill | Death::Torn if !killed(status) => return Err(format!("it ended with {status}: {said}")),
-        Death::Error if status.code() != Some(70) => return Err(format!("it ended with {status}: {said}")),
-        _ => {}
+    let driven = judged(|| Ok(if alive { (case.drive)(&program) } else { Value::Null }));
+    if let (Err(why), Some(ended)) = (&driven, program.ended()) {
+        // Nobody to talk to any more: because of the point, or for a reason of its own?
+        let text = format!("it ended with {ended} ({why}): {}", program.said());
+        return Err(if death.is(ended) { Failed::NotReached(text) } else { Failed::Violated(text) });
     }
-    let crashed = if store.join("journal").exists() { whole_batches(records(&store)) } else { Vec::new() };
+    let heard = driven?;
+    let status = program.wait();
+    if !death.is(status) {
+        let text = format!("it ended with {status}: {}", program.said());
+        return Err(if status.success() { Failed::NotReached(text) } else { Failed::Violated(text) });
+    }
+    proof::prove(store)?;
+    let crashed = if store.join("journal").exists() { whole_batches(records(store)) } else { Vec::new() };
 
     if let Some(number) = again {
-        let rules = format!("{}=kill", RECOVERY[number % RECOVERY.len()]);
-        let mut program = launch_at(&store, &rules, case.settings, true);
-        let status = program.wait();
-        if !killed(status) {
-            return Err(format!(
-                "the second process was to die at {rules}, but ended with {status}: {}",
-                program.said()
-            ));
-        }
+        die_again(store, RECOVERY[number % RECOVERY.len()], case.settings)?;
     }
 
-    let program = launch_at(&store, "", case.settings, true).answering();
+    let program = launch_at(store, "", case.settings, true).answering();
     let mut evidence = Evidence {
+        store: store.to_owned(),
         again: again.is_some(),
         crashed,
         status: program.status(),
@@ -251,23 +310,33 @@ pub fn run(case: &Case, death: Death, again: Option<usize>) -> Result<(), String
         later: Value::Null,
         all: Vec::new(),
     };
+    proof::shown(store, &evidence.status);
     until(&format!("what {} at {} waits for; {}", case.row, case.place, store.display()), || {
-        evidence.all = records(&store);
+        evidence.all = records(store);
         (case.settled)(&evidence).then_some(())
     });
     evidence.later = (case.later)(&program);
+    proof::shown(store, &program.status());
     program.stop("TERM");
-    evidence.all = assert_sound(&store);
-    let done = (case.check)(&evidence);
-    if done.is_err() && std::env::var_os("CRASH_KEEP").is_some() {
-        drop(folder.keep());
-    }
-    done.map_err(|why| format!("{why} (store {})", store.display()))
+    evidence.all = proof::proven(store);
+    (case.check)(&evidence)
+}
+
+/// A start that is killed at this place of its recovery.
+fn die_again(store: &Path, place: &str, settings: Settings) -> Outcome {
+    let mut program = launch_at(store, &format!("{place}=kill"), settings, true);
+    let status = program.wait();
+    verdict::require(killed(status), || {
+        format!("the second process was to die at {place}, but ended with {status}: {}", program.said())
+    })?;
+    Ok(proof::prove(store)?)
 }
 
 /// Sends a command under a key of its own choice; the answer, or null when none came.
 pub fn command(program: &Program, key: &str, body: &Value) -> Value {
     let request = client().post(program.url("/v1/commands")).bearer_auth(program.token());
     let request = request.header("X-Triplegain", "1").header("Idempotency-Key", key).json(body);
-    request.send().ok().and_then(|answer| answer.json().ok()).unwrap_or_default()
+    let answer: Value = request.send().ok().and_then(|answer| answer.json().ok()).unwrap_or_default();
+    proof::answered(&program.store, key, &answer);
+    answer
 }

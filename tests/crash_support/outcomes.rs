@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Evidence;
+use triplegain::model::DegradationLevel;
+
+use super::{
+    Evidence,
+    proof::fold,
+    verdict::{Outcome, reached, require},
+};
 use crate::process_support::of_kind;
-
-type Outcome = Result<(), String>;
-
-fn require(holds: bool, what: impl FnOnce() -> String) -> Outcome {
-    if holds { Ok(()) } else { Err(what()) }
-}
 
 fn text<'v>(record: &'v Value, pointer: &str) -> &'v str {
     record.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -287,11 +287,13 @@ fn done_of<'e>(e: &'e Evidence, started: &Value) -> Option<&'e Value> {
     of_kind(&e.all, "EmergencyDone").into_iter().find(|done| done["data"]["key"] == started["data"]["emergency"]["key"])
 }
 
-/// K29 and K30: every position reached its target by one trade, none by two.
+/// K29 and K30: every position reached its target by one trade of the emergency, none by two.
 pub fn targets_reached(e: &Evidence) -> Outcome {
     let started = reducing(e).ok_or("no emergency")?;
+    let key = |part: &str| text(started, &format!("/data/emergency/key/{part}"));
+    let emergency = format!("{}:{}:{}", key("breach"), key("period"), key("action"));
     let targets = started["data"]["emergency"]["targets"].as_object().ok_or("no targets")?;
-    require(!targets.is_empty(), || "the emergency had nothing to do".to_owned())?;
+    reached(!targets.is_empty(), || "the emergency had nothing to do".to_owned())?;
     let done = done_of(e, started).ok_or("the emergency did not end")?;
     let done = e.all.iter().position(|record| record["seq"] == done["seq"]).unwrap_or_default();
     for (position, target) in targets {
@@ -301,11 +303,15 @@ pub fn targets_reached(e: &Evidence) -> Outcome {
         };
         let since: Vec<&Value> =
             e.all[..done].iter().filter(|r| r["seq"].as_u64() > started["seq"].as_u64()).filter(of).collect();
-        let whole = since.last().is_some_and(|record| match record["kind"].as_str() {
-            Some("PositionClosed") => target == "0",
-            _ => record.pointer("/data/position/quantity").is_some_and(|now| number(now) == number(target)),
-        });
-        require(since.len() == 1 && whole, || format!("position {position} should be {target}: {since:?}"))?;
+        let closed = |record: &Value| record["kind"] == "PositionClosed";
+        let whole = |record: &Value| match record.pointer("/data/position/quantity") {
+            Some(now) => number(now) == number(target),
+            None => target == "0" && closed(record),
+        };
+        // Its stop or target may have been faster, or come later: then nothing is left of it.
+        let own: Vec<&&Value> = since.iter().filter(|record| text(record, "/corr") == emergency).collect();
+        let reached = own.iter().all(|record| whole(record)) && since.last().is_some_and(|r| closed(r) || whole(r));
+        require(own.len() <= 1 && reached, || format!("position {position} should be {target}: {since:?}"))?;
     }
     each_once(e)
 }
@@ -325,7 +331,7 @@ pub fn command_absent(e: &Evidence) -> Outcome {
 
 /// K32: the effect holds and the same key has the same answer.
 pub fn command_held(e: &Evidence) -> Outcome {
-    require(e.heard.is_null(), || format!("the client heard {}", e.heard))?;
+    require(e.heard["status"].is_null(), || format!("the client heard {}", e.heard))?;
     let stored = last(&e.crashed, "CommandDone").ok_or("the command is not durable")?;
     require(e.status["state"] == "PAUSED", || format!("the state is {}", e.status["state"]))?;
     require(e.later["result"] == stored["data"]["result"], || format!("{} instead of {stored}", e.later))?;
@@ -350,7 +356,7 @@ pub fn not_more_permissive(e: &Evidence) -> Outcome {
 /// K34: the schedule is the old one or the new one, and the sum of the legs is what it was.
 pub fn one_schedule(e: &Evidence) -> Outcome {
     let spreads = of_kind(&e.all, "LegsRespread");
-    require(!spreads.is_empty(), || "nothing was respread".to_owned())?;
+    reached(!spreads.is_empty(), || "nothing was respread".to_owned())?;
     one_plan(e)
 }
 
@@ -358,7 +364,52 @@ pub fn respread_done(e: &Evidence) -> bool {
     booted(e) && !of_kind(&e.all, "LegsRespread").is_empty()
 }
 
-/// K47: nothing is lost by a stop that was cut short.
+/// K33: the level of every capability is what was durable; the program uses no more than that.
+pub fn level_held(e: &Evidence) -> Outcome {
+    let crashed = fold(&e.store, e.crashed.len()).coordinator.degradation;
+    let back = fold(&e.store, recovered_at(e)?).coordinator.degradation;
+    require(crashed == back, || format!("levels {crashed:?} became {back:?}"))?;
+    let worst = crashed.values().copied().max().unwrap_or_default();
+    let now: DegradationLevel = serde_json::from_value(e.status["degradation"].clone()).map_err(|w| w.to_string())?;
+    require(now >= worst, || format!("{worst:?} was durable, the program is at {now:?}"))?;
+    sound(e)
+}
+
+/// As [`level_held`], with a change that was durable when the process died.
+pub fn level_changed_and_held(e: &Evidence) -> Outcome {
+    let changed = last(&e.crashed, "DegradationChanged").ok_or("no change of a level was durable")?;
+    let (from, to) = (&changed["data"]["from"], &changed["data"]["to"]);
+    require(from != to, || format!("nothing changed: {changed}"))?;
+    level_held(e)
+}
+
+pub fn level_changed(e: &Evidence) -> bool {
+    booted(e) && last(&e.all, "DegradationChanged").is_some()
+}
+
+/// Number of records up to the end of the first whole recovery after the crash.
+fn recovered_at(e: &Evidence) -> Result<usize, String> {
+    let after = e.after().iter().position(|record| record["kind"] == "RecoveryDone");
+    Ok(e.crashed.len() + after.ok_or("no recovery was recorded")? + 1)
+}
+
+/// K47: what a stop that was cut short leaves is what the next start has: state, reasons, plans with their legs, trades,
+/// positions and balances; and it is what the program showed before it was told to stop.
 pub fn drained(e: &Evidence) -> Outcome {
+    let found = fold(&e.store, e.crashed.len());
+    let back = fold(&e.store, recovered_at(e)?);
+    let (was, is) = (&found.coordinator, &back.coordinator);
+    require((was.state, &was.pause_reasons, &was.halt) == (is.state, &is.pause_reasons, &is.halt), || {
+        format!("{:?} {:?} became {:?} {:?}", was.state, was.pause_reasons, is.state, is.pause_reasons)
+    })?;
+    require(!found.plans.is_empty(), || "no plan was under way".to_owned())?;
+    require(found.plans == back.plans, || format!("plans {:?} became {:?}", found.plans, back.plans))?;
+    require(found.trades == back.trades, || format!("trades {:?} became {:?}", found.trades, back.trades))?;
+    require(found.positions == back.positions, || "the positions are others".to_owned())?;
+    require(found.account == back.account, || format!("{:?} became {:?}", found.account, back.account))?;
+    for field in ["state", "pause_reasons", "halt_id", "latched_breakers"] {
+        let (shown, now) = (&e.heard[field], &e.status[field]);
+        require(shown == now, || format!("{field} was {shown} before the stop and is {now}"))?;
+    }
     each_once(e)
 }

@@ -19,6 +19,9 @@ use sha2::{Digest, Sha256};
 pub const DEADLINE: Duration = Duration::from_secs(180);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 
+/// How the panic of a wait that came to nothing begins.
+pub const IN_VAIN: &str = "waited in vain";
+
 /// Looks until there is an answer, or says what was waited for.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
@@ -26,7 +29,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain for: {what}");
+        assert!(Instant::now() < deadline, "{IN_VAIN}, {DEADLINE:?}, for: {what}");
         std::thread::park_timeout(BETWEEN_LOOKS);
     }
 }
@@ -259,6 +262,11 @@ pub fn line_hash(line: &str) -> String {
 pub fn assert_sound(store: &Path) -> Vec<Value> {
     let output = run_to_end(&["--store", store.to_str().unwrap(), "journal", "verify"]);
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    sound_records(store)
+}
+
+/// As [`assert_sound`] for a journal that has been verified.
+pub fn sound_records(store: &Path) -> Vec<Value> {
     let records = records(store);
     let epochs: Vec<u64> = of_kind(&records, "Booted").iter().map(|boot| boot["epoch"].as_u64().unwrap()).collect();
     assert!(epochs.windows(2).all(|pair| pair[0] < pair[1]), "epochs must rise: {epochs:?}");

@@ -105,7 +105,7 @@ impl Shared {
 ///
 /// # Errors
 /// A directory that is not empty, or anything that keeps the harness itself from working. A violation is no error: it is
-/// printed with its seed, and the exit code is 1.
+/// printed with its seed, and the exit code of `kill` is 65.
 pub fn torture(global: &Global, command: &TortureCommand) -> Result<Exit> {
     match command {
         TortureCommand::Kill(args) => kill(global, args),
@@ -147,7 +147,7 @@ fn kill(global: &Global, args: &KillArgs) -> Result<Exit> {
         std::fs::remove_dir_all(&base).with_context(|| format!("cannot remove {}", base.display()))?;
         return Ok(Exit::Done);
     }
-    Ok(Exit::Failed)
+    Ok(Exit::Unsound)
 }
 
 /// A directory that holds nothing yet: this command removes what it makes.

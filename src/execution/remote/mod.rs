@@ -16,6 +16,8 @@ use super::venue::{Venue, VenueAnswer};
 use crate::model::{
     Liquidity, Money, OrderType, Price, PriceTick, Qty, Side, Symbol, TimeInForce, Trade, TradeKey, Ts,
 };
+// tidy: allow(order) a release build has nothing of it
+use crate::runtime::failpoint;
 
 /// How long a caller waits for one call before the answer counts as lost, milliseconds. Longer than the deadline the
 /// venue is given, so that what is refused for being late is still heard.
@@ -193,9 +195,13 @@ pub trait RemoteVenue {
 pub async fn call(venue: Rc<dyn RemoteVenue>, ask: Ask) -> Heard {
     let client_id = ask.key.client_order_id();
     match ask.call {
-        Call::Submit(order) => Heard::Submitted(venue.submit(ask.number, *order).await),
+        Call::Submit(order) => {
+            failpoint::effect("wire.submit", "");
+            Heard::Submitted(venue.submit(ask.number, *order).await)
+        }
         Call::Look { since } => Heard::Looked(look(venue.as_ref(), ask.number, client_id, since).await),
         Call::Cancel => {
+            failpoint::effect("wire.cancel", "");
             // Whatever it says: only a query tells a cancelled order from one that filled meanwhile.
             drop(venue.cancel(ask.number, client_id).await);
             Heard::CancelAnswered

@@ -15,7 +15,7 @@ use crate::{
         question::{FailureKind, Rejected},
         wire::{ANTHROPIC_VERSION, REPLY_MAX},
     },
-    runtime::clock::wall_now,
+    runtime::{clock::wall_now, failpoint},
     settings::ProviderKind,
 };
 
@@ -143,6 +143,7 @@ fn authorised(request: RequestBuilder, kind: ProviderKind, key: Option<&Key>) ->
 }
 
 async fn complete(request: RequestBuilder) -> Result<Raw, Broken> {
+    failpoint::effect("model.call", "");
     let mut reply = request.send().await.map_err(|error| broken(&error))?;
     let header = |reply: &Response, name: &str| {
         reply.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)

@@ -23,7 +23,7 @@ use crate::{
         breaker::{Breaker, BreakerState, Outcome, Ticket},
         rate::{Bucket, RateLimits},
     },
-    runtime::{clock::LogicalClock, post::post},
+    runtime::{clock::LogicalClock, failpoint, post::post},
     settings::{DegradationSettings, ModelSettings, ProviderSettings, Settings},
     store::{
         actor::{AuxRow, AuxWrite, Commit},
@@ -292,6 +292,7 @@ impl Shared {
     /// Makes events durable; false when the store did not take them.
     pub async fn commit(&self, corr: String, events: Vec<Event>) -> bool {
         let batch = Batch::new("router", corr.clone(), corr, self.clock.now(), events);
+        failpoint::effect("commit.router", "");
         matches!(self.store.send(Commit(batch)).await, Ok(Ok(_)))
     }
 
