@@ -30,10 +30,9 @@ fn rows(body: &[u8]) -> (Vec<Value>, Option<i64>) {
 
 #[test]
 fn recorded_candles_are_read_without_the_forming_one() {
-    for (name, frame) in [
-        ("live_ohlc_btcusd_60_2026-09-25.json", Timeframe::H1),
-        ("live_ohlc_btcusd_1_2026-10-06.json", Timeframe::M1),
-    ] {
+    for (name, frame) in
+        [("live_ohlc_btcusd_60_2026-09-25.json", Timeframe::H1), ("live_ohlc_btcusd_1_2026-10-06.json", Timeframe::M1)]
+    {
         let Some(body) = recorded(name) else { return };
         let (rows, last) = rows(&body);
         let read = candles(&body, frame).unwrap();

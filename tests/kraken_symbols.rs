@@ -40,7 +40,10 @@ fn one_frozen_symbol_takes_no_order_while_the_other_trades_and_is_told_once() {
     let silent = program.status_when("the silence of one symbol", |status| {
         feed(status, "BTC/USDT")["silent"] == true && feed(status, "BTC/USDT")["silences"] == 1
     });
-    assert_eq!((&silent["state"], &feed(&silent, "XRP/USDT")["silent"]), (&Value::from("RUNNING"), &Value::from(false)));
+    assert_eq!(
+        (&silent["state"], &feed(&silent, "XRP/USDT")["silent"]),
+        (&Value::from("RUNNING"), &Value::from(false))
+    );
     assert_eq!(feed(&silent, "BTC/USDT")["connected"], true);
     let text = stdout(&program.cli(&["status"]));
     assert!(text.contains("silent: no entries"), "{text}");

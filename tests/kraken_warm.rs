@@ -49,7 +49,10 @@ fn an_import_that_is_refused_for_a_while_is_asked_again_and_ends_by_itself() {
     let home = Home::new(&venue);
     let fetched = home.run(&["import", "fetch"]);
     let text = stderr(&fetched);
-    assert!(fetched.status.success() && text.contains("asked again in 2 s") && text.contains("asked again in 4 s"), "{text}");
+    assert!(
+        fetched.status.success() && text.contains("asked again in 2 s") && text.contains("asked again in 4 s"),
+        "{text}"
+    );
     assert_eq!((lines_of(&home, "XBTUSDT_1.csv"), lines_of(&home, "XRPUSDT_1.csv")), (719, 719));
 }
 
@@ -57,10 +60,19 @@ fn an_import_that_is_refused_for_a_while_is_asked_again_and_ends_by_itself() {
 fn an_import_keeps_what_came_and_names_what_did_not() {
     let venue = Venue::start();
     let home = Home::new(&venue);
-    fs::write(home.config(), venue.settings().replace("[\"BTC/USDT\"", "[\"BTC/USDT\", \"ETH/USDT\"") + "[market.symbol.\"ETH/USDT\"]\nprice_decimals = 2\nquantity_decimals = 5\nmin_quantity = 0.001\n").unwrap();
+    fs::write(
+        home.config(),
+        venue.settings().replace("[\"BTC/USDT\"", "[\"BTC/USDT\", \"ETH/USDT\"")
+            + "[market.symbol.\"ETH/USDT\"]\nprice_decimals = 2\nquantity_decimals = 5\nmin_quantity = 0.001\n",
+    )
+    .unwrap();
     let fetched = home.run(&["import", "fetch"]);
     assert_clear(&fetched, 1, &["ETH/USDT: the venue refuses", "what came is kept"]);
-    assert_eq!((lines_of(&home, "XBTUSDT_1.csv"), lines_of(&home, "XRPUSDT_1.csv")), (719, 719), "before it and after it");
+    assert_eq!(
+        (lines_of(&home, "XBTUSDT_1.csv"), lines_of(&home, "XRPUSDT_1.csv")),
+        (719, 719),
+        "before it and after it"
+    );
 }
 
 /// Every minute; with the defaults of an hour a test would wait for up to one.

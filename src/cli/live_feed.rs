@@ -17,6 +17,7 @@ use crate::{
                     fetch::RestClient,
                     link::{self, Parts},
                 },
+                session::Waits,
                 view::Shared,
             },
             live::LiveFeed,
@@ -134,6 +135,7 @@ pub fn start(settings: &Settings, system: &System, view: Shared, seed: u64) -> R
         view,
         on_silence: Rc::new(move |silent| board.set_silent(silent)),
         seed,
+        waits: Waits::default(),
         bus: system.links.bus.clone(),
     };
     // It ends with the thread it runs on.

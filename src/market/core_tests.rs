@@ -399,8 +399,7 @@ fn history_that_comes_late_gives_the_frames_of_a_start_that_had_it() {
         let candle = Candle { open_time: at(h * 60), ..minute(0) };
         FeedItem { symbol: btc(), available_at: at(h * 60 + 60), kind: FeedKind::Longer(Timeframe::H1, candle) }
     };
-    let candle =
-        |m: i64| FeedItem { symbol: btc(), available_at: at(m + 1), kind: FeedKind::Candle(minute(m)) };
+    let candle = |m: i64| FeedItem { symbol: btc(), available_at: at(m + 1), kind: FeedKind::Candle(minute(m)) };
     let mut whole: Vec<FeedItem> = (0..300).map(hour).collect();
     whole.extend((300 * 60..302 * 60).map(candle));
     let mut started = market();

@@ -172,7 +172,9 @@ impl Webhook {
         let before = std::mem::replace(&mut state.counts.failing, outcome.err());
         match (&before, &state.counts.failing) {
             (None, Some(why)) => {
-                tracing::warn!("notify.webhook_url_file: its address takes no notification ({why}); later ones are tried");
+                tracing::warn!(
+                    "notify.webhook_url_file: its address takes no notification ({why}); later ones are tried"
+                );
             }
             (Some(_), None) => tracing::info!("notify.webhook_url_file: its address takes notifications again"),
             _ => {}
@@ -200,8 +202,8 @@ impl Webhook {
         if status.is_success() {
             return Ok(());
         }
-        let may_pass = status.is_server_error()
-            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+        let may_pass =
+            status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
         Err(Failed { why: format!("HTTP {status}"), may_pass })
     }
 }
@@ -273,7 +275,8 @@ mod tests {
         assert_eq!(sent(&hook).await, Counts { sent: 2, ..Counts::default() });
         let posted: Vec<u64> = seen.borrow().iter().map(|line| line["seq"].as_u64().unwrap()).collect();
         assert_eq!(posted, [7, 8, 8, 8]);
-        let first = serde_json::json!({"what": "feed_frozen", "level": "warning", "at": Ts(0), "seq": 7, "text": "line 7"});
+        let first =
+            serde_json::json!({"what": "feed_frozen", "level": "warning", "at": Ts(0), "seq": 7, "text": "line 7"});
         assert_eq!(seen.borrow()[0], first);
     }
 

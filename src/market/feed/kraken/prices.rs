@@ -34,7 +34,8 @@ impl LastPrices {
     /// A proven book at the venue's time `at`; whether its middle is the freshest price.
     pub fn mid(&mut self, symbol: Symbol, mid: f64, spread_bps: f64, at: Ts) -> bool {
         let newest = self.newest(symbol).map(|(_, at)| at);
-        let is_price = spread_bps <= MID_SPREAD_MAX_BPS && newest.is_none_or(|known| at.since_ms(known) >= MID_AFTER_MS);
+        let is_price =
+            spread_bps <= MID_SPREAD_MAX_BPS && newest.is_none_or(|known| at.since_ms(known) >= MID_AFTER_MS);
         if is_price {
             self.mids.insert(symbol, (mid, at));
         }

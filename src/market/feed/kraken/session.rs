@@ -22,14 +22,25 @@ const SILENT_MS: i64 = 2_000;
 const DEAD_AFTER_MS: i64 = 10_000;
 /// Connecting, and each acknowledgement, may take so long, milliseconds.
 const PATIENCE_MS: i64 = 10_000;
-/// The first wait before connecting again, milliseconds; doubled with every failure.
-const FIRST_WAIT_MS: i64 = 1_000;
-/// The longest wait, milliseconds.
-const LONGEST_WAIT_MS: i64 = 60_000;
 /// A connection that brought data for so long starts the waits over, milliseconds.
 const GOOD_AFTER_MS: i64 = 60_000;
 /// What the venue refused is asked for again so often while a connection stands, milliseconds.
 const ASK_AGAIN_MS: i64 = 300_000;
+
+/// Waits before connecting again, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// The first; doubled with every failure.
+    pub first_ms: i64,
+    /// The longest.
+    pub longest_ms: i64,
+}
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits { first_ms: 1_000, longest_ms: 60_000 }
+    }
+}
 
 /// What the owner of the socket has to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,6 +133,7 @@ pub struct Session {
     symbols: Vec<Symbol>,
     phase: Phase,
     failures: u32,
+    waits: Waits,
     system: String,
     refused: BTreeMap<String, String>,
     /// When what is refused was asked for last.
@@ -151,6 +163,7 @@ impl Session {
             symbols,
             phase: Phase::Down(now),
             failures: 0,
+            waits: Waits::default(),
             system: ONLINE.to_owned(),
             refused: BTreeMap::new(),
             asked_again: now,
@@ -161,6 +174,12 @@ impl Session {
             last: LastPrices::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// With other waits.
+    #[must_use]
+    pub fn with_waits(self, waits: Waits) -> Session {
+        Session { waits, ..self }
     }
 
     /// What was counted since the start.
@@ -350,7 +369,9 @@ impl Session {
 
     /// The same remark comes with every subscription.
     fn remark(&mut self, warnings: Vec<String>, actions: &mut Vec<Action>) {
-        let new = warnings.into_iter().filter(|warning| self.remarks.len() < REMARKS_MAX && self.remarks.insert(warning.clone()));
+        let new = warnings
+            .into_iter()
+            .filter(|warning| self.remarks.len() < REMARKS_MAX && self.remarks.insert(warning.clone()));
         actions.extend(new.map(Notice::Remark).map(Action::Tell));
     }
 
@@ -449,7 +470,7 @@ impl Session {
             }
         }
         self.counts.losses += 1;
-        let again_at = now.plus_ms(wait_ms(self.failures, chance));
+        let again_at = now.plus_ms(wait_ms(self.waits, self.failures, chance));
         self.failures = self.failures.saturating_add(1);
         self.phase = Phase::Down(again_at);
         actions.push(Action::Close);
@@ -458,8 +479,8 @@ impl Session {
 }
 
 /// Doubled with every failure, spread over its upper half by chance: many clients do not come back in one instant.
-fn wait_ms(failures: u32, chance: f64) -> i64 {
-    let whole = FIRST_WAIT_MS.saturating_mul(1_i64 << failures.min(16)).min(LONGEST_WAIT_MS);
+fn wait_ms(waits: Waits, failures: u32, chance: f64) -> i64 {
+    let whole = waits.first_ms.saturating_mul(1_i64 << failures.min(16)).min(waits.longest_ms);
     whole / 2 + (whole as f64 / 2.0 * chance.clamp(0.0, 1.0)) as i64
 }
 

@@ -197,7 +197,8 @@ fn book(bid: &str, ask: &str, at: Ts) -> String {
 }
 
 fn kinds(actions: &[Action]) -> Vec<FeedKind> {
-    let items = actions.iter().filter_map(|action| if let Action::Item(item) = action { Some(item.kind) } else { None });
+    let items =
+        actions.iter().filter_map(|action| if let Action::Item(item) = action { Some(item.kind) } else { None });
     items.collect()
 }
 
@@ -205,14 +206,17 @@ fn kinds(actions: &[Action]) -> Vec<FeedKind> {
 fn the_middle_of_a_proven_book_is_a_price_when_no_trade_is_fresher_and_a_lost_book_is_none() {
     let mut session = session();
     up(&mut session, START);
-    let [FeedKind::Book(_), FeedKind::Mid(mid)] = kinds(&session.heard(&book("99.5", "100.5", at(5)), at(5)))[..] else {
+    let [FeedKind::Book(_), FeedKind::Mid(mid)] = kinds(&session.heard(&book("99.5", "100.5", at(5)), at(5)))[..]
+    else {
         panic!("a book and its middle")
     };
     assert!((mid - 100.0).abs() < 1e-9);
-    let trade = |second| format!(
-        r#"{{"channel":"ticker","data":[{{"symbol":"BTC/USDT","bid":1,"ask":2,"last":100.2,"timestamp":"{}"}}]}}"#,
-        at(second)
-    );
+    let trade = |second| {
+        format!(
+            r#"{{"channel":"ticker","data":[{{"symbol":"BTC/USDT","bid":1,"ask":2,"last":100.2,"timestamp":"{}"}}]}}"#,
+            at(second)
+        )
+    };
     assert_eq!(kinds(&session.heard(&trade(7), at(7))), [FeedKind::Price(100.2)]);
     assert!(matches!(kinds(&session.heard(&book("99.5", "100.5", at(7)), at(7)))[..], [FeedKind::Book(_)]));
     // A book that is told late has the age of its own time.

@@ -71,6 +71,12 @@ impl Silence {
         changes
     }
 
+    /// When the next symbol stops if no price comes: also without a connection somebody has to look then.
+    pub fn wakes_at(&self) -> Option<Ts> {
+        let going = self.lines.iter().filter(|(symbol, line)| line.expected && !self.stopped.contains(symbol));
+        going.map(|(_, line)| line.at.plus_ms(self.limit_ms + 1)).min()
+    }
+
     /// The symbols without a price within the limit, whatever the reason, when they are others than before.
     pub fn stopped(&mut self, now: Ts) -> Option<&BTreeSet<Symbol>> {
         let expected = self.lines.iter().filter(|(_, line)| line.expected);
@@ -121,8 +127,10 @@ mod tests {
     #[test]
     fn a_lost_connection_stops_entries_but_is_no_silence_of_a_feed() {
         let (mut silence, btc, xrp) = both();
+        assert_eq!(silence.wakes_at(), Some(at(3).plus_ms(1)), "nothing else would wake anybody");
         assert_eq!(silence.judge(at(70), None), []);
         assert_eq!(silence.stopped(at(70)), Some(&BTreeSet::from([btc, xrp])));
+        assert_eq!(silence.wakes_at(), None);
         // Connected again: prices have three seconds to come back, entries wait for them.
         assert_eq!(silence.judge(at(72), Some(at(71))), []);
         silence.heard(xrp, at(73));

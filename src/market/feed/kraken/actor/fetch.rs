@@ -259,7 +259,9 @@ async fn ask(
     let is_patient = wanted.frame != frame;
     match client.candles(wanted.symbol, wanted.frame, since).await {
         Ok(candles) => Ok(Answer::Candles(wanted, candles)),
-        Err(error) if !error.may_pass() || (question.tries + 1 >= TRIES && !is_patient) => Ok(Answer::GivenUp(wanted, error)),
+        Err(error) if !error.may_pass() || (question.tries + 1 >= TRIES && !is_patient) => {
+            Ok(Answer::GivenUp(wanted, error))
+        }
         Err(error) => {
             question.not_before = Instant::now() + wait_after(question.tries);
             question.tries = question.tries.saturating_add(1);

@@ -31,7 +31,7 @@ use crate::{
             hours::Hours,
             kraken::{
                 backfill::{Backfill, Filled},
-                session::{Action, Session},
+                session::{Action, Session, Waits},
                 silence::Silence,
                 view::Shared,
             },
@@ -81,6 +81,8 @@ pub struct Parts {
     pub on_silence: Rc<dyn Fn(BTreeSet<Symbol>)>,
     /// Spreads the tries to connect.
     pub seed: u64,
+    /// Between two of them.
+    pub waits: Waits,
     /// Where changes are announced.
     pub bus: Publisher,
 }
@@ -125,7 +127,7 @@ enum Heard {
 impl Link {
     fn new(parts: Parts) -> Link {
         let now = parts.clock.now();
-        let mut session = Session::new(parts.symbols.clone(), parts.frame, now);
+        let mut session = Session::new(parts.symbols.clone(), parts.frame, now).with_waits(parts.waits);
         for symbol in &parts.symbols {
             if let Ok(Some(newest)) = parts.store.newest(*symbol) {
                 session.known(*symbol, newest);
@@ -205,7 +207,8 @@ impl Link {
 
     /// Waits for whatever comes first.
     async fn listen(&mut self) -> Heard {
-        let wakes_at = self.session.wakes_at();
+        let own = self.session.wakes_at();
+        let wakes_at = self.silence.wakes_at().map_or(own, |silent| own.min(silent));
         let frame = async {
             match &mut self.socket {
                 Some(socket) => socket.next().await,

@@ -53,7 +53,9 @@ impl Link {
             }
             Notice::Refused { symbol, error } => {
                 let name = symbol.as_deref().unwrap_or("a subscription");
-                tracing::error!("the venue refuses {name}: {error}; the other symbols go on, it is asked for again later");
+                tracing::error!(
+                    "the venue refuses {name}: {error}; the other symbols go on, it is asked for again later"
+                );
                 let known = symbol.as_deref().and_then(|name| name.parse::<Symbol>().ok());
                 self.announce(known, false, format!("refused: {error}"));
             }
