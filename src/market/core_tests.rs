@@ -403,10 +403,14 @@ fn history_that_comes_late_gives_the_frames_of_a_start_that_had_it() {
     let mut whole: Vec<FeedItem> = (0..300).map(hour).collect();
     whole.extend((300 * 60..302 * 60).map(candle));
     let mut started = market();
-    whole.iter().for_each(|item| drop(started.take(*item)));
+    for item in &whole {
+        started.take(*item);
+    }
 
     let mut late = market();
-    (300 * 60..302 * 60).for_each(|m| drop(late.take(candle(m))));
+    for m in 300 * 60..302 * 60 {
+        late.take(candle(m));
+    }
     let now = at(302 * 60).plus_ms(5_000);
     let price = known_price(&late.last_tick(btc()).unwrap());
     late.on_price(btc(), price * 1.002, now).unwrap();
