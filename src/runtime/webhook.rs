@@ -233,7 +233,8 @@ mod tests {
         actix_rt::spawn(async move {
             let (mut held, mut turn) = (Vec::new(), 0);
             while let Ok((mut stream, _)) = listener.accept().await {
-                log.borrow_mut().push(body(&mut stream).await);
+                let posted = body(&mut stream).await;
+                log.borrow_mut().push(posted);
                 let Some(status) = statuses.get(turn).or(statuses.last()) else {
                     held.push(stream);
                     continue;
