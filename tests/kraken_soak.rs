@@ -26,7 +26,10 @@ use kraken_venue::{Venue, now};
 use process_support::*;
 use serde_json::Value;
 
-const SYMBOLS: [(&str, &str); 2] = [("BTC/USDT", "XBTUSDT_1.csv"), ("XRP/USDT", "XRPUSDT_1.csv")];
+const SYMBOLS: [(&str, &str); 3] =
+    [("BTC/USDT", "XBTUSDT_1.csv"), ("XRP/USDT", "XRPUSDT_1.csv"), ("XRP/BTC", "XRPXBT_1.csv")];
+/// What the 99th percentile is to stay under, milliseconds; said, never asserted: a busy machine decides no test.
+const PROMISED_MS: i64 = 50;
 /// Between the symbols of a task (`scheduler.spread_ms`).
 const SPREAD_MS: i64 = 250;
 /// Every minute: analysis, regime and decision, each at the end of the candle it is about. The venue's first frame of a
@@ -114,6 +117,18 @@ fn percentile(sorted: &[i64], share: usize) -> String {
     format!("{} ms", sorted[(sorted.len() * share).div_ceil(100).clamp(1, sorted.len()) - 1])
 }
 
+/// Whether the promise holds in this run, in one line.
+fn verdict(after_due: &[i64]) -> String {
+    let count = after_due.len();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let late = after_due.iter().filter(|ms| **ms >= PROMISED_MS).count();
+    let word = if count > 0 && late * 100 < count { "holds" } else { "does not hold" };
+    format!(
+        "p99 under {PROMISED_MS} ms after closing frame and slot {word}: {late} of {count} decisions were later; load {}",
+        load.trim()
+    )
+}
+
 fn wait_until(at: Instant) {
     while let Some(left) = at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         thread::park_timeout(left);
@@ -126,8 +141,8 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
     let venue = Venue::start();
     // What was missed must come over REST: a snapshot brings the forming candle alone.
     venue.control().snapshot_candles = Some(0);
-    let home = Home::with(&venue, SCHEDULES);
-    let imported = home.import();
+    let home = Home::of_three(&venue, SCHEDULES);
+    let imported = home.import_three();
     assert!(imported.status.success(), "{}", stderr(&imported));
 
     let (program, store) = (home.start(), home.store());
@@ -219,6 +234,9 @@ fn every_candle_is_there_or_reported_as_missing_whatever_the_connection_does() {
         percentile(&after_frame, 99),
     );
     println!("start lateness by the program's own count: {}", status["lateness_ms"]);
+    if seconds >= 600 {
+        println!("{}", verdict(&after_due));
+    }
     assert!(control.dropped >= kicks && control.frames > 0);
     if seconds >= 600 {
         assert!(made > 0, "the dark stretch must cost candles");

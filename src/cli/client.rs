@@ -9,7 +9,7 @@ use reqwest::blocking::{Client, Response};
 use crate::{
     agents::leaderboard::{BoardRow, ModelCosts},
     api::auth,
-    coordinator::status::{BudgetStatus, FeedLine, OpinionStatus, Status},
+    coordinator::status::{BudgetStatus, FeedLine, NotificationStatus, OpinionStatus, Status},
     model::{Command, CommandAnswer},
 };
 
@@ -159,6 +159,9 @@ pub fn render(status: &Status) -> String {
     if let Some(budget) = &status.budget {
         line(budget_words(budget));
     }
+    if let Some(notifications) = &status.notifications {
+        line(notification_words(notifications));
+    }
     let mut shown = vec![balances, feeds, tasks];
     if !status.voters.is_empty() {
         shown.push(voter_table(&status.voters));
@@ -236,6 +239,13 @@ fn budget_words(budget: &BudgetStatus) -> String {
     words
 }
 
+/// What became of notifications.
+fn notification_words(notifications: &NotificationStatus) -> String {
+    let NotificationStatus { sent, dropped, waiting, failing } = notifications;
+    let failing = failing.as_ref().map(|why| format!("; the newest was not taken: {why}")).unwrap_or_default();
+    format!("notifications: {sent} sent, {dropped} dropped, {waiting} waiting{failing}")
+}
+
 /// Who gave an opinion, and that it is the rules' in place of a model's.
 fn opinion_words(opinion: &OpinionStatus) -> String {
     match (opinion.degraded, opinion.warnings.join(", ")) {
@@ -248,7 +258,7 @@ fn opinion_words(opinion: &OpinionStatus) -> String {
 /// Feeds, with what the connection to a live venue shows of itself.
 fn feed_table(feeds: &[FeedLine]) -> Table {
     let live = feeds.iter().any(|feed| feed.link.is_some());
-    let mut header = vec!["feed", "price", "age s", "healthy", "gaps", "withheld"];
+    let mut header = vec!["feed", "price", "age s", "spread bp", "healthy", "gaps", "withheld"];
     if live {
         header.extend(["socket", "data age s", "reconnects", "silences", "last gap", "unfilled"]);
     }
@@ -258,7 +268,9 @@ fn feed_table(feeds: &[FeedLine]) -> Table {
     for feed in feeds {
         let price = feed.price.map_or("-".to_owned(), |price| price.to_string());
         let age = seconds(feed.data_age_seconds);
-        let mut row = vec![feed.symbol.to_string(), price, age, yes_no(feed.healthy), feed.gaps.to_string()];
+        let spread = feed.spread_bps.map_or("-".to_owned(), |spread| format!("{spread:.1}"));
+        let healthy = if feed.silent { "silent: no entries".to_owned() } else { yes_no(feed.healthy) };
+        let mut row = vec![feed.symbol.to_string(), price, age, spread, healthy, feed.gaps.to_string()];
         row.push(if feed.in_doubt { format!("{} (in doubt)", feed.withheld) } else { feed.withheld.to_string() });
         if let Some(link) = &feed.link {
             let socket = match (&link.refused, link.connected, link.subscribed) {

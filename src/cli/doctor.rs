@@ -87,7 +87,7 @@ pub type Check = fn(&Settings) -> Vec<Finding>;
 
 /// Every area, in the order they are shown. Another one is a line here.
 pub fn checks() -> Vec<Check> {
-    vec![folder, journal, feed, models, dead_man]
+    vec![folder, journal, feed, models, dead_man, notifications]
 }
 
 /// Looks at everything.
@@ -206,9 +206,24 @@ fn dead_man(settings: &Settings) -> Vec<Finding> {
     if file.is_empty() {
         return vec![Finding::note("dead man", "nobody outside of this machine hears of a silence")];
     }
-    vec![match read_url(Path::new(file)) {
+    vec![match read_url("notify.dead_man_url_file", Path::new(file)) {
         Ok(url) => Finding::good("dead man", format!("an address at {}", url.host_str().unwrap_or("?"))),
         Err(why) => Finding::bad("dead man", why, "correct the file, or leave `notify.dead_man_url_file` empty"),
+    }]
+}
+
+/// The address notifications are posted to. It is only read: somebody would have to read what a call says.
+fn notifications(settings: &Settings) -> Vec<Finding> {
+    let file = &settings.notify.webhook_url_file;
+    if file.is_empty() {
+        return vec![Finding::note("notifications", "none are posted; what happens is in the log only")];
+    }
+    vec![match read_url("notify.webhook_url_file", Path::new(file)) {
+        Ok(url) => Finding::good(
+            "notifications",
+            format!("from `{}` on, to an address at {}", settings.notify.min_level, url.host_str().unwrap_or("?")),
+        ),
+        Err(why) => Finding::bad("notifications", why, "correct the file, or leave `notify.webhook_url_file` empty"),
     }]
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::{
     market::feed::{
         candle_store::{CandleStore, Merged},
         csv::CandleFile,
-        kraken::actor::fetch::RestClient,
+        kraken::actor::fetch::{FetchError, RestClient},
     },
     model::{Symbol, Ts},
     runtime::{
@@ -70,8 +70,8 @@ pub fn import(global: &Global, command: &ImportCommand) -> Result<Exit> {
         let text = format!("{error}; stop it, import, and start it again. Nothing was imported");
         Failure::new(Exit::from_code(error.exit_code()), text)
     })?;
-    let lines = match command {
-        ImportCommand::KrakenCsv { files } => kraken_csv(&settings, &store, files)?,
+    let (lines, failed) = match command {
+        ImportCommand::KrakenCsv { files } => (kraken_csv(&settings, &store, files)?, Vec::new()),
         ImportCommand::Fetch(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(fetch(&settings, &store, args))?
@@ -79,6 +79,9 @@ pub fn import(global: &Global, command: &ImportCommand) -> Result<Exit> {
     };
     if global.json {
         tell!("{}", serde_json::to_string_pretty(&lines)?);
+    }
+    if !failed.is_empty() {
+        bail!("{}; what came is kept, the same command goes on from there", failed.join("; "));
     }
     Ok(Exit::Done)
 }
@@ -158,16 +161,28 @@ fn kraken_csv(settings: &Settings, store: &CandleStore, files: &[PathBuf]) -> Re
     Ok(lines)
 }
 
-async fn fetch(settings: &Settings, store: &CandleStore, args: &FetchArgs) -> Result<Vec<Value>> {
+/// What was done for each symbol, and which ones could not be fetched: one that fails keeps no other back, and what came
+/// is kept before the next one is asked for.
+async fn fetch(settings: &Settings, store: &CandleStore, args: &FetchArgs) -> Result<(Vec<Value>, Vec<String>)> {
     let symbols = args.symbol.map_or_else(|| settings.symbols.clone(), |symbol| vec![symbol]);
     let mut client = RestClient::new(&settings.market.kraken.rest_url)?;
     let bar = ProgressBar::new(symbols.len() as u64);
-    let mut lines = Vec::new();
+    let (mut lines, mut failed) = (Vec::new(), Vec::new());
     for symbol in symbols {
         bar.set_message(symbol.to_string());
         let newest = store.newest(symbol)?;
         let since = args.from.map(|from| from.plus_ms(-store.frame().ms())).or(newest);
-        let rows = client.candles(symbol, store.frame(), since).await.with_context(|| format!("{symbol}"))?;
+        let later = |error: &FetchError, wait: Duration| {
+            bar.suspend(|| note!("{symbol}: {error}; asked again in {} s", wait.as_secs()));
+        };
+        let rows = match client.candles_patiently(symbol, store.frame(), since, later).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                failed.push(format!("{symbol}: {error}"));
+                bar.inc(1);
+                continue;
+            }
+        };
         let first = rows.first().map(|row| row.open_time);
         let merged = store.merge(symbol, &mut rows.into_iter().map(Ok))?;
         bar.suspend(|| {
@@ -184,5 +199,5 @@ async fn fetch(settings: &Settings, store: &CandleStore, args: &FetchArgs) -> Re
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(lines)
+    Ok((lines, failed))
 }

@@ -1,6 +1,6 @@
 //! Puts the live feed together: candles kept on disk, what happened while the process was down, the link to the venue.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::time::timeout;
@@ -11,17 +11,19 @@ use crate::{
         Market,
         feed::{
             candle_store::CandleStore,
+            hours::Hours,
             kraken::{
                 actor::{
                     fetch::RestClient,
                     link::{self, Parts},
                 },
+                session::Waits,
                 view::Shared,
             },
             live::LiveFeed,
         },
     },
-    model::{Symbol, Timeframe, Ts},
+    model::{Symbol, Timeframe},
     runtime::clock::wall_now,
     settings::Settings,
 };
@@ -54,27 +56,29 @@ pub async fn open(settings: &Settings) -> Result<LiveFeed> {
     for symbol in &settings.symbols {
         store.repair(*symbol).with_context(|| format!("cannot repair {}", store.path(*symbol).display()))?;
     }
-    if let Some(hours) = hour_store(settings)? {
-        for symbol in &settings.symbols {
-            hours.repair(*symbol).with_context(|| format!("cannot repair {}", hours.path(*symbol).display()))?;
-        }
+    let hours = hours(settings)?.map(|hours| hours.store);
+    for (hours, symbol) in hours.iter().flat_map(|hours| settings.symbols.iter().map(move |symbol| (hours, symbol))) {
+        hours.repair(*symbol).with_context(|| format!("cannot repair {}", hours.path(*symbol).display()))?;
     }
     if settings.market.gap_fill && timeout(CATCH_UP, catch_up(settings, &store)).await.is_err() {
         tracing::warn!("the venue's REST interface is slow; the candles of the downtime come later");
     }
     let history_ms = Market::history_ms(&settings.market, store.frame());
-    let hours = hour_store(settings)?;
     Ok(LiveFeed::new("kraken", store.frame(), store, settings.symbols.clone(), history_ms).with_hours(hours))
 }
 
-/// Where hours are kept that reach further back than the candles; none when the candles are hours or longer.
-fn hour_store(settings: &Settings) -> Result<Option<CandleStore>> {
-    if frame(settings) >= Timeframe::H1 {
+/// The hours that reach further back than the candles; none when the candles are hours or longer.
+fn hours(settings: &Settings) -> Result<Option<Hours>> {
+    let base = frame(settings);
+    if base >= Timeframe::H1 {
         return Ok(None);
     }
     let dir = Path::new(&settings.data_dir).join("candles");
-    let hours = CandleStore::open(&dir, Timeframe::H1);
-    hours.map(Some).with_context(|| format!("cannot make the folder {}", dir.display()))
+    let store = CandleStore::open(&dir, Timeframe::H1);
+    let store = store.with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    let market = &settings.market;
+    let candles = market.lookback.get(&market.primary_timeframe).map_or(0, |n| i64::from(*n)) + 1;
+    Ok(Some(Hours { store, span_ms: candles * market.primary_timeframe.ms().max(base.ms()) }))
 }
 
 async fn catch_up(settings: &Settings, store: &CandleStore) {
@@ -88,28 +92,20 @@ async fn catch_up(settings: &Settings, store: &CandleStore) {
             Err(error) => tracing::warn!("{symbol}: the candles of the downtime could not be fetched: {error:#}"),
         }
     }
-    // The candles reach back for 720 of their own length; longer frames begin with hours until they reach far enough.
-    let Ok(Some(hours)) = hour_store(settings) else { return };
-    let from = history_start(settings, store.frame());
+    // The candles reach back for 720 of their own length; longer frames begin with hours until they reach far enough. What
+    // does not come now is asked for again by the link.
+    let Ok(Some(hours)) = hours(settings) else { return };
     for symbol in &settings.symbols {
-        let wanted = store.oldest(*symbol).map(|oldest| oldest.is_none_or(|oldest| oldest > from));
-        let fetched = match wanted {
+        let fetched = match hours.are_missing(store, *symbol, wall_now()) {
             Ok(false) => continue,
-            Ok(true) => fetch_newer(&mut client, &hours, *symbol).await,
+            Ok(true) => fetch_newer(&mut client, &hours.store, *symbol).await,
             Err(error) => Err(error.into()),
         };
         match fetched {
             Ok(added) => tracing::info!("{symbol}: {added} hours from before the candles fetched"),
-            Err(error) => tracing::warn!("{symbol}: no hours from before the candles: {error:#}"),
+            Err(error) => tracing::warn!("{symbol}: no hours from before the candles yet: {error:#}"),
         }
     }
-}
-
-/// Where the history that fills the primary frame begins.
-fn history_start(settings: &Settings, base: Timeframe) -> Ts {
-    let market = &settings.market;
-    let candles = market.lookback.get(&market.primary_timeframe).map_or(0, |n| i64::from(*n)) + 1;
-    wall_now().plus_ms(-candles * market.primary_timeframe.ms().max(base.ms()))
 }
 
 async fn fetch_newer(client: &mut RestClient, store: &CandleStore, symbol: Symbol) -> Result<u64> {
@@ -123,6 +119,7 @@ async fn fetch_newer(client: &mut RestClient, store: &CandleStore, symbol: Symbo
 /// # Errors
 /// The folder of candles cannot be made.
 pub fn start(settings: &Settings, system: &System, view: Shared, seed: u64) -> Result<()> {
+    let board = system.board.clone();
     let parts = Parts {
         symbols: settings.symbols.clone(),
         frame: frame(settings),
@@ -132,9 +129,13 @@ pub fn start(settings: &Settings, system: &System, view: Shared, seed: u64) -> R
         gap_fill: settings.market.gap_fill,
         clock: system.clock.clone(),
         market: system.links.market.clone().recipient(),
+        rewarm: system.links.market.clone().recipient(),
         store: candle_store(settings)?,
+        hours: hours(settings)?,
         view,
+        on_silence: Rc::new(move |silent| board.set_silent(silent)),
         seed,
+        waits: Waits::default(),
         bus: system.links.bus.clone(),
     };
     // It ends with the thread it runs on.

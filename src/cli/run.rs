@@ -8,6 +8,7 @@ use std::{
 
 use actix::{Actor, Context as ActorContext, Handler, Recipient};
 use anyhow::{Context, Result};
+use reqwest::Url;
 
 use super::{
     Global, config,
@@ -21,6 +22,8 @@ use crate::{
     api::{self, Surface, auth},
     coordinator::{
         actor::Drain,
+        announce::Notifier,
+        describe::Loudness,
         heartbeat::{Beat, Watch},
         states,
         timekeeper::{AuditSource, Outside, WallSource},
@@ -41,6 +44,7 @@ use crate::{
         service::Service,
         shutdown::{end_by_force_if_needed, signals, stop_on_signal},
         terminal::note,
+        webhook::Webhook,
     },
     settings::{Loaded, MarketSource, Settings, sections::CrashLoopSettings},
     store::{
@@ -72,6 +76,7 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
     }
     models::read_keys(&loaded.settings).map_err(wrong_usage)?;
     let dead_man = dead_man(&loaded.settings).map_err(wrong_usage)?;
+    let webhook = webhook(&loaded.settings).map_err(wrong_usage)?;
     // The port before the store, so that a refused start leaves no boot in the journal; but a store that is in use is
     // the better answer when both are taken by the same process.
     let listener = match enabled.then(|| api::listen(&loaded.settings.api.bind)).transpose() {
@@ -90,7 +95,9 @@ pub fn run(global: &Global, speed: Option<u32>) -> Result<Exit> {
     };
     let start = logical_start(&opened, &loaded.settings)?;
     say_what_was_found(&opened, &data, start, loaded.settings.runtime.speed);
-    run_live(start, loaded.settings.runtime.speed, |place| live(place, loaded, store, opened, listener, dead_man))?
+    run_live(start, loaded.settings.runtime.speed, |place| {
+        live(place, loaded, store, opened, listener, Told { dead_man, webhook })
+    })?
 }
 
 /// Only a person can help; the service manager does not try again.
@@ -233,6 +240,7 @@ fn outside(settings: &Settings, store: &Store, opened: &Opened) -> Outside {
         audit,
         verified_at,
         venue: (settings.market.source == MarketSource::Kraken).then(Shared::default),
+        notifier: None,
         persisted: opened.last_logical_time,
         seldom: 1,
     }
@@ -268,10 +276,13 @@ async fn live(
     store: Store,
     opened: Opened,
     listener: Option<(std::net::TcpListener, auth::TokenDigest)>,
-    dead_man: Option<DeadMan>,
+    told: Told,
 ) -> Result<Exit> {
     let settings = Rc::new(loaded.settings);
-    let outside = outside(&settings, &store, &opened);
+    let Told { dead_man, webhook } = told;
+    let mut outside = outside(&settings, &store, &opened);
+    outside.notifier = webhook.map(|url| notifier(url, &settings)).transpose()?;
+    let notifier = outside.notifier.clone();
     let watched = watched(&settings, store.state());
     let feed = make_feed(&watched, store.state(), place.clock.now()).await?;
     let market = Market::new(&watched, feed.base())?;
@@ -324,6 +335,9 @@ async fn live(
             service.stopping();
         }
         let exit = drain(&system).await;
+        if let Some(notifier) = notifier {
+            notifier.hook.flush(LAST_WORDS).await;
+        }
         if let Some(server) = server {
             server.stop(false).await;
         }
@@ -341,8 +355,30 @@ fn dead_man(settings: &Settings) -> Result<Option<DeadMan>> {
     if file.is_empty() {
         return Ok(None);
     }
-    let url = dead_man::read_url(Path::new(file)).map_err(anyhow::Error::msg)?;
+    let url = dead_man::read_url("notify.dead_man_url_file", Path::new(file)).map_err(anyhow::Error::msg)?;
     DeadMan::new(url, Duration::from_secs(u64::from(seconds))).map(Some).map_err(anyhow::Error::msg)
+}
+
+/// Who is told outside of this machine.
+struct Told {
+    dead_man: Option<DeadMan>,
+    webhook: Option<Url>,
+}
+
+/// What is still to be told when everything is drained has so long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The address of notifications, when one is configured.
+fn webhook(settings: &Settings) -> Result<Option<Url>> {
+    let file = &settings.notify.webhook_url_file;
+    let read = |file| dead_man::read_url("notify.webhook_url_file", Path::new(file)).map_err(anyhow::Error::msg);
+    (!file.is_empty()).then(|| read(file)).transpose()
+}
+
+fn notifier(url: Url, settings: &Settings) -> Result<Notifier> {
+    // Validation lets only names through that are known.
+    let least = Loudness::parse(&settings.notify.min_level).unwrap_or(Loudness::Warning);
+    Ok(Notifier { hook: Webhook::start(url).map_err(anyhow::Error::msg)?, least })
 }
 
 /// Ready now, alive with every beat of the coordinator that finds everybody answering; without anyone to tell, no beat.

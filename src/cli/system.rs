@@ -117,6 +117,8 @@ pub struct System {
     pub view: StateView,
     /// Newest prices.
     pub prices: Prices,
+    /// Where they are written, and which symbols' have stopped.
+    pub board: PriceBoard,
     /// What the boot found.
     pub recovered: Recovered,
     /// Logical time.
@@ -243,7 +245,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     // What is done about the downtime is told like everything else.
     let every = ANNOUNCED_NOTE * outside.seldom.max(1);
     let progress = (!volatile).then(|| Progress { store: store.clone(), every });
-    let announcer = Announcer::start_with(bus.clone(), progress, &opened.unannounced);
+    let announcer = Announcer::start_with(bus.clone(), progress, outside.notifier.clone(), &opened.unannounced);
     store.send(Observe(announcer.recipient())).await?;
     let execution = ExecutionActor::new(ExecutionParts {
         settings: Rc::clone(&settings),
@@ -262,7 +264,7 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
         read_only: opened.frozen,
     });
     let execution = run_fatal("execution", execution, panicked);
-    let on_price = price_hook(board, execution.clone(), bus.clone());
+    let on_price = price_hook(board.clone(), execution.clone(), bus.clone());
     let market = MarketActor::new(market, feed, clock.clone(), on_price, on_end);
     let market = run_fatal("market", market, panicked);
 
@@ -383,7 +385,8 @@ pub async fn assemble(ingredients: Ingredients) -> Result<System> {
     };
     links.bus.bus().send(commands).await?;
     let models = models.map(|(router, _)| router);
-    Ok(System { desk, coordinator, links, models, view, prices, recovered, clock, pulses, read_only: opened.frozen })
+    let read_only = opened.frozen;
+    Ok(System { desk, coordinator, links, models, view, prices, board, recovered, clock, pulses, read_only })
 }
 
 /// The venue with failpoints around it, in a build that has them.

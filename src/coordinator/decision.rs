@@ -282,6 +282,10 @@ fn enter(inputs: &DecisionInputs<'_>, side: Side, mut events: Vec<Event>) -> Pro
     if !degradation::allows_entries(gate.level) {
         return stop_here(id, events, suppressed("degraded"));
     }
+    // Before anybody is asked about it; risk says the same of what began before the silence.
+    if inputs.view.silent.contains(&inputs.signal.head.symbol) {
+        return stop_here(id, events, suppressed("feed_silent"));
+    }
     let Some(levels) = inputs.signal.levels else {
         let end = DecisionEnd::Refused(RiskRefusal {
             code: RiskCode::StopLossRequired,

@@ -143,6 +143,18 @@ fn a040_an_agreed_buy_asks_risk_for_its_size() {
 }
 
 #[test]
+fn a_silent_feed_stops_entries_of_its_symbol_and_no_exit() {
+    let mut desk = desk(Action::Buy, "0.70", Regime::TrendingBull);
+    desk.view.silent.insert(fixtures::sym("XRP/USDT"));
+    assert!(matches!(desk.run().next, Next::NeedRisk(_)), "another symbol's");
+    desk.view.silent.insert(fixtures::sym("BTC/USDT"));
+    assert_eq!(desk.end(), "suppressed(feed_silent)");
+    desk.signal = signal(Action::Sell, "0.70");
+    desk.positions = vec![position(3, "BTC/USDT", "2", "90")];
+    assert!(matches!(desk.run().next, Next::Exit(_)), "an exit goes on");
+}
+
+#[test]
 fn a041_dissent_lowers_confidence_and_risk_refuses() {
     let mut desk = desk(Action::Buy, "0.70", Regime::Ranging);
     desk.ta = ta("BTC/USDT", Bias::Short, "0.90", 10);

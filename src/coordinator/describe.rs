@@ -18,6 +18,30 @@ pub enum Loudness {
     Error,
 }
 
+impl Loudness {
+    /// As settings and notifications write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Loudness::Info => "info",
+            Loudness::Warning => "warning",
+            Loudness::Error => "error",
+        }
+    }
+
+    /// Reads [`Loudness::name`].
+    pub fn parse(name: &str) -> Option<Loudness> {
+        [Loudness::Info, Loudness::Warning, Loudness::Error].into_iter().find(|loudness| loudness.name() == name)
+    }
+}
+
+/// What a record is about, in one word: the name of a note, the kind of anything else.
+pub fn topic(record: &Record) -> &str {
+    match &record.event {
+        Event::Noted { what, .. } => what,
+        event => event.kind(),
+    }
+}
+
 /// The line for a record, when it is worth one.
 pub fn describe(record: &Record) -> Option<(Loudness, String)> {
     use Loudness::{Error, Info, Warning};
@@ -298,6 +322,14 @@ mod tests {
         let (loudness, text) = line(CoordinatorState::Paused);
         assert_eq!(loudness, Loudness::Warning);
         assert!(text.starts_with("RUNNING -> PAUSED: operator (stopped: decisions, entries"), "{text}");
+    }
+
+    #[test]
+    fn loudness_is_read_as_it_is_written() {
+        for loudness in [Loudness::Info, Loudness::Warning, Loudness::Error] {
+            assert_eq!(Loudness::parse(loudness.name()), Some(loudness));
+        }
+        assert_eq!(Loudness::parse("loud"), None);
     }
 
     #[test]

@@ -70,11 +70,27 @@ pub struct Status {
     /// The budget of model calls; absent when no chain is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetStatus>,
+    /// What became of notifications; absent when none are posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notifications: Option<NotificationStatus>,
     /// The leaderboard of the voters, best first; empty before the first decision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub voters: Vec<BoardRow>,
     /// Totals since the store was created.
     pub totals: BTreeMap<String, u64>,
+}
+
+/// What became of notifications since the start.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct NotificationStatus {
+    /// Taken by the address.
+    pub sent: u64,
+    /// Given up, or pushed out by newer ones.
+    pub dropped: u64,
+    /// On their way.
+    pub waiting: u64,
+    /// Why the newest one could not be posted.
+    pub failing: Option<String>,
 }
 
 /// One key of the schedule.
@@ -250,6 +266,12 @@ pub struct FeedLine {
     /// The newest value was withheld: the price shown is the last accepted one and trades nothing new.
     #[serde(default)]
     pub in_doubt: bool,
+    /// Its prices have stopped (`market.silence_seconds`): nothing is entered in it until they are back.
+    #[serde(default)]
+    pub silent: bool,
+    /// Distance of the best prices, basis points; absent without a proven book young enough to trade on.
+    #[serde(default)]
+    pub spread_bps: Option<f64>,
     /// The connection it comes over; absent for feeds without one.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<FeedLink>,

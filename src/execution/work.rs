@@ -399,7 +399,9 @@ fn leg_events(
     desk: &Desk<'_>,
 ) -> Result<Vec<Event>, Violation> {
     let max_age = price_max_age_ms(desk);
-    let fresh = |tick: &&PriceTick| paper::is_fresh(tick, desk.now, max_age);
+    // A leg of a symbol whose prices have stopped waits, as one without a price.
+    let fresh =
+        |tick: &&PriceTick| paper::is_fresh(tick, desk.now, max_age) && !desk.board.silent.contains(&tick.symbol);
     let prices: BTreeMap<Symbol, PriceTick> =
         desk.board.ticks.values().filter(fresh).map(|tick| (tick.symbol, *tick)).collect();
     let leg_desk = leg_orders::LegDesk {

@@ -50,7 +50,7 @@ struct Waiting {
 #[rtype(result = "Vec<FeedStatus>")]
 pub struct ReadFeeds;
 
-/// Asks whether every symbol's data advance; answered by a message of its own, so that nothing waits for it.
+/// Asks whether the data advance; answered by a message of its own, so that nothing waits for it.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub struct SampleFeeds {
@@ -62,7 +62,8 @@ pub struct SampleFeeds {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct FeedsSampled {
-    /// There are symbols, every symbol's data advance, and they count as healthy until then, whatever arrives.
+    /// There are symbols, every symbol's data advance (of a live feed: any symbol's), and they count as healthy until then,
+    /// whatever arrives.
     pub healthy_until: Option<Ts>,
     /// Candles and prices withheld since the last answer because they are too far from the last accepted price.
     pub withheld: u64,
@@ -226,6 +227,25 @@ impl Handler<Delivered> for MarketActor {
     }
 }
 
+/// History of a symbol came late and lies where the feed keeps it: its frames are built anew with it.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Rewarm(pub Symbol);
+
+impl Handler<Rewarm> for MarketActor {
+    type Result = ();
+    fn handle(&mut self, Rewarm(symbol): Rewarm, _: &mut Context<Self>) {
+        let now = self.clock.now();
+        self.pump(now);
+        match self.feed.again(symbol, now) {
+            Ok(items) if !items.is_empty() => self.market.rebuild(symbol, &items),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("{symbol}: the history that came late cannot be read: {error}"),
+        }
+        self.wake();
+    }
+}
+
 impl Handler<ReadSnapshot> for MarketActor {
     type Result = Response<Option<Arc<Snapshot>>>;
     fn handle(&mut self, read: ReadSnapshot, _: &mut Context<Self>) -> Self::Result {
@@ -268,8 +288,12 @@ impl Handler<SampleFeeds> for MarketActor {
         if withheld > 0 {
             self.told = (count, Some(now));
         }
-        // A live feed's prices follow its candles and shorten what a candle alone promises: only now is certain.
-        let healthy_until = self.market.healthy_until(now).map(|until| if self.feed.is_live() { now } else { until });
+        // A live feed's prices follow its candles and shorten what a candle alone promises: only now is certain. One of its
+        // symbols that is silent or refused takes no entries by itself; it must not take the others down.
+        let healthy_until = match self.feed.is_live() {
+            true => self.market.any_healthy(now).then_some(now),
+            false => self.market.healthy_until(now),
+        };
         post("sampler", &sample.answer, FeedsSampled { healthy_until, withheld, newest });
     }
 }

@@ -67,6 +67,8 @@ pub struct FeedStatus {
     pub counts: FeedCounts,
     /// Why the last defective value was refused.
     pub last_defect: Option<&'static str>,
+    /// Distance of the best prices, basis points; absent without a book that is young enough.
+    pub spread_bps: Option<f64>,
 }
 
 /// Closed candles a frame's view carries when a model may be asked: the most a prompt shows.
@@ -228,20 +230,42 @@ impl Market {
                 None
             }
             FeedKind::Price(price) => self.on_price(item.symbol, price, item.available_at).ok(),
+            FeedKind::Mid(price) => {
+                self.symbols.get_mut(&item.symbol)?.on_mid(price, item.available_at, &self.limits).ok()
+            }
             FeedKind::Book(book) => {
-                self.on_book(item.symbol, book);
+                self.on_book(item.symbol, book, item.available_at);
+                None
+            }
+            FeedKind::NoBook => {
+                self.symbols.get_mut(&item.symbol).into_iter().for_each(SymbolMarket::no_book);
                 None
             }
         }
     }
 
-    /// Takes book values; they stand beside the price in later snapshots. Values that are not finite are ignored.
-    pub fn on_book(&mut self, symbol: Symbol, book: Book) {
+    /// Takes book values; they stand beside the price in later snapshots until they are older than a price may be. Values
+    /// that are not finite are ignored.
+    pub fn on_book(&mut self, symbol: Symbol, book: Book, at: Ts) {
         let values = [book.bid_depth_usd, book.ask_depth_usd, book.imbalance, book.spread_bps];
         if let Some(market) = self.symbols.get_mut(&symbol)
             && values.iter().all(|v| v.is_finite())
         {
-            market.on_book(book);
+            market.on_book(book, at);
+        }
+    }
+
+    /// Builds the frames of a symbol anew from its whole history, `items` in order, because some of it came late. What is
+    /// known of its newest price, its book and its counts stays; no price comes of it.
+    pub fn rebuild(&mut self, symbol: Symbol, items: &[FeedItem]) {
+        let Some(market) = self.symbols.get_mut(&symbol) else { return };
+        let fresh = market.empty();
+        let before = std::mem::replace(market, fresh);
+        for item in items.iter().filter(|item| item.symbol == symbol) {
+            self.take(*item);
+        }
+        if let Some(market) = self.symbols.get_mut(&symbol) {
+            market.carry_on(before);
         }
     }
 
@@ -297,6 +321,11 @@ impl Market {
         // A symbol without any data is `None`, which is less than every instant.
         let first = self.symbols.values().map(|market| market.healthy_until(&self.limits)).min().flatten();
         first.filter(|until| now <= *until)
+    }
+
+    /// Whether the data of any symbol advance.
+    pub fn any_healthy(&self, now: Ts) -> bool {
+        self.symbols.values().any(|market| market.healthy_until(&self.limits).is_some_and(|until| now <= until))
     }
 
     /// Candles and prices of symbols that are not configured.

@@ -354,3 +354,80 @@ fn a_fetched_candle_of_a_longer_frame_is_held_to_the_same_limit() {
     assert!(snapshot.flagged_frames.contains(&Timeframe::H1));
     assert_eq!(market.withheld().0, 1);
 }
+
+#[test]
+fn a_middle_is_a_price_that_says_nothing_of_what_was_traded() {
+    let mut market = market();
+    market.on_candle(btc(), minute(0));
+    let known = market.last_tick(btc()).unwrap();
+    let mid = |market: &mut Market, price: f64, second: i64| {
+        let kind = FeedKind::Mid(price);
+        market.take(FeedItem { symbol: btc(), available_at: at(1).plus_ms(second * 1_000), kind })
+    };
+    let near = known_price(&known) * 1.001;
+    let tick = mid(&mut market, near, 10).unwrap();
+    assert!(tick.at > known.at && tick.price_id == known.price_id + 1 && tick.range.is_none());
+    assert!(mid(&mut market, near * 2.0, 11).is_none(), "too far from the last price");
+    assert!(mid(&mut market, near, 9).is_none(), "older than the newest");
+    // Its candle shows its extremes: nobody has seen them traded.
+    let outcome = market.on_candle(btc(), minute(1));
+    assert!(outcome.tick.is_some_and(|tick| tick.range.is_some()), "{outcome:?}");
+}
+
+#[test]
+fn a_book_is_shown_until_it_is_lost_or_as_old_as_no_price_may_be() {
+    let mut market = market();
+    market.on_candle(btc(), minute(0));
+    let book = Book { bid_depth_usd: 1.0, ask_depth_usd: 2.0, imbalance: 0.1, spread_bps: 7.0 };
+    let item = |kind, second: i64| FeedItem { symbol: btc(), available_at: at(1).plus_ms(second * 1_000), kind };
+    market.take(item(FeedKind::Book(book), 0));
+    let shown = |market: &mut Market, second: i64| {
+        let now = at(1).plus_ms(second * 1_000);
+        (market.snapshot(btc(), now).unwrap().book, market.feed_status(now)[0].spread_bps)
+    };
+    let limit = Settings::defaults().market.price_max_age_seconds;
+    assert_eq!(shown(&mut market, i64::from(limit)), (Some(book), Some(7.0)));
+    assert_eq!(shown(&mut market, i64::from(limit) + 1), (None, None));
+    market.take(item(FeedKind::Book(book), 100));
+    market.take(item(FeedKind::NoBook, 101));
+    assert_eq!(shown(&mut market, 101), (None, None));
+}
+
+#[test]
+fn history_that_comes_late_gives_the_frames_of_a_start_that_had_it() {
+    let hour = |h: i64| {
+        let candle = Candle { open_time: at(h * 60), ..minute(0) };
+        FeedItem { symbol: btc(), available_at: at(h * 60 + 60), kind: FeedKind::Longer(Timeframe::H1, candle) }
+    };
+    let candle = |m: i64| FeedItem { symbol: btc(), available_at: at(m + 1), kind: FeedKind::Candle(minute(m)) };
+    let mut whole: Vec<FeedItem> = (0..300).map(hour).collect();
+    whole.extend((300 * 60..302 * 60).map(candle));
+    let mut started = market();
+    for item in &whole {
+        started.take(*item);
+    }
+
+    let mut late = market();
+    for m in 300 * 60..302 * 60 {
+        late.take(candle(m));
+    }
+    let now = at(302 * 60).plus_ms(5_000);
+    let price = known_price(&late.last_tick(btc()).unwrap());
+    late.on_price(btc(), price * 1.002, now).unwrap();
+    let before = (late.last_tick(btc()), late.feed_status(now));
+    late.rebuild(btc(), &whole);
+    assert_eq!((late.last_tick(btc()), late.feed_status(now)), before, "prices and counts stay");
+    let (late, started) = (late.snapshot(btc(), now).unwrap(), started.snapshot(btc(), now).unwrap());
+    assert_eq!(format!("{:?}", late.frames), format!("{:?}", started.frames));
+    assert!(late.view(Timeframe::H1).unwrap().closed_candles >= 300);
+}
+
+#[test]
+fn any_healthy_needs_one_symbol_only() {
+    let settings = Settings::defaults();
+    let mut market = Market::new(&settings, Timeframe::M1).unwrap();
+    assert!(!market.any_healthy(at(1)));
+    market.on_candle(btc(), minute(0));
+    assert!(market.any_healthy(at(1)) && market.healthy_until(at(1)).is_none());
+    assert!(!market.any_healthy(at(10)));
+}

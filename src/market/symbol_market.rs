@@ -52,9 +52,12 @@ pub(super) struct SymbolMarket {
     frames: [Option<Box<FrameState>>; 6],
     tick: Option<PriceTick>,
     price: f64,
-    /// When the last price outside a candle was true.
+    /// When the last trade outside a candle was true.
     priced_at: Option<Ts>,
-    book: Option<Book>,
+    /// Middles of books came: there are prices between candles.
+    has_mids: bool,
+    /// With the instant it came.
+    book: Option<(Book, Ts)>,
     /// Every base candle that ended by then has arrived.
     settled: Ts,
     /// What prices and base candles may be.
@@ -79,6 +82,7 @@ impl SymbolMarket {
             tick: None,
             price: 0.0,
             priced_at: None,
+            has_mids: false,
             book: None,
             settled: Ts(i64::MIN),
             guard: JumpGuard::default(),
@@ -145,7 +149,35 @@ impl SymbolMarket {
         self.take_closed(&ClosedFrame { symbol: self.symbol, frame, candle, partial: false }, limits);
     }
 
+    /// The same symbol before anything was known of it.
+    pub(super) fn empty(&self) -> SymbolMarket {
+        SymbolMarket::new(self.symbol, self.rules, self.aggregator.base())
+    }
+
+    /// Goes on where the market of `before` was, with the frames of its own.
+    pub(super) fn carry_on(&mut self, before: SymbolMarket) {
+        let SymbolMarket { tick, price, priced_at, has_mids, book, guard, withheld, counts, last_defect, .. } = before;
+        self.settled = self.settled.max(before.settled);
+        (self.tick, self.price, self.priced_at, self.has_mids) = (tick, price, priced_at, has_mids);
+        (self.book, self.guard, self.withheld) = (book, guard, withheld);
+        (self.counts, self.last_defect, self.cached) = (counts, last_defect, None);
+    }
+
     pub(super) fn on_price(&mut self, price: f64, at: Ts, limits: &Limits) -> Result<PriceTick, Reject> {
+        let tick = self.between_candles(price, at, limits)?;
+        self.priced_at = Some(at);
+        Ok(tick)
+    }
+
+    /// The middle of a book. It is a price like any other, but says nothing about what was traded: the extremes of a candle
+    /// are not known by it.
+    pub(super) fn on_mid(&mut self, price: f64, at: Ts, limits: &Limits) -> Result<PriceTick, Reject> {
+        let tick = self.between_candles(price, at, limits)?;
+        self.has_mids = true;
+        Ok(tick)
+    }
+
+    fn between_candles(&mut self, price: f64, at: Ts, limits: &Limits) -> Result<PriceTick, Reject> {
         let taken = match self.rules.price_from_f64(price) {
             None => Err(Reject::Defect("the price is below one step of the symbol or not finite")),
             Some(_) if self.tick.is_some_and(|tick| at < tick.at) => Err(Reject::Late),
@@ -158,13 +190,23 @@ impl SymbolMarket {
         self.cached = None;
         self.counts.accepted += 1;
         self.price = price;
-        self.priced_at = Some(at);
         Ok(self.accept(rounded, at, None))
     }
 
-    pub(super) fn on_book(&mut self, book: Book) {
-        self.book = Some(book);
+    pub(super) fn on_book(&mut self, book: Book, at: Ts) {
+        self.book = Some((book, at));
         self.cached = None;
+    }
+
+    /// The book is not known any more.
+    pub(super) fn no_book(&mut self) {
+        self.book = None;
+        self.cached = None;
+    }
+
+    /// The book, unless it is older than a price may be.
+    fn fresh_book(&self, now: Ts, limits: &Limits) -> Option<Book> {
+        self.book.filter(|(_, at)| now.since_ms(*at) <= limits.price_max_age_ms).map(|(book, _)| book)
     }
 
     pub(super) fn advance(&mut self, now: Ts, limits: &Limits, closed: &mut Vec<ClosedFrame>) {
@@ -191,7 +233,7 @@ impl SymbolMarket {
 
     /// Until when the data count as advancing if nothing else arrives; `None` without any.
     pub(super) fn healthy_until(&self, limits: &Limits) -> Option<Ts> {
-        let candle_ms = if self.priced_at.is_some() { 0 } else { self.aggregator.base().ms() };
+        let candle_ms = if self.priced_at.is_some() || self.has_mids { 0 } else { self.aggregator.base().ms() };
         self.tick.map(|tick| tick.at.plus_ms(limits.silence_ms + candle_ms))
     }
 
@@ -205,6 +247,7 @@ impl SymbolMarket {
             in_doubt: self.guard.in_doubt(),
             counts: self.counts,
             last_defect: self.last_defect,
+            spread_bps: self.fresh_book(now, limits).map(|book| book.spread_bps),
         }
     }
 
@@ -251,7 +294,7 @@ impl SymbolMarket {
             change_24h_pct: self.tick.and_then(|_| self.day.change_pct(self.price, now)),
             volume_24h: self.day.volume(now, self.aggregator.open_volume(self.day.frame)),
             alignment: (counted > 0).then(|| f64::from(score) / f64::from(counted)),
-            book: self.book,
+            book: self.fresh_book(now, limits),
             quality,
             flagged_frames,
         };

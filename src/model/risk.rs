@@ -35,6 +35,7 @@ pub enum RiskCode {
     InsufficientFunds,
     InsufficientMargin,
     SymbolBlocked,
+    FeedSilent,
 }
 
 impl RiskCode {
@@ -64,6 +65,7 @@ impl RiskCode {
             RiskCode::InsufficientFunds => "INSUFFICIENT_FUNDS",
             RiskCode::InsufficientMargin => "INSUFFICIENT_MARGIN",
             RiskCode::SymbolBlocked => "SYMBOL_BLOCKED",
+            RiskCode::FeedSilent => "FEED_SILENT",
         }
     }
 }

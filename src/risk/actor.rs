@@ -112,6 +112,7 @@ impl RiskActor {
         self.pending.retain(|key, _| !state.trade_index.contains_key(key));
         let board = self.parts.prices.read();
         let mut view = RiskView::from_state(&state, &board.book, &self.parts.rules, self.keeper.peak(), now);
+        view.silent.clone_from(&board.silent);
         for reservation in self.pending.values() {
             view.reserve(reservation);
         }

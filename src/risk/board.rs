@@ -1,8 +1,9 @@
-//! The newest accepted prices, shared on one thread: written by the market's hook alone, read by everyone.
+//! The newest accepted prices, shared on one thread: written by the market's hook alone, read by everyone. Beside them the
+//! symbols whose prices have stopped, written by the link to a live venue.
 
 use std::{
     cell::{Ref, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
 };
 
@@ -16,6 +17,8 @@ pub struct Board {
     pub ticks: BTreeMap<Symbol, PriceTick>,
     /// The same prices, for values in the account currency.
     pub book: PriceBook,
+    /// Symbols of a live venue without a price for `market.silence_seconds`: nothing is entered in them.
+    pub silent: BTreeSet<Symbol>,
 }
 
 /// The writing end.
@@ -25,7 +28,8 @@ pub struct PriceBoard(Rc<RefCell<Board>>);
 impl PriceBoard {
     /// An empty board for accounts kept in `account`.
     pub fn new(account: Asset) -> PriceBoard {
-        PriceBoard(Rc::new(RefCell::new(Board { ticks: BTreeMap::new(), book: PriceBook::new(account) })))
+        let board = Board { ticks: BTreeMap::new(), book: PriceBook::new(account), silent: BTreeSet::new() };
+        PriceBoard(Rc::new(RefCell::new(board)))
     }
 
     /// Takes a price; one that is not newer than the known one is ignored.
@@ -34,6 +38,11 @@ impl PriceBoard {
         if board.book.set(tick.symbol, tick.price, tick.at) {
             board.ticks.insert(tick.symbol, tick);
         }
+    }
+
+    /// These symbols' prices have stopped, and no others'.
+    pub fn set_silent(&self, silent: BTreeSet<Symbol>) {
+        self.0.borrow_mut().silent = silent;
     }
 
     /// The reading end.

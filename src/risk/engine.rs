@@ -106,6 +106,10 @@ fn gates(view: &RiskView, rules: &RiskRules, request: &RiskRequest, now: Ts) -> 
         let measured = format!("{} has a trade of unknown outcome", request.symbol);
         return refuse(RiskCode::SymbolBlocked, measured, "every outcome known".into());
     }
+    if view.silent.contains(&request.symbol) {
+        let measured = format!("the prices of {} have stopped", request.symbol);
+        return refuse(RiskCode::FeedSilent, measured, "prices that go on".into());
+    }
     Ok(())
 }
 

@@ -330,6 +330,14 @@ fn e05_a_symbol_with_a_trade_of_unknown_outcome_takes_no_entry_and_others_do() {
 }
 
 #[test]
+fn a_symbol_whose_prices_have_stopped_takes_no_entry_and_others_do() {
+    let mut view = fixtures::view(NOW);
+    view.silent.insert(sym("BTC/USDT"));
+    assert_eq!(judge(&view, &rules(), &request("BTC/USDT", "1000")), Err(RiskCode::FeedSilent));
+    assert!(judge(&view, &rules(), &request("XRP/USDT", "1000")).is_ok());
+}
+
+#[test]
 fn what_lies_exactly_at_a_limit_is_neither_shrunk_nor_noted() {
     let view = fixtures::view(NOW);
     let mut settings = fixtures::risk();

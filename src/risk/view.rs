@@ -3,7 +3,7 @@
 //! Built from the state and the newest prices; owned by the risk actor, which adds a reservation in the same step in
 //! which it approves (D47). It never guesses: without a price for something held there is no account view at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{AccountMode, PriceBook, RiskRules};
 use crate::model::{
@@ -53,6 +53,8 @@ pub struct RiskView {
     pub free: Vec<(Asset, Money)>,
     /// Symbols with a trade whose outcome is unknown.
     pub blocked: Vec<Symbol>,
+    /// Symbols whose prices have stopped; not part of the state.
+    pub silent: BTreeSet<Symbol>,
 }
 
 impl RiskView {

@@ -23,12 +23,12 @@ use super::failpoint;
 /// A call that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads the address. It often carries a token, so it lies in a file only its owner reads; it is never shown.
+/// Reads the address in the file that `key` names. It often carries a token, so it lies in a file only its owner reads; it is never shown.
 ///
 /// # Errors
 /// Which file, what is wrong with it, and what to do; the address is not repeated.
-pub fn read_url(path: &Path) -> Result<Url, String> {
-    let at = |what: String| format!("notify.dead_man_url_file: {} {what}", path.display());
+pub fn read_url(key: &str, path: &Path) -> Result<Url, String> {
+    let at = |what: String| format!("{key}: {} {what}", path.display());
     let found = fs::metadata(path).map_err(|error| at(format!("cannot be read: {error}")))?;
     let mode = found.permissions().mode() & 0o777;
     if !found.is_file() || mode & 0o177 != 0 {
@@ -190,14 +190,14 @@ mod tests {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
-        assert!(read_url(&path).unwrap_err().contains("cannot be read"));
+        assert!(read_url("notify.dead_man_url_file", &path).unwrap_err().contains("cannot be read"));
         put("https://example.org/secret\n", 0o644);
-        assert!(read_url(&path).unwrap_err().contains("chmod 0600"));
+        assert!(read_url("notify.dead_man_url_file", &path).unwrap_err().contains("chmod 0600"));
         put("https://example.org/secret\n", 0o600);
-        assert_eq!(read_url(&path).unwrap().host_str(), Some("example.org"));
+        assert_eq!(read_url("notify.dead_man_url_file", &path).unwrap().host_str(), Some("example.org"));
         for wrong in ["", "ftp://example.org/secret", "secret", "file:///secret"] {
             put(wrong, 0o600);
-            let why = read_url(&path).unwrap_err();
+            let why = read_url("notify.dead_man_url_file", &path).unwrap_err();
             assert!(!why.contains("secret"), "never repeated: {why}");
         }
     }

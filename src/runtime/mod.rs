@@ -15,3 +15,4 @@ pub mod shutdown;
 pub mod supervisor;
 pub mod task;
 pub mod terminal;
+pub mod webhook;

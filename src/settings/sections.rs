@@ -701,7 +701,12 @@ section!(
 );
 section!(
     /// `[notify]`; an empty file name calls nobody.
-    NotifySettings { pub dead_man_url_file: String, pub dead_man_seconds: u32 }
+    NotifySettings {
+        pub dead_man_url_file: String,
+        pub dead_man_seconds: u32,
+        pub webhook_url_file: String,
+        pub min_level: String,
+    }
 );
 section!(
     /// `[log]`; an empty `dir` logs to standard error only.

@@ -40,6 +40,20 @@ impl Home {
         home
     }
 
+    /// Settings of the venue with three symbols, and more.
+    pub fn of_three(venue: &Venue, more: &str) -> Home {
+        let home = Home::new(venue);
+        fs::write(home.config(), venue.settings_of_three() + more).unwrap();
+        home
+    }
+
+    /// As [`Home::import`], for three symbols.
+    pub fn import_three(&self) -> std::process::Output {
+        let mut files = self.history_files();
+        files.push(self.history_file("XRPXBT_1.csv", "XRP/BTC"));
+        self.run(&["--json", "import", "kraken-csv", &files[0], &files[1], &files[2]])
+    }
+
     /// Imports 270 hours of both symbols, up to seven minutes ago.
     pub fn import(&self) -> std::process::Output {
         let files = self.history_files();
@@ -48,12 +62,15 @@ impl Home {
 
     /// 270 hours of both symbols in Kraken's layout, up to seven minutes ago.
     pub fn history_files(&self) -> Vec<String> {
-        let file = |(name, symbol): (&str, &str)| {
-            let path = self.0.path().join(name);
-            fs::write(&path, history(symbol, 270 * 60, 7)).unwrap();
-            path.to_str().unwrap().to_owned()
-        };
-        [("XBTUSDT_1.csv", "BTC/USDT"), ("XRPUSDT_1.csv", "XRP/USDT")].map(file).to_vec()
+        [("XBTUSDT_1.csv", "BTC/USDT"), ("XRPUSDT_1.csv", "XRP/USDT")]
+            .map(|(name, symbol)| self.history_file(name, symbol))
+            .to_vec()
+    }
+
+    fn history_file(&self, name: &str, symbol: &str) -> String {
+        let path = self.0.path().join(name);
+        fs::write(&path, history(symbol, 270 * 60, 7)).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     pub fn start(&self) -> Program {

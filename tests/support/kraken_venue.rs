@@ -26,6 +26,10 @@ pub struct Control {
     pub refused: BTreeSet<String>,
     /// Heartbeats go on, data do not.
     pub frozen: bool,
+    /// The same for single symbols.
+    pub frozen_symbols: BTreeSet<String>,
+    /// Symbols nobody trades: there is a book, and that changes.
+    pub untraded: BTreeSet<String>,
     /// Connections that are still to be dropped as soon as they have subscribed.
     pub drops: u32,
     /// Books that are still to be sent with a wrong checksum.
@@ -76,6 +80,7 @@ fn base(symbol: &str) -> f64 {
     match symbol {
         "BTC/USDT" => 40_000.0,
         "XRP/USDT" => 0.6,
+        "XRP/BTC" => 0.000_02,
         _ => 100.0,
     }
 }
@@ -146,6 +151,11 @@ impl Venue {
         format!("http://127.0.0.1:{}", self.rest_port)
     }
 
+    /// The same with XRP/BTC as a third one.
+    pub fn settings_of_three(&self) -> String {
+        self.settings().replace("\"XRP/USDT\"]", "\"XRP/USDT\", \"XRP/BTC\"]")
+    }
+
     /// Settings that use it, with two symbols.
     pub fn settings(&self) -> String {
         format!(
@@ -165,7 +175,9 @@ fn row(symbol: &str, minute: i64) -> Value {
 
 fn book(symbol: &str, at: i64, wrong: bool) -> String {
     let price = price(symbol, at);
-    let (bid, ask) = (format!("{:.5}", price * 0.999_9), format!("{:.5}", price * 1.000_1));
+    // Steps of a small price are large.
+    let half = if price < 0.001 { 0.001 } else { 0.000_1 };
+    let (bid, ask) = (format!("{:.8}", price * (1.0 - half)), format!("{:.8}", price * (1.0 + half)));
     let plain = |text: &str| text.replace('.', "").trim_start_matches('0').to_owned();
     let digits = plain(&ask) + "150000000" + &plain(&bid) + "250000000";
     let checksum = crc32fast::hash(digits.as_bytes()) ^ u32::from(wrong);
@@ -220,8 +232,9 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                         let result = json!({"channel": channel, "symbol": symbol, "snapshot": true});
                         out.push(json!({"method": "subscribe", "result": result, "success": true}).to_string());
                         subscribed.entry(symbol.to_owned()).or_default().insert(channel.clone());
-                        let silent = control.frozen || !control.script.is_empty();
-                        if channel == "ohlc" && !silent {
+                        let frozen = control.frozen || control.frozen_symbols.contains(symbol);
+                        let silent = frozen || !control.script.is_empty();
+                        if channel == "ohlc" && !silent && !control.untraded.contains(symbol) {
                             let minute = now() / 60_000;
                             let closed = control.snapshot_candles.unwrap_or(4);
                             let rows: Vec<Value> = (minute - closed..=minute).map(|minute| row(symbol, minute)).collect();
@@ -265,6 +278,13 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                 if !control.frozen && !plays {
                     for (symbol, channels) in &subscribed {
                         let at = now();
+                        if control.frozen_symbols.contains(symbol) {
+                            continue;
+                        }
+                        if control.untraded.contains(symbol) {
+                            out.extend(channels.contains("book").then(|| book(symbol, at, false)));
+                            continue;
+                        }
                         if channels.contains("ticker") {
                             let last = price(symbol, at);
                             let data = json!([{"symbol": symbol, "bid": last * 0.9999, "ask": last * 1.0001, "last": last,
@@ -331,6 +351,7 @@ fn ohlc(path: &str) -> Value {
     let symbol = match field("pair=") {
         "XBTUSDT" => "BTC/USDT",
         "XRPUSDT" => "XRP/USDT",
+        "XRPXBT" => "XRP/BTC",
         _ => return json!({"error": ["EQuery:Unknown asset pair"], "result": null}),
     };
     let length: i64 = field("interval=").parse().unwrap();

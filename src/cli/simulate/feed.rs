@@ -130,7 +130,7 @@ fn absurd(kind: FeedKind, rng: &mut ChaCha8Rng) -> FeedKind {
             FeedKind::Book(book)
         }
         // Only a live venue has them.
-        FeedKind::Longer(..) | FeedKind::Settled(_) => kind,
+        FeedKind::Longer(..) | FeedKind::Settled(_) | FeedKind::Mid(_) | FeedKind::NoBook => kind,
     }
 }
 

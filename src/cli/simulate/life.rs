@@ -275,6 +275,7 @@ impl Life<'_> {
         let (offset, begins) = (Rc::clone(self.wall_offset), self.begins);
         let wall = move || begins.plus_ms(began.elapsed().as_millis() as i64 + offset.get());
         let outside = Outside {
+            notifier: None,
             wall: self.plan.faults.has(Fault::Clock).then(|| Rc::new(wall) as Rc<dyn Fn() -> Ts>),
             free_space: None,
             audit: None,

@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler};
 
-use super::describe::{Loudness, describe};
+use super::describe::{Loudness, describe, topic};
 use crate::{
     bus::{AlertKind, Payload, RiskAlert, Severity, actor::Publisher},
     model::{Event, Record},
-    runtime::{failpoint, post::post},
+    runtime::{
+        failpoint,
+        post::post,
+        webhook::{Line, Webhook},
+    },
     store::{ANNOUNCED, AuxRow, AuxWrite, META, StoreActor, actor::CommittedBatch},
 };
 
@@ -23,9 +27,19 @@ pub struct Progress {
     pub every: Duration,
 }
 
+/// Where lines are posted, and the least loud of them.
+#[derive(Clone, Debug)]
+pub struct Notifier {
+    /// The address.
+    pub hook: Webhook,
+    /// The least that is posted.
+    pub least: Loudness,
+}
+
 /// The announcer actor.
 pub struct Announcer {
     bus: Publisher,
+    notifier: Option<Notifier>,
     progress: Option<Progress>,
     /// Number of the newest announced record, when it is not noted yet.
     newest: Option<u64>,
@@ -34,8 +48,13 @@ pub struct Announcer {
 impl Announcer {
     /// Starts it, saying again what was perhaps never said. Without `progress` nothing outlives the process and nobody
     /// reads a log (backtests, whose report says what happened).
-    pub fn start_with(bus: Publisher, progress: Option<Progress>, again: &[Record]) -> Addr<Announcer> {
-        let announcer = Announcer { bus, progress, newest: None };
+    pub fn start_with(
+        bus: Publisher,
+        progress: Option<Progress>,
+        notifier: Option<Notifier>,
+        again: &[Record],
+    ) -> Addr<Announcer> {
+        let announcer = Announcer { bus, notifier, progress, newest: None };
         for record in again {
             announcer.announce(record, Some(AGAIN));
         }
@@ -68,6 +87,10 @@ impl Announcer {
                 Loudness::Info => tracing::info!(at = %record.ts, seq, "{line}"),
                 Loudness::Warning => tracing::warn!(at = %record.ts, seq, "{line}"),
                 Loudness::Error => tracing::error!(at = %record.ts, seq, "{line}"),
+            }
+            if let Some(notifier) = self.notifier.as_ref().filter(|notifier| loudness >= notifier.least) {
+                let (what, level) = (topic(record).to_owned(), loudness.name());
+                notifier.hook.offer(Line { what, level, at: record.ts, seq, text: line });
             }
         }
         match &record.event {

@@ -121,7 +121,8 @@ impl Coordinator {
             .map(|trade| trade.key)
             .collect();
         let side = if signal.action == Action::Sell { Side::Sell } else { Side::Buy };
-        let view = RiskView::from_state(&state, &board.book, &self.risk_rules, state.risk.peak, now);
+        let mut view = RiskView::from_state(&state, &board.book, &self.risk_rules, state.risk.peak, now);
+        view.silent.clone_from(&board.silent);
         let indicators = snapshot.primary_view().map(|view| &view.indicators);
         let spike = indicators.and_then(|i| Some((i.atr14?, i.atr14_mean20?)));
         let inputs = DecisionInputs {

@@ -4,11 +4,12 @@ use actix::{Handler, MessageResult, ResponseFuture};
 
 use super::{
     Coordinator,
+    announce::Notifier,
     messages::{CheckedStats, GetStats, GetStatus},
     schedule::Stats,
     status::{
-        AccountStatus, BalanceStatus, ClockStatus, FeedLine, FeedLink, JournalHead, Lateness, OrderStatus,
-        PositionStatus, ScheduledStatus, Status, TaskStatus,
+        AccountStatus, BalanceStatus, ClockStatus, FeedLine, FeedLink, JournalHead, Lateness, NotificationStatus,
+        OrderStatus, PositionStatus, ScheduledStatus, Status, TaskStatus,
     },
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     market::{FeedStatus, actor::ReadFeeds, feed::kraken::view::LinkView},
     model::{Clock, OrderType, PlanState, PositionSide, SkipReason, State, Symbol, TradeState, Ts},
     risk::{AccountMode, board::Board, view},
+    runtime::webhook::Counts,
     store::JournalHead as AskHead,
 };
 
@@ -86,6 +88,7 @@ impl Coordinator {
                 .map(|reason| (reason.name().to_owned(), stats.skipped(reason)))
                 .collect(),
             budget: self.budget_status(&state.models),
+            notifications: self.time.outside.notifier.as_ref().map(notifications),
             account: account(&state, &board),
             positions: positions(&state, &board),
             orders: orders(&state),
@@ -141,6 +144,11 @@ impl Coordinator {
     }
 }
 
+fn notifications(notifier: &Notifier) -> NotificationStatus {
+    let Counts { sent, dropped, waiting, failing } = notifier.hook.counts();
+    NotificationStatus { sent, dropped, waiting, failing }
+}
+
 fn account(state: &State, board: &Board) -> AccountStatus {
     let balance = |asset| BalanceStatus { free: state.account.free(asset), locked: state.account.locked(asset) };
     AccountStatus {
@@ -192,6 +200,8 @@ fn feed_line(feed: &FeedStatus, board: &Board) -> FeedLine {
         gaps: feed.counts.gaps,
         withheld: feed.counts.withheld,
         in_doubt: feed.in_doubt,
+        silent: board.silent.contains(&feed.symbol),
+        spread_bps: feed.spread_bps,
         link: None,
     }
 }

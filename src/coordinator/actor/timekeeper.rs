@@ -1,12 +1,12 @@
 //! What the coordinator watches outside of program time: the wall clock, the free space of the store's disk, and how
 //! far program time has got. Readings come in through [`Outside`], so a test can make them up; rules are elsewhere.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use actix::{AsyncContext, Context};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Coordinator, schedule::Input, states};
+use super::{Coordinator, announce::Notifier, schedule::Input, states};
 use crate::{
     coordinator::clock::{ClockStep, LogicalClock, Reading},
     execution,
@@ -14,7 +14,7 @@ use crate::{
         self,
         feed::kraken::view::{LinkView, Shared, Trouble},
     },
-    model::{Clock, Event, Ts},
+    model::{Clock, Event, Symbol, Ts},
     runtime::post::post,
     store::{Audit, AuxRow, AuxWrite, LEFT_WALL, LOGICAL_TIME, META},
 };
@@ -51,6 +51,8 @@ pub struct Outside {
     pub verified_at: Option<Ts>,
     /// What the link to a live venue shows of itself; absent without one.
     pub venue: Option<Shared>,
+    /// Where notifications are posted; absent when nowhere.
+    pub notifier: Option<Notifier>,
     /// Highest program time of earlier processes.
     pub persisted: Ts,
     /// The wall is read and program time noted so many times less often; 0 as 1. For simulations of years.
@@ -66,13 +68,17 @@ pub(super) struct Timekeeper {
     told_space: bool,
     /// What the venue's trouble was when it was last looked at; absent before the first look.
     trouble: Option<Option<Trouble>>,
+    /// How many silences of each symbol were told.
+    silences: BTreeMap<Symbol, u64>,
     /// A check of the journal is under way.
     pub(super) auditing: bool,
 }
 
 impl Timekeeper {
     pub(super) fn new(outside: Outside) -> Timekeeper {
-        Timekeeper { outside, began: Instant::now(), rule: None, told_space: false, trouble: None, auditing: false }
+        let (rule, told_space, trouble, auditing) = (None, false, None, false);
+        let (began, silences) = (Instant::now(), BTreeMap::new());
+        Timekeeper { outside, began, rule, told_space, trouble, silences, auditing }
     }
 
     fn reading(&self) -> Option<Reading> {
@@ -130,6 +136,7 @@ impl Coordinator {
     /// with its cause.
     fn observe_venue(&mut self, ctx: &mut Context<Self>) {
         let Some(link) = self.time.link() else { return };
+        self.tell_silences(&link);
         let trouble = link.trouble();
         // A pause of an earlier process ends by what the venue says, not by its silence.
         let nothing_yet = trouble.is_none() && !link.has_heard();
@@ -159,6 +166,17 @@ impl Coordinator {
             }
         };
         self.change_state("venue".to_owned(), make, ctx);
+    }
+
+    /// Each silence of a symbol is noted once; what it forbids is said by the board of prices.
+    fn tell_silences(&mut self, link: &LinkView) {
+        for (symbol, line) in &link.symbols {
+            if self.time.silences.insert(*symbol, line.silences).unwrap_or(0) < line.silences {
+                let seconds = self.settings.market.silence_seconds.to_string();
+                let facts = [("symbol", symbol.to_string()), ("no_price_for_seconds", seconds)];
+                self.note(self.clock.now(), "feed_silent", facts);
+            }
+        }
     }
 
     fn observe_clock(&mut self, ctx: &mut Context<Self>) {

@@ -72,27 +72,28 @@ impl Feed for LiveFeed {
     }
 
     fn history(&mut self, until: Ts, sink: &mut dyn FnMut(FeedItem)) -> Result<(), FeedError> {
-        let from = until.plus_ms(-self.history_ms);
         let mut all: Vec<FeedItem> = Vec::new();
         for symbol in &self.symbols {
-            let frame = self.frame;
-            let mut first: Option<Ts> = None;
-            self.store.read(*symbol, from, &mut |candle| {
-                let item = FeedItem {
-                    symbol: *symbol,
-                    available_at: candle.close_time(frame),
-                    kind: FeedKind::Candle(candle),
-                };
-                first = first.or(Some(candle.open_time));
-                all.push(item);
-            })?;
-            all.extend(self.longer(*symbol, from, until, first)?);
+            all.extend(self.again(*symbol, until)?);
         }
-        all.retain(|item| item.available_at <= until);
         // Stable: symbols stay in their order within one instant.
         all.sort_by_key(|item| item.available_at);
         all.into_iter().for_each(sink);
         Ok(())
+    }
+
+    fn again(&self, symbol: Symbol, until: Ts) -> Result<Vec<FeedItem>, FeedError> {
+        let (from, frame) = (until.plus_ms(-self.history_ms), self.frame);
+        let (mut all, mut first) = (Vec::new(), None);
+        self.store.read(symbol, from, &mut |candle| {
+            first = first.or(Some(candle.open_time));
+            let available_at = candle.close_time(frame);
+            all.push(FeedItem { symbol, available_at, kind: FeedKind::Candle(candle) });
+        })?;
+        all.extend(self.longer(symbol, from, until, first)?);
+        all.retain(|item| item.available_at <= until);
+        all.sort_by_key(|item| item.available_at);
+        Ok(all)
     }
 
     fn next(&mut self) -> Option<Result<FeedItem, FeedError>> {

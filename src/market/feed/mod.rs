@@ -3,6 +3,7 @@
 pub mod candle_store;
 pub mod csv;
 mod csv_reader;
+pub mod hours;
 pub mod kraken;
 pub mod live;
 pub mod simulated;
@@ -21,8 +22,12 @@ pub enum FeedKind {
     Longer(Timeframe, Candle),
     /// A price between candles.
     Price(f64),
+    /// The middle of a proven book, where it is fresher than any trade.
+    Mid(f64),
     /// Depth and spread.
     Book(Book),
+    /// The book of the symbol is not known any more.
+    NoBook,
     /// Every base candle that ended by this instant was delivered: one that is not there never was. From a live venue,
     /// for minutes nobody traded in.
     Settled(Ts),
@@ -59,6 +64,15 @@ pub trait Feed {
 
     /// When the next item will be available, without taking it.
     fn peek_at(&mut self) -> Option<Ts>;
+
+    /// What [`Feed::history`] would hand out of one symbol by now, once more: history that came late is in it then. A feed
+    /// whose history is whole from the start has nothing to say.
+    ///
+    /// # Errors
+    /// [`FeedError`] when the source breaks.
+    fn again(&self, _: Symbol, _until: Ts) -> Result<Vec<FeedItem>, FeedError> {
+        Ok(Vec::new())
+    }
 
     /// Rows or values that were skipped, with their place.
     fn issues(&self) -> FeedIssues;

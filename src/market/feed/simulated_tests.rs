@@ -101,7 +101,9 @@ fn another_step_sees_the_same_prices_at_the_same_instants() {
         let prices = items.take_while(|item| item.available_at <= until).filter_map(|item| match item.kind {
             FeedKind::Price(price) => Some(((item.available_at, item.symbol), price)),
             FeedKind::Candle(candle) => Some(((item.available_at, item.symbol), candle.close)),
-            FeedKind::Book(_) | FeedKind::Longer(..) | FeedKind::Settled(_) => None,
+            FeedKind::Mid(_) | FeedKind::Book(_) | FeedKind::NoBook | FeedKind::Longer(..) | FeedKind::Settled(_) => {
+                None
+            }
         });
         prices.collect()
     };

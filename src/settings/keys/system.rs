@@ -156,6 +156,14 @@ pub(super) const KEYS: &[Key] = &[
     )
     .note("mode 0600; https or http"),
     int("notify.dead_man_seconds", "s", to(10.0, 3600.0), "between two calls of it"),
+    text(
+        "notify.webhook_url_file",
+        "path",
+        Form::Any,
+        "file with the address notifications are posted to; empty = none",
+    )
+    .note("mode 0600; https or http"),
+    one_of("notify.min_level", &["info", "warning", "error"], "the least that is posted"),
     one_of("log.level", &["error", "warn", "info", "debug", "trace"], "how much is logged"),
     one_of("log.format", &["text", "json"], "how log lines look"),
     text("log.dir", "path", Form::Any, "folder of log files; empty = standard error only"),

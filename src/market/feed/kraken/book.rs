@@ -90,6 +90,19 @@ impl OrderBook {
         hasher.finalize()
     }
 
+    /// A snapshot was taken, and every change since fitted.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The middle between the best prices, quote units, and how far they are apart, basis points; absent while a side is
+    /// empty or the sides cross.
+    pub fn middle(&self) -> Option<(f64, f64)> {
+        let (bid, ask) = (self.bids.keys().next()?.0.to_f64()?, self.asks.keys().next()?.to_f64()?);
+        let mid = f64::midpoint(bid, ask);
+        (bid > 0.0 && ask > bid).then(|| (mid, (ask - bid) / mid * 10_000.0))
+    }
+
     /// Depth, imbalance and spread; `usd` is what one quote unit is worth. Absent while a side is empty.
     pub fn view(&self, usd: f64) -> Option<Book> {
         let (bid, ask) = (self.bids.keys().next()?.0, self.asks.keys().next()?);
@@ -135,7 +148,7 @@ mod tests {
     fn frame(snapshot: bool, bids: &[(&str, &str)], asks: &[(&str, &str)], checksum: u32) -> BookFrame {
         let levels = |side: &[(&str, &str)]| side.iter().map(|(p, q)| ((*p).to_owned(), (*q).to_owned())).collect();
         let symbol = "BTC/USD".parse().unwrap();
-        BookFrame { symbol, snapshot, bids: levels(bids), asks: levels(asks), checksum }
+        BookFrame { symbol, snapshot, bids: levels(bids), asks: levels(asks), checksum, at: None }
     }
 
     /// The checksum of these digits, computed apart from the book.
@@ -156,6 +169,8 @@ mod tests {
         let view = book.view(2.0).unwrap();
         assert!((view.bid_depth_usd - 0.15).abs() < 1e-12 && (view.ask_depth_usd - 0.0204).abs() < 1e-12);
         assert!((view.spread_bps - 0.001 / 0.0505 * 10_000.0).abs() < 1e-9);
+        let (mid, spread_bps) = book.middle().unwrap();
+        assert!((mid - 0.0505).abs() < 1e-12 && (spread_bps - view.spread_bps).abs() < 1e-9);
     }
 
     #[test]
@@ -164,7 +179,7 @@ mod tests {
         assert_eq!(book.take(&frame(false, &[], &[], 0)), Err(BookError::NoSnapshot));
         let wrong = frame(true, &[("1.0", "1.0")], &[("2.0", "1.0")], 7);
         assert!(matches!(book.take(&wrong), Err(BookError::Checksum { expected: 7, .. })));
-        assert_eq!(book.view(1.0), None);
+        assert_eq!((book.view(1.0), book.middle(), book.is_known()), (None, None, false));
         assert_eq!(book.take(&frame(false, &[], &[], 0)), Err(BookError::NoSnapshot));
     }
 

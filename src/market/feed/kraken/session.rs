@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     book::OrderBook,
     candles::{CandleCloser, Closed},
+    prices::LastPrices,
     wire::{self, BookFrame, Frame, TickerRow},
 };
 use crate::{
@@ -21,12 +22,25 @@ const SILENT_MS: i64 = 2_000;
 const DEAD_AFTER_MS: i64 = 10_000;
 /// Connecting, and each acknowledgement, may take so long, milliseconds.
 const PATIENCE_MS: i64 = 10_000;
-/// The first wait before connecting again, milliseconds; doubled with every failure.
-const FIRST_WAIT_MS: i64 = 1_000;
-/// The longest wait, milliseconds.
-const LONGEST_WAIT_MS: i64 = 60_000;
 /// A connection that brought data for so long starts the waits over, milliseconds.
 const GOOD_AFTER_MS: i64 = 60_000;
+/// What the venue refused is asked for again so often while a connection stands, milliseconds.
+const ASK_AGAIN_MS: i64 = 300_000;
+
+/// Waits before connecting again, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// The first; doubled with every failure.
+    pub first_ms: i64,
+    /// The longest.
+    pub longest_ms: i64,
+}
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits { first_ms: 1_000, longest_ms: 60_000 }
+    }
+}
 
 /// What the owner of the socket has to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +83,10 @@ pub enum Notice {
         /// Its words.
         error: String,
     },
+    /// The venue serves a symbol it has refused before.
+    Served(Symbol),
+    /// A remark of the venue about a subscription; each is told once.
+    Remark(String),
     /// The venue's engine is in another state, for example `maintenance`.
     System(String),
     /// The book of a symbol did not fit its checksum and was asked for anew.
@@ -115,16 +133,25 @@ pub struct Session {
     symbols: Vec<Symbol>,
     phase: Phase,
     failures: u32,
+    waits: Waits,
     system: String,
     refused: BTreeMap<String, String>,
+    /// When what is refused was asked for last.
+    asked_again: Ts,
+    remarks: BTreeSet<String>,
     closer: CandleCloser,
     frame: Timeframe,
     /// End of the last candles that were looked at for silence.
     declared: Ts,
     books: BTreeMap<Symbol, OrderBook>,
-    last: BTreeMap<Symbol, (f64, Ts)>,
+    last: LastPrices,
     counts: Counts,
 }
+
+/// Different remarks of the venue that are told.
+const REMARKS_MAX: usize = 32;
+/// The only state of the venue's engine in which it trades.
+pub(super) const ONLINE: &str = "online";
 
 const CHANNELS: [&str; 3] = ["ohlc", "ticker", "book"];
 
@@ -136,14 +163,23 @@ impl Session {
             symbols,
             phase: Phase::Down(now),
             failures: 0,
-            system: "online".to_owned(),
+            waits: Waits::default(),
+            system: ONLINE.to_owned(),
             refused: BTreeMap::new(),
+            asked_again: now,
+            remarks: BTreeSet::new(),
             closer: CandleCloser::new(frame, GRACE_MS),
             frame,
             declared: now.floor_to(frame.ms()),
-            last: BTreeMap::new(),
+            last: LastPrices::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// With other waits.
+    #[must_use]
+    pub fn with_waits(self, waits: Waits) -> Session {
+        Session { waits, ..self }
     }
 
     /// What was counted since the start.
@@ -168,7 +204,12 @@ impl Session {
 
     /// A connection stands.
     pub fn is_up(&self) -> bool {
-        matches!(self.phase, Phase::Up { .. })
+        self.up_since().is_some()
+    }
+
+    /// Since when a connection stands.
+    pub fn up_since(&self) -> Option<Ts> {
+        if let Phase::Up { since, .. } = self.phase { Some(since) } else { None }
     }
 
     /// A connection stands and every channel of the symbol was acknowledged.
@@ -197,7 +238,8 @@ impl Session {
         let close = self.closer.next_close().filter(|close| *close <= heard.plus_ms(GRACE_MS));
         let end = self.declared.plus_ms(self.frame.ms());
         let silent = (end <= *heard).then(|| end.plus_ms(SILENT_MS));
-        [close, silent].into_iter().flatten().fold(own, Ts::min)
+        let again = (!self.refused.is_empty()).then(|| self.asked_again.plus_ms(ASK_AGAIN_MS));
+        [close, silent, again].into_iter().flatten().fold(own, Ts::min)
     }
 
     /// Time passed. `chance` in 0..1 spreads the next try.
@@ -208,6 +250,9 @@ impl Session {
             let closed = self.closer.advance(now.min(heard.plus_ms(GRACE_MS)));
             self.hand_out(closed, now, &mut actions);
             self.declare(heard, now, &mut actions);
+            if now.since_ms(self.asked_again) >= ASK_AGAIN_MS {
+                self.ask_again(now, &mut actions);
+            }
         }
         match &self.phase {
             Phase::Down(until) if now >= *until => {
@@ -239,8 +284,24 @@ impl Session {
         let open = CHANNELS.iter().flat_map(|channel| served.iter().map(|symbol| (*channel, *symbol))).collect();
         self.phase = Phase::Up { since: now, heard: now, asked: now, open };
         self.books.values_mut().for_each(|book| *book = OrderBook::default());
+        self.asked_again = now;
+        // Also what was refused; only nobody waits for the answer to that.
+        self.subscriptions(&self.symbols)
+    }
+
+    fn subscriptions(&self, symbols: &[Symbol]) -> Vec<Action> {
         let minutes = u32::try_from(self.frame.ms() / 60_000).unwrap_or(1);
-        wire::subscriptions(&served, minutes).into_iter().map(Action::Send).collect()
+        wire::subscriptions(symbols, minutes).into_iter().map(Action::Send).collect()
+    }
+
+    /// A venue that refuses a symbol today may serve it in a while: after its maintenance, after a listing.
+    fn ask_again(&mut self, now: Ts, actions: &mut Vec<Action>) {
+        self.asked_again = now;
+        let refused = |symbol: &&Symbol| self.refused.contains_key(&symbol.to_string());
+        let refused: Vec<Symbol> = self.symbols.iter().filter(refused).copied().collect();
+        if !refused.is_empty() {
+            actions.extend(self.subscriptions(&refused));
+        }
     }
 
     /// The connection was lost or could not be opened.
@@ -272,9 +333,15 @@ impl Session {
                 if system != self.system {
                     actions.push(Action::Tell(Notice::System(system.clone())));
                     self.system = system;
+                    if self.system == ONLINE {
+                        self.ask_again(now, &mut actions);
+                    }
                 }
             }
-            Ok(Frame::Subscribed { channel, symbol, .. }) => self.subscribed(&channel, symbol, &mut actions),
+            Ok(Frame::Subscribed { channel, symbol, warnings }) => {
+                self.remark(warnings, &mut actions);
+                self.subscribed(&channel, symbol, &mut actions);
+            }
             Ok(Frame::Refused { symbol, error }) => self.turned_down(symbol, error, &mut actions),
             Ok(Frame::Ohlc(rows)) => {
                 let closed = self.closer.take(&rows);
@@ -290,11 +357,22 @@ impl Session {
         let Phase::Up { open, .. } = &mut self.phase else { return };
         let waited = !open.is_empty();
         open.retain(|(name, asked)| !(*name == channel && *asked == symbol));
+        if self.refused.remove(&symbol.to_string()).is_some() {
+            actions.push(Action::Tell(Notice::Served(symbol)));
+        }
         if channel == "ohlc" {
             let from = self.closer.newest(symbol).map(|newest| newest.plus_ms(self.frame.ms()));
             actions.push(Action::Missing { symbol, from });
         }
         self.complete(waited, actions);
+    }
+
+    /// The same remark comes with every subscription.
+    fn remark(&mut self, warnings: Vec<String>, actions: &mut Vec<Action>) {
+        let new = warnings
+            .into_iter()
+            .filter(|warning| self.remarks.len() < REMARKS_MAX && self.remarks.insert(warning.clone()));
+        actions.extend(new.map(Notice::Remark).map(Action::Tell));
     }
 
     /// One symbol the venue does not serve must not take the others down.
@@ -348,7 +426,7 @@ impl Session {
     fn price(&mut self, row: TickerRow, now: Ts, actions: &mut Vec<Action>) {
         let at = row.at.unwrap_or(now).min(now);
         if row.last.is_finite() && row.last > 0.0 && self.symbols.contains(&row.symbol) {
-            self.last.insert(row.symbol, (row.last, at));
+            let at = self.last.trade(row.symbol, row.last, at);
             let item = FeedItem { symbol: row.symbol, available_at: at, kind: FeedKind::Price(row.last) };
             actions.push(Action::Item(item));
         }
@@ -358,16 +436,21 @@ impl Session {
         let Some(book) = self.books.get_mut(&frame.symbol) else { return };
         match book.take(frame) {
             Ok(()) => {
-                let usd = quote_in_usd(frame.symbol, &self.last);
-                if let Some(view) = usd.and_then(|usd| book.view(usd)) {
-                    let kind = FeedKind::Book(view);
-                    actions.push(Action::Item(FeedItem { symbol: frame.symbol, available_at: now, kind }));
+                let item = |available_at, kind| Action::Item(FeedItem { symbol: frame.symbol, available_at, kind });
+                let usd = self.last.quote_in_usd(frame.symbol);
+                actions.extend(usd.and_then(|usd| book.view(usd)).map(|view| item(now, FeedKind::Book(view))));
+                let at = frame.at.unwrap_or(now).min(now);
+                if let Some((mid, spread_bps)) = book.middle()
+                    && self.last.mid(frame.symbol, mid, spread_bps, at)
+                {
+                    actions.push(item(at, FeedKind::Mid(mid)));
                 }
             }
             // Changes between the loss and the new snapshot.
             Err(super::book::BookError::NoSnapshot) => {}
             Err(error) => {
                 self.counts.broken_books += 1;
+                actions.push(no_book(frame.symbol, now));
                 actions.push(Action::Tell(Notice::BookBroken { symbol: frame.symbol, why: error.to_string() }));
                 actions.extend(wire::again_book(frame.symbol).into_iter().map(Action::Send));
             }
@@ -381,9 +464,13 @@ impl Session {
             }
             let closed = self.closer.cut(heard);
             self.hand_out(closed, now, actions);
+            for (symbol, book) in self.books.iter_mut().filter(|(_, book)| book.is_known()) {
+                *book = OrderBook::default();
+                actions.push(no_book(*symbol, now));
+            }
         }
         self.counts.losses += 1;
-        let again_at = now.plus_ms(wait_ms(self.failures, chance));
+        let again_at = now.plus_ms(wait_ms(self.waits, self.failures, chance));
         self.failures = self.failures.saturating_add(1);
         self.phase = Phase::Down(again_at);
         actions.push(Action::Close);
@@ -392,20 +479,14 @@ impl Session {
 }
 
 /// Doubled with every failure, spread over its upper half by chance: many clients do not come back in one instant.
-fn wait_ms(failures: u32, chance: f64) -> i64 {
-    let whole = FIRST_WAIT_MS.saturating_mul(1_i64 << failures.min(16)).min(LONGEST_WAIT_MS);
+fn wait_ms(waits: Waits, failures: u32, chance: f64) -> i64 {
+    let whole = waits.first_ms.saturating_mul(1_i64 << failures.min(16)).min(waits.longest_ms);
     whole / 2 + (whole as f64 / 2.0 * chance.clamp(0.0, 1.0)) as i64
 }
 
-/// What one unit of the quote asset is worth in USD; dollar assets count as one, others by their own last price.
-fn quote_in_usd(symbol: Symbol, last: &BTreeMap<Symbol, (f64, Ts)>) -> Option<f64> {
-    let is_dollar = |asset: &str| asset == "USD" || asset == "USDT" || asset == "USDC";
-    let quote = symbol.quote.to_string();
-    if is_dollar(&quote) {
-        return Some(1.0);
-    }
-    let against_dollar = |other: &&Symbol| other.base == symbol.quote && is_dollar(&other.quote.to_string());
-    last.keys().find(against_dollar).and_then(|other| last.get(other)).map(|(price, _)| *price)
+/// What was known of a book is not known any more.
+fn no_book(symbol: Symbol, now: Ts) -> Action {
+    Action::Item(FeedItem { symbol, available_at: now, kind: FeedKind::NoBook })
 }
 
 #[cfg(test)]

@@ -117,10 +117,121 @@ fn a_symbol_the_venue_does_not_serve_leaves_the_others_alone() {
     assert!(matches!(told(&actions)[..], [Notice::Refused { .. }, Notice::Connected]), "{actions:?}");
     assert_eq!(session.heard(refusal, START), [], "the same refusal is told once");
     assert_eq!(session.refused().len(), 1);
+}
+
+const REFUSAL: &str =
+    r#"{"error":"Currency pair not supported XRP/BTC","method":"subscribe","success":false,"symbol":"XRP/BTC"}"#;
+
+/// Connected, one of the two symbols refused.
+fn up_with_one_refused(session: &mut Session) {
+    session.tick(START, 0.0);
+    session.opened(START);
+    CHANNELS.iter().for_each(|channel| drop(session.heard(&ack(channel, "BTC/USDT"), START)));
+    session.heard(REFUSAL, START);
+}
+
+/// The symbols of what is sent.
+fn asked_for(actions: &[Action]) -> Vec<bool> {
+    let sent = actions.iter().filter_map(|action| if let Action::Send(text) = action { Some(text) } else { None });
+    sent.map(|text| text.contains("XRP/BTC") && !text.contains("BTC/USDT")).collect()
+}
+
+#[test]
+fn a_refused_symbol_is_asked_for_again_after_a_reconnect_and_nobody_waits_for_it() {
+    let mut session = session();
+    up_with_one_refused(&mut session);
     session.lost("x".into(), at(1), 0.0);
     session.tick(at(2), 0.0);
     let Action::Send(asked) = &session.opened(at(2))[0] else { panic!("a subscription") };
-    assert!(!asked.contains("XRP/BTC"), "{asked}");
+    assert!(asked.contains("XRP/BTC") && asked.contains("BTC/USDT"), "{asked}");
+    let complete: Vec<Action> =
+        CHANNELS.iter().flat_map(|channel| session.heard(&ack(channel, "BTC/USDT"), at(2))).collect();
+    assert!(told(&complete).contains(&&Notice::Connected), "{complete:?}");
+    assert_eq!(session.heard(REFUSAL, at(2)), [], "the same answer is not told again");
+    assert!(!session.is_subscribed(symbol("XRP/BTC")));
+}
+
+#[test]
+fn a_refused_symbol_is_asked_for_every_five_minutes_and_when_the_engine_is_back() {
+    let mut session = session();
+    up_with_one_refused(&mut session);
+    let mut asked = Vec::new();
+    for second in (6..=600).step_by(6) {
+        session.heard(r#"{"channel":"heartbeat"}"#, at(second));
+        let actions = session.tick(at(second), 0.0);
+        asked.extend((!asked_for(&actions).is_empty()).then_some(second));
+        assert!(asked_for(&actions).iter().all(|alone| *alone), "{actions:?}");
+        assert!(session.wakes_at() > at(second), "it does not spin");
+    }
+    assert_eq!(asked, [300, 600]);
+    let status = |system: &str| format!(r#"{{"channel":"status","type":"update","data":[{{"system":"{system}"}}]}}"#);
+    assert!(asked_for(&session.heard(&status("maintenance"), at(611))).is_empty());
+    assert_eq!(asked_for(&session.heard(&status("online"), at(612))), [true; 3]);
+    let served = session.heard(&ack("ohlc", "XRP/BTC"), at(613));
+    assert_eq!(served[0], Action::Tell(Notice::Served(symbol("XRP/BTC"))));
+    assert_eq!(served[1], Action::Missing { symbol: symbol("XRP/BTC"), from: None });
+    assert!(session.is_subscribed(symbol("XRP/BTC")) && session.refused().is_empty());
+    session.heard(r#"{"channel":"heartbeat"}"#, at(1_000));
+    assert!(asked_for(&session.tick(at(1_000), 0.0)).is_empty(), "nothing is refused any more");
+}
+
+#[test]
+fn a_remark_of_the_venue_is_told_once() {
+    let mut session = session();
+    session.tick(START, 0.0);
+    session.opened(START);
+    let remark = |symbol: &str| {
+        ack("ohlc", symbol).replace(r#""channel""#, r#""warnings":["timestamp is deprecated"],"channel""#)
+    };
+    let first = session.heard(&remark("BTC/USDT"), START);
+    assert_eq!(told(&first), [&Notice::Remark("timestamp is deprecated".to_owned())]);
+    assert_eq!(told(&session.heard(&remark("XRP/BTC"), START)), Vec::<&Notice>::new());
+}
+
+fn book(bid: &str, ask: &str, at: Ts) -> String {
+    let digits = [ask, bid].map(|price| price.replace('.', "").trim_start_matches('0').to_owned() + "100");
+    let checksum = crc32fast::hash(digits.concat().as_bytes());
+    format!(
+        r#"{{"channel":"book","type":"snapshot","data":[{{"symbol":"BTC/USDT","bids":[{{"price":{bid},"qty":1.00}}],"asks":[{{"price":{ask},"qty":1.00}}],"checksum":{checksum},"timestamp":"{at}"}}]}}"#
+    )
+}
+
+fn kinds(actions: &[Action]) -> Vec<FeedKind> {
+    let items =
+        actions.iter().filter_map(|action| if let Action::Item(item) = action { Some(item.kind) } else { None });
+    items.collect()
+}
+
+#[test]
+fn the_middle_of_a_proven_book_is_a_price_when_no_trade_is_fresher_and_a_lost_book_is_none() {
+    let mut session = session();
+    up(&mut session, START);
+    let [FeedKind::Book(_), FeedKind::Mid(mid)] = kinds(&session.heard(&book("99.5", "100.5", at(5)), at(5)))[..]
+    else {
+        panic!("a book and its middle")
+    };
+    assert!((mid - 100.0).abs() < 1e-9);
+    let trade = |second| {
+        format!(
+            r#"{{"channel":"ticker","data":[{{"symbol":"BTC/USDT","bid":1,"ask":2,"last":100.2,"timestamp":"{}"}}]}}"#,
+            at(second)
+        )
+    };
+    assert_eq!(kinds(&session.heard(&trade(7), at(7))), [FeedKind::Price(100.2)]);
+    assert!(matches!(kinds(&session.heard(&book("99.5", "100.5", at(7)), at(7)))[..], [FeedKind::Book(_)]));
+    // A book that is told late has the age of its own time.
+    let late = session.heard(&book("99.5", "100.5", at(8)), at(9));
+    assert!(matches!(&late[1], Action::Item(item) if item.available_at == at(8)), "{late:?}");
+    let wide = kinds(&session.heard(&book("90.0", "110.0", at(15)), at(15)));
+    assert!(matches!(wide[..], [FeedKind::Book(_)]), "{wide:?}");
+
+    let broken = book("99.5", "100.5", at(16)).replace("99.5", "99.4");
+    assert_eq!(kinds(&session.heard(&broken, at(16))), [FeedKind::NoBook]);
+    session.heard(&book("99.5", "100.5", at(17)), at(17));
+    assert_eq!(kinds(&session.lost("x".into(), at(18), 0.0)), [FeedKind::NoBook], "no connection, no book");
+    session.tick(at(20), 0.0);
+    session.opened(at(20));
+    assert_eq!(kinds(&session.lost("y".into(), at(21), 0.0)), [], "there was none");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
+use super::session::ONLINE;
 use crate::model::{Symbol, Ts};
 
 /// An offset older than this says nothing any more, milliseconds; it is measured every minute.
@@ -49,9 +50,6 @@ pub struct LinkView {
     pub symbols: BTreeMap<Symbol, SymbolLink>,
 }
 
-/// The only state of the venue's engine in which it trades.
-const ONLINE: &str = "online";
-
 impl Default for LinkView {
     fn default() -> LinkView {
         LinkView {
@@ -77,7 +75,7 @@ pub enum Trouble {
 }
 
 impl LinkView {
-    /// What forbids entries now. One quiet symbol is none of it: its own price is too old to trade on.
+    /// What forbids entries now. One quiet symbol is none of it: it takes no entries by itself.
     pub fn trouble(&self) -> Option<Trouble> {
         if self.system != ONLINE {
             return Some(Trouble::Engine(self.system.clone()));

@@ -82,6 +82,8 @@ pub struct BookFrame {
     pub asks: Vec<(String, String)>,
     /// CRC-32 of the ten best levels after this frame.
     pub checksum: u32,
+    /// Venue time; absent from snapshots.
+    pub at: Option<Ts>,
 }
 
 /// A frame that could not be understood.
@@ -157,6 +159,8 @@ struct RawBook<'a> {
     #[serde(borrow)]
     asks: Vec<RawLevel<'a>>,
     checksum: u32,
+    #[serde(default)]
+    timestamp: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -230,8 +234,12 @@ fn ohlc(row: RawOhlc) -> Result<OhlcRow, String> {
 }
 
 fn ticker(row: RawTicker) -> Result<TickerRow, String> {
-    let at = row.timestamp.map(|text| Ts::parse(&text).ok_or_else(|| format!("`{text}` is no instant"))).transpose()?;
+    let at = instant(row.timestamp)?;
     Ok(TickerRow { symbol: row.symbol, bid: row.bid, ask: row.ask, last: row.last, at })
+}
+
+fn instant(text: Option<String>) -> Result<Option<Ts>, String> {
+    text.map(|text| Ts::parse(&text).ok_or_else(|| format!("`{text}` is no instant"))).transpose()
 }
 
 fn book(row: RawBook, snapshot: bool) -> Result<BookFrame, String> {
@@ -239,7 +247,7 @@ fn book(row: RawBook, snapshot: bool) -> Result<BookFrame, String> {
         side.iter().map(|level| Ok((digits(level.price)?, digits(level.qty)?))).collect()
     };
     let (bids, asks) = (levels(row.bids)?, levels(row.asks)?);
-    Ok(BookFrame { symbol: row.symbol, snapshot, bids, asks, checksum: row.checksum })
+    Ok(BookFrame { symbol: row.symbol, snapshot, bids, asks, checksum: row.checksum, at: instant(row.timestamp)? })
 }
 
 /// Plain decimal digits, in quotes or not; anything else is no price of this venue.
@@ -327,8 +335,9 @@ mod tests {
         let open_time = Ts::parse("2026-10-06T18:06:00Z").unwrap();
         let candle = Candle { open_time, open: 2.0, high: 3.0, low: 1.0, close: 2.5, volume: 0.5 };
         assert_eq!(decode(row), Ok(Frame::Ohlc(vec![OhlcRow { symbol: symbol(), minutes: 1, candle }])));
-        let change = r#"{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[{"price":1.10,"qty":0.00000000}],"asks":[],"checksum":7}]}"#;
+        let change = r#"{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[{"price":1.10,"qty":0.00000000}],"asks":[],"checksum":7,"timestamp":"2026-10-06T18:06:01.5Z"}]}"#;
         let Ok(Frame::Book(book)) = decode(change) else { panic!("a book") };
+        assert_eq!(book.at, Ts::parse("2026-10-06T18:06:01.5Z"));
         assert_eq!(book.bids, [("1.10".to_owned(), "0.00000000".to_owned())]);
         assert!(!book.snapshot);
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -28,6 +28,8 @@ const CLOCK_EVERY: Duration = Duration::from_secs(60);
 const TRIES: u32 = 6;
 /// The first wait after a failure; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// Doubled so often at most: four minutes.
+const DOUBLED_MAX: u32 = 7;
 
 /// A question that was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,32 @@ impl RestClient {
         Ok(rest::candles(&body, frame)?)
     }
 
+    /// As [`RestClient::candles`], asked again with growing waits, six times in all, while the refusal may pass; `later` is told
+    /// of each.
+    ///
+    /// # Errors
+    /// The last [`FetchError`].
+    pub async fn candles_patiently(
+        &mut self,
+        symbol: Symbol,
+        frame: Timeframe,
+        since: Option<Ts>,
+        mut later: impl FnMut(&FetchError, Duration),
+    ) -> Result<Vec<Candle>, FetchError> {
+        let mut tries = 0;
+        loop {
+            match self.candles(symbol, frame, since).await {
+                Err(error) if error.may_pass() && tries + 1 < TRIES => {
+                    let wait = wait_after(tries);
+                    later(&error, wait);
+                    sleep(wait).await;
+                    tries += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Venue minus wall, milliseconds.
     ///
     /// # Errors
@@ -139,6 +167,8 @@ fn silent(url: &str, error: &dyn std::error::Error) -> FetchError {
 pub struct Wanted {
     /// Which symbol.
     pub symbol: Symbol,
+    /// Candles of which length.
+    pub frame: Timeframe,
     /// Start of the first candle that may be missing.
     pub from: Option<Ts>,
     /// Given back with the answer.
@@ -164,7 +194,8 @@ struct Question {
     tries: u32,
 }
 
-/// Asks what is wanted, and the venue's clock in between, until nobody wants anything any more.
+/// Asks what is wanted, and the venue's clock in between, until nobody wants anything any more. Candles of `frame` go first:
+/// those of the feed wait for them. Longer ones are history that nobody waits for; they are never given up.
 pub async fn serve(
     mut client: RestClient,
     frame: Timeframe,
@@ -180,14 +211,17 @@ pub async fn serve(
             more = wanted.recv() => {
                 let Some(wanted) = more else { return };
                 // A newer question about a symbol takes the place of the one before.
-                questions.retain(|question| question.wanted.symbol != wanted.symbol);
+                let same = |other: &Wanted| other.symbol == wanted.symbol && other.frame == wanted.frame;
+                questions.retain(|question| !same(&question.wanted));
                 questions.push_back(Question { wanted, not_before: Instant::now(), tries: 0 });
                 continue;
             }
             () = sleep_until(next) => {}
         }
         let now = Instant::now();
-        let ready = questions.iter().position(|question| question.not_before <= now);
+        let is_ready = |question: &Question| question.not_before <= now;
+        let first = questions.iter().position(|question| is_ready(question) && question.wanted.frame == frame);
+        let ready = first.or_else(|| questions.iter().position(is_ready));
         let answer = match ready.and_then(|index| questions.remove(index)) {
             Some(question) => match ask(&mut client, frame, question).await {
                 Ok(answer) => answer,
@@ -210,6 +244,10 @@ pub async fn serve(
     }
 }
 
+fn wait_after(tries: u32) -> Duration {
+    FIRST_WAIT * (1 << tries.min(DOUBLED_MAX))
+}
+
 async fn ask(
     client: &mut RestClient,
     frame: Timeframe,
@@ -217,13 +255,16 @@ async fn ask(
 ) -> Result<Answer, (Question, FetchError)> {
     let wanted = question.wanted;
     // The venue gives rows after `since`; the first missing one is wanted itself.
-    let since = wanted.from.map(|from| from.plus_ms(-frame.ms()));
-    match client.candles(wanted.symbol, frame, since).await {
+    let since = wanted.from.map(|from| from.plus_ms(-wanted.frame.ms()));
+    let is_patient = wanted.frame != frame;
+    match client.candles(wanted.symbol, wanted.frame, since).await {
         Ok(candles) => Ok(Answer::Candles(wanted, candles)),
-        Err(error) if !error.may_pass() || question.tries + 1 >= TRIES => Ok(Answer::GivenUp(wanted, error)),
+        Err(error) if !error.may_pass() || (question.tries + 1 >= TRIES && !is_patient) => {
+            Ok(Answer::GivenUp(wanted, error))
+        }
         Err(error) => {
-            question.not_before = Instant::now() + FIRST_WAIT * (1 << question.tries);
-            question.tries += 1;
+            question.not_before = Instant::now() + wait_after(question.tries);
+            question.tries = question.tries.saturating_add(1);
             Err((question, error))
         }
     }

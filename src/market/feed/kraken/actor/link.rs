@@ -1,7 +1,7 @@
 //! Owns the socket and carries out what the session says. A task beside the actors: what it hears goes to the market as
 //! a message, what it notices goes to the log, the bus and `status`.
 
-use std::{borrow::Cow, collections::BTreeMap, future::pending, rc::Rc, time::Duration};
+use std::{collections::BTreeSet, future::pending, rc::Rc, time::Duration};
 
 use actix::Recipient;
 use futures_util::{SinkExt, StreamExt};
@@ -22,15 +22,17 @@ use tokio_tungstenite::{
 
 use super::fetch::{self, Answer, RestClient, Wanted};
 use crate::{
-    bus::{MarketData, Payload, actor::Publisher},
+    bus::actor::Publisher,
     market::{
-        actor::Delivered,
+        actor::{Delivered, Rewarm},
         feed::{
             FeedItem, FeedKind,
             candle_store::CandleStore,
+            hours::Hours,
             kraken::{
                 backfill::{Backfill, Filled},
-                session::{Action, Notice, Session},
+                session::{Action, Session, Waits},
+                silence::Silence,
                 view::Shared,
             },
         },
@@ -67,12 +69,20 @@ pub struct Parts {
     pub clock: LogicalClock,
     /// Who takes the market data.
     pub market: Recipient<Delivered>,
+    /// Who builds frames anew when their history came late.
+    pub rewarm: Recipient<Rewarm>,
     /// Where closed candles are kept.
     pub store: CandleStore,
+    /// Hours from before the candles; absent when the candles are as long.
+    pub hours: Option<Hours>,
     /// Where the state is shown.
     pub view: Shared,
+    /// Told which symbols' prices have stopped, when they are others than before.
+    pub on_silence: Rc<dyn Fn(BTreeSet<Symbol>)>,
     /// Spreads the tries to connect.
     pub seed: u64,
+    /// Between two of them.
+    pub waits: Waits,
     /// Where changes are announced.
     pub bus: Publisher,
 }
@@ -89,9 +99,9 @@ pub fn start(parts: Parts) -> JoinHandle<()> {
     })
 }
 
-struct Link {
-    parts: Parts,
-    session: Session,
+pub(super) struct Link {
+    pub(super) parts: Parts,
+    pub(super) session: Session,
     backfill: Backfill,
     chance: ChaCha8Rng,
     socket: Option<Socket>,
@@ -99,10 +109,7 @@ struct Link {
     wanted: Option<UnboundedSender<Wanted>>,
     answers: UnboundedReceiver<Answer>,
     fetcher: Option<JoinHandle<()>>,
-    /// Newest price of each symbol, and whether its silence was told.
-    priced: BTreeMap<Symbol, (Ts, bool)>,
-    /// The names stay the same for the whole process.
-    name: Rc<str>,
+    pub(super) silence: Silence,
 }
 
 /// What happened.
@@ -120,7 +127,7 @@ enum Heard {
 impl Link {
     fn new(parts: Parts) -> Link {
         let now = parts.clock.now();
-        let mut session = Session::new(parts.symbols.clone(), parts.frame, now);
+        let mut session = Session::new(parts.symbols.clone(), parts.frame, now).with_waits(parts.waits);
         for symbol in &parts.symbols {
             if let Ok(Some(newest)) = parts.store.newest(*symbol) {
                 session.known(*symbol, newest);
@@ -131,6 +138,7 @@ impl Link {
                 view.symbols.entry(*symbol).or_default().silent = false;
             }
         });
+        (parts.on_silence)(BTreeSet::new());
         let (wanted, questions) = unbounded_channel();
         let (sender, answers) = unbounded_channel();
         let client = RestClient::new(&parts.rest_url);
@@ -138,7 +146,7 @@ impl Link {
             tracing::error!("no REST client: {error}; missing candles are not fetched");
         }
         let fetcher = client.ok().map(|client| task::owned(fetch::serve(client, parts.frame, questions, sender)));
-        Link {
+        let mut link = Link {
             session,
             backfill: Backfill::new(parts.frame),
             chance: ChaCha8Rng::seed_from_u64(parts.seed ^ now.0.unsigned_abs()),
@@ -147,10 +155,25 @@ impl Link {
             wanted: fetcher.is_some().then_some(wanted),
             answers,
             fetcher,
-            priced: BTreeMap::new(),
-            name: "kraken".into(),
+            silence: Silence::new(parts.silence_ms),
             parts,
+        };
+        for symbol in link.parts.symbols.clone() {
+            link.ask_for_hours(symbol, now);
         }
+        link
+    }
+
+    /// History that did not come before the start comes when the venue gives it.
+    fn ask_for_hours(&mut self, symbol: Symbol, now: Ts) {
+        let (Some(hours), Some(wanted)) = (&self.parts.hours, &self.wanted) else { return };
+        if !self.parts.gap_fill || !matches!(hours.are_missing(&self.parts.store, symbol, now), Ok(true)) {
+            return;
+        }
+        let (newest, frame) = (hours.store.newest(symbol), hours.store.frame());
+        let from = newest.ok().flatten().map(|newest| newest.plus_ms(frame.ms()));
+        // The fetcher ends only with this task.
+        let _ = wanted.send(Wanted { symbol, frame, from, round: 0 });
     }
 
     async fn run(mut self) {
@@ -184,7 +207,8 @@ impl Link {
 
     /// Waits for whatever comes first.
     async fn listen(&mut self) -> Heard {
-        let wakes_at = self.session.wakes_at();
+        let own = self.session.wakes_at();
+        let wakes_at = self.silence.wakes_at().map_or(own, |silent| own.min(silent));
         let frame = async {
             match &mut self.socket {
                 Some(socket) => socket.next().await,
@@ -228,13 +252,16 @@ impl Link {
     /// Before anything of the new connection is heard it is noted where what may be missing begins.
     fn opened(&mut self, now: Ts) -> Vec<Action> {
         if self.parts.gap_fill && self.wanted.is_some() {
-            let refused = self.session.refused().clone();
-            for symbol in self.parts.symbols.iter().filter(|symbol| !refused.contains_key(&symbol.to_string())) {
-                let newest = self.session.newest(*symbol);
-                self.backfill.begin(*symbol, newest.map(|newest| newest.plus_ms(self.parts.frame.ms())));
+            for symbol in self.parts.symbols.clone() {
+                self.wait_for_missing(symbol);
             }
         }
         self.session.opened(now)
+    }
+
+    fn wait_for_missing(&mut self, symbol: Symbol) {
+        let newest = self.session.newest(symbol);
+        self.backfill.begin(symbol, newest.map(|newest| newest.plus_ms(self.parts.frame.ms())));
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -267,9 +294,13 @@ impl Link {
                 }
                 Action::Item(item) => self.item(item, &mut items),
                 Action::Missing { symbol, .. } => {
+                    // Not yet, when the venue serves it only now.
+                    if self.parts.gap_fill && self.wanted.is_some() && self.backfill.wanted(symbol).is_none() {
+                        self.wait_for_missing(symbol);
+                    }
                     if let (Some((from, round)), Some(wanted)) = (self.backfill.wanted(symbol), &self.wanted) {
                         // The fetcher ends only with this task.
-                        let _ = wanted.send(Wanted { symbol, from, round });
+                        let _ = wanted.send(Wanted { symbol, frame: self.parts.frame, from, round });
                     }
                 }
                 action @ Action::Tell(_) => self.tell_of(action),
@@ -279,12 +310,11 @@ impl Link {
     }
 
     fn item(&mut self, item: FeedItem, items: &mut Vec<FeedItem>) {
-        if matches!(item.kind, FeedKind::Settled(_)) {
-            // Nothing is settled while candles are fetched, and it is no word of the venue.
-            if self.backfill.wanted(item.symbol).is_none() {
-                items.push(item);
-            }
-            return;
+        // What follows from the venue's silence is no word of it; nothing is settled while candles are fetched.
+        match item.kind {
+            FeedKind::Settled(_) if self.backfill.wanted(item.symbol).is_some() => return,
+            FeedKind::Settled(_) | FeedKind::NoBook => return items.push(item),
+            _ => {}
         }
         self.parts.view.change(|view| {
             view.symbols.entry(item.symbol).or_default().last_message_at = Some(self.parts.clock.now());
@@ -296,41 +326,20 @@ impl Link {
                     items.push(item);
                 }
             }
-            FeedKind::Price(_) => {
-                let told = self.priced.get(&item.symbol).is_some_and(|(_, told)| *told);
-                self.priced.insert(item.symbol, (item.available_at, told));
+            FeedKind::Price(_) | FeedKind::Mid(_) => {
+                self.silence.heard(item.symbol, item.available_at);
                 items.push(item);
             }
-            FeedKind::Book(_) | FeedKind::Longer(..) | FeedKind::Settled(_) => items.push(item),
-        }
-    }
-
-    /// A connection that stands says nothing about data: prices that stop are told once, and again when they are back.
-    fn notice_silence(&mut self, now: Ts) {
-        let (up, silence_ms) = (self.session.is_up(), self.parts.silence_ms);
-        let mut changed = Vec::new();
-        for (symbol, (at, told)) in &mut self.priced {
-            let silent = now.since_ms(*at) > silence_ms;
-            if up && silent != *told {
-                *told = silent;
-                changed.push((*symbol, silent, now.since_ms(*at)));
-            }
-        }
-        for (symbol, silent, age_ms) in changed {
-            self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silent = silent);
-            if silent {
-                tracing::warn!("{symbol}: no price for {age_ms} ms, the connection stands");
-                self.parts.view.change(|view| view.symbols.entry(symbol).or_default().silences += 1);
-                self.announce(Some(symbol), false, format!("no price for {age_ms} ms, the connection stands"));
-            } else {
-                tracing::info!("{symbol}: prices are back");
-                self.announce(Some(symbol), true, "prices are back".to_owned());
-            }
+            _ => items.push(item),
         }
     }
 
     fn answered(&mut self, answer: Answer, now: Ts) {
         match answer {
+            Answer::Candles(wanted, rows) if wanted.frame != self.parts.frame => self.hours_came(wanted.symbol, &rows),
+            Answer::GivenUp(wanted, error) if wanted.frame != self.parts.frame => {
+                tracing::warn!("{}: no hours from before the candles: {error}", wanted.symbol);
+            }
             Answer::Candles(wanted, rows) => {
                 if let Some(filled) = self.backfill.filled(wanted.symbol, wanted.round, &rows) {
                     self.hand_on(wanted.symbol, filled, now);
@@ -344,6 +353,21 @@ impl Link {
             }
             Answer::Later(error) => tracing::warn!("the venue's REST interface: {error}; it is asked again"),
             Answer::Offset(offset_ms) => self.parts.view.change(|view| view.offset = Some((offset_ms, now))),
+        }
+    }
+
+    /// They lie beside the candles; the market reads both again, as at a start.
+    fn hours_came(&mut self, symbol: Symbol, rows: &[Candle]) {
+        let Some(hours) = &self.parts.hours else { return };
+        match hours.store.append(symbol, rows) {
+            Ok(added) => {
+                tracing::info!("{symbol}: {added} hours from before the candles fetched");
+                post("market", &self.parts.rewarm, Rewarm(symbol));
+            }
+            Err(error) => {
+                let path = hours.store.path(symbol);
+                tracing::warn!("{symbol}: hours could not be kept in {}: {error}", path.display());
+            }
         }
     }
 
@@ -384,65 +408,6 @@ impl Link {
         if !items.is_empty() {
             post("market", &self.parts.market, Delivered(items));
         }
-    }
-
-    fn tell_of(&mut self, action: Action) {
-        let Action::Tell(notice) = action else { return };
-        match notice {
-            Notice::Connected => {
-                tracing::info!("connected to {} and subscribed", self.parts.ws_url);
-                let now = self.parts.clock.now();
-                for symbol in self.parts.symbols.iter().filter(|symbol| self.session.is_subscribed(**symbol)) {
-                    // A symbol whose first price never comes is silent as well.
-                    self.priced.entry(*symbol).or_insert((now, false));
-                }
-                self.announce(None, true, "connected and subscribed".to_owned());
-            }
-            Notice::Disconnected { why, again_at } => {
-                tracing::warn!("no connection to {}: {why}; tried again at {again_at}", self.parts.ws_url);
-                self.announce(None, false, why);
-            }
-            Notice::Refused { symbol, error } => {
-                let name = symbol.as_deref().unwrap_or("a subscription");
-                tracing::error!("the venue refuses {name}: {error}; the other symbols go on");
-                let known = symbol.as_deref().and_then(|name| name.parse::<Symbol>().ok());
-                self.announce(known, false, format!("refused: {error}"));
-            }
-            Notice::System(system) => {
-                tracing::warn!("the venue's engine is `{system}`");
-                let healthy = system == "online";
-                self.announce(None, healthy, format!("the venue's engine is {system}"));
-            }
-            Notice::BookBroken { symbol, why } => {
-                tracing::warn!("{symbol}: the book is asked for anew: {why}");
-                self.parts.view.change(|view| view.symbols.entry(symbol).or_default().broken_books += 1);
-            }
-            Notice::Odd(why) => tracing::warn!("{why}"),
-        }
-    }
-
-    fn announce(&self, symbol: Option<Symbol>, healthy: bool, detail: String) {
-        let feed = Cow::Owned(self.name.to_string());
-        let health = MarketData::FeedHealth { symbol, feed, healthy, detail: Cow::Owned(detail) };
-        self.parts.bus.publish("market", symbol, Payload::Market(health));
-    }
-
-    fn show(&self) {
-        let counts = self.session.counts();
-        self.parts.view.change(|view| {
-            view.connected = self.session.is_up();
-            view.reconnects = counts.connections.saturating_sub(1);
-            view.losses = counts.losses;
-            (view.frames, view.odd_frames) = (counts.frames, counts.odd_frames);
-            if view.system != self.session.system() {
-                self.session.system().clone_into(&mut view.system);
-            }
-            for symbol in &self.parts.symbols {
-                let line = view.symbols.entry(*symbol).or_default();
-                line.subscribed = self.session.is_subscribed(*symbol);
-                line.refused = self.session.refused().get(&symbol.to_string()).cloned();
-            }
-        });
     }
 
     /// A number in 0..1.
