@@ -235,11 +235,11 @@ impl Search {
                         moves.push((Some(Step::Manual), side));
                     }
                     if protocol.asks {
-                        moves.extend(look(side, stored, protocol).map(|looked| (None, at(looked))));
+                        moves.extend(look(side, stored, protocol, !self.keep).map(|looked| (None, at(looked))));
                     }
                 }
                 TradeState::Acked | TradeState::Partial => {
-                    moves.extend(look(side, stored, protocol).map(|looked| (None, at(looked))));
+                    moves.extend(look(side, stored, protocol, !self.keep).map(|looked| (None, at(looked))));
                 }
                 _ => {}
             },

@@ -22,11 +22,14 @@ pub struct Look {
     late: bool,
 }
 
-/// The rounds of questions possible now: fills may be listed later than the order they belong to.
-pub fn look(side: Lane, stored: Stored, protocol: Protocol) -> impl Iterator<Item = At> {
+/// The rounds of questions possible now: fills may be listed later than the order they belong to. One asked before the
+/// deadline is over says nothing new of an order that is not there; `all` asks for it nevertheless.
+pub fn look(side: Lane, stored: Stored, protocol: Protocol, all: bool) -> impl Iterator<Item = At> {
     // A mutation: nobody waits for the deadline.
     let late = !protocol.deadline || u32::from(side.over) >= stored.attempt;
-    [true, false].into_iter().map(move |fills| At::Looked(Look { order: side.order, fills, late }))
+    let lists: &[bool] = if matches!(side.order, HALF | CLOSED) { &[true, false] } else { &[true] };
+    let lists: &[bool] = if all || late || stored.state != TradeState::Unknown { lists } else { &[] };
+    lists.iter().map(move |fills| At::Looked(Look { order: side.order, fills: *fills, late }))
 }
 
 impl Search {

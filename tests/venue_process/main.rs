@@ -86,6 +86,17 @@ impl Part {
         while self.line() != wanted {}
     }
 
+    /// Waits for a line; false when it says instead that nothing more comes.
+    fn says(&self, wanted: &str, over: &str) -> bool {
+        loop {
+            match self.line() {
+                line if line == wanted => return true,
+                line if line == over => return false,
+                _ => {}
+            }
+        }
+    }
+
     /// SIGKILL.
     fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();

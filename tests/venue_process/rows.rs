@@ -82,9 +82,19 @@ const ROW: Row = Row {
     ends: &[(TradeState::Settled, 1)],
 };
 
+/// On a slow machine an order may be too old before it is at the venue: a legal end, and not the row.
+const TRIES: u32 = 20;
+
 fn play(row: &Row, blow: Blow) {
     let context = format!("{} {blow:?}", row.name);
     println!("  {context}");
+    let met = (0..TRIES).any(|_| once(row, blow, &context));
+    assert!(met, "{context}: the order was too old {TRIES} times");
+    STOOD.lock().unwrap().entry(row.name.split(' ').next().unwrap()).or_default().insert(blow.name());
+}
+
+/// One try; whether the row was met.
+fn once(row: &Row, blow: Blow, context: &str) -> bool {
     let partial = if row.partial { 1.0 } else { 0.0 };
     let stage = Stage::new(1, &Faults { partial, latency_ms: 1_000, ..Faults::none() });
     if row.open {
@@ -99,54 +109,59 @@ fn play(row: &Row, blow: Blow) {
             format!("at {plan}{cut}")
         }
         Place::Stream => {
-            stage.tell(if cut.is_empty() { "stream on" } else { "stream cut" });
+            stage.tell(if cut.is_empty() { "stream one" } else { "stream cut" });
             "at streamed".to_owned()
         }
         Place::Stored(_) => String::new(),
     };
-    let mut finished = false;
+    let (mut finished, mut met) = (false, true);
     match (blow, row.place) {
         (Blow::DiskFails(kind), _) => {
             let mut program = first(&[("VENUE_FAILS", kind)]);
             let (code, placed) = program.end();
-            assert_eq!(code, Some(70), "{context}");
+            assert!(matches!(code, Some(0 | 70)), "{context}: {code:?}");
             stage.placed(&placed);
+            met = code == Some(70);
         }
         (_, Place::Stored(kind)) => {
             let program = first(&[("VENUE_STOPS", kind)]);
-            program.until("at stored");
+            met = program.says("at stored", "done");
             stage.kill(program);
         }
         (Blow::Cut, _) => {
             let mut program = first(&[]);
-            stage.venue.until(&told);
+            met = stage.venue.says(&told, "finished");
             program.until("done");
             stage.ends_well(&mut program);
             finished = !row.partial;
         }
         (Blow::Kill | Blow::TwoKills(_), _) => {
             let program = first(&[]);
-            stage.venue.until(&told);
+            met = stage.venue.says(&told, "finished");
             stage.kill(program);
         }
     }
+    stage.tell("thaw");
+    stage.tell("stream on");
     let before = stage.numbers().1;
     if let Blow::TwoKills(question) = blow {
         // What the stream tells would spare the question.
         stage.tell("stream off");
         stage.tell(&format!("plan {question} look"));
         let program = stage.program(1, limit, end, &[]);
-        stage.venue.until("at look");
+        met &= stage.venue.says("at look", "finished");
         stage.kill(program);
+        stage.tell("thaw");
         stage.tell("stream on");
     }
     if !finished {
         stage.finish(1, limit, if row.partial { "closed" } else { end });
     }
-    let ends = stage.compare(&context);
+    let ends = stage.compare(context);
     let states: Vec<_> = ends.values().map(|state| (*state, stage.taken().len())).collect();
     assert_eq!(states.len(), 1, "{context}");
-    assert!(row.ends.is_empty() || row.ends.contains(&states[0]), "{context}: {states:?}");
+    let is_wanted = row.ends.is_empty() || row.ends.contains(&states[0]);
+    assert!(is_wanted || states[0] == (TradeState::Expired, 0), "{context}: {states:?}");
     let (repeated, numbers) = stage.numbers();
     assert_eq!(repeated, 0, "{context}: request numbers were used twice");
     // Every process takes its numbers from a block of its own.
@@ -154,7 +169,7 @@ fn play(row: &Row, blow: Blow) {
     if !finished && let (Some(last), Some(next)) = (before.last(), after.first()) {
         assert!(last / 1_000 < next / 1_000, "{context}: {next} follows {last}");
     }
-    STOOD.lock().unwrap().entry(row.name.split(' ').next().unwrap()).or_default().insert(blow.name());
+    met && is_wanted
 }
 
 fn all(row: &Row, blows: &[Blow]) {

@@ -11,6 +11,7 @@ use std::{
 
 use rust_decimal::Decimal;
 use triplegain::model::Ts;
+use uuid::Uuid;
 
 use crate::{
     SPEED, env,
@@ -28,6 +29,10 @@ struct Desk {
     silent: bool,
     /// The first word of the stream does not arrive: its connection ends.
     cut_stream: bool,
+    /// The stream tells one fill; then the venue freezes.
+    one_fill: bool,
+    /// Nobody is answered any more: the program can do nothing until it is killed, however late that comes.
+    frozen: bool,
     streamed: Ts,
 }
 
@@ -44,7 +49,16 @@ pub fn serve() -> ! {
     let wall0: i64 = env("VENUE_WALL0");
     let faults: Faults = serde_json::from_str(&std::env::var("VENUE_FAULTS").unwrap()).unwrap();
     let venue = Venue::new(env("VENUE_SEED"), Decimal::from(40_000), faults);
-    let desk = Desk { venue, plans: BTreeMap::new(), keep_open: false, silent: false, cut_stream: false, streamed: Ts(0) };
+    let desk = Desk {
+        venue,
+        plans: BTreeMap::new(),
+        keep_open: false,
+        silent: false,
+        cut_stream: false,
+        one_fill: false,
+        frozen: false,
+        streamed: Ts(0),
+    };
     let desk = Arc::new(Mutex::new(desk));
     // Orders and questions come in at one port; the stream, and what the test arranges, at another.
     let (orders, side) = (TcpListener::bind(("127.0.0.1", 0)).unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
@@ -72,10 +86,13 @@ fn hold(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
-/// Says that the request of this plan is here; then the connection hangs, or ends at once when the plan says `-cut`.
-fn stop(stream: &mut BufReader<TcpStream>, plan: &str) -> std::io::Result<()> {
+/// Says that the request of this plan is here; then its connection ends when the plan says `-cut`, and else everything
+/// hangs.
+fn stop(stream: &mut BufReader<TcpStream>, desk: &Mutex<Desk>, plan: &str) -> std::io::Result<()> {
+    let cut = plan.ends_with("-cut");
+    desk.lock().unwrap().frozen |= !cut;
     say(&format!("at {plan}"));
-    if plan.ends_with("-cut") { Ok(()) } else { hold(stream) }
+    if cut { Ok(()) } else { hold(stream) }
 }
 
 fn name(plan: &str) -> &str {
@@ -98,6 +115,10 @@ fn talk_aside(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Res
         return writeln!(stream.get_mut(), "{answer}");
     }
     let mut desk = desk.lock().unwrap();
+    if desk.frozen {
+        drop(desk);
+        return hold(&mut stream);
+    }
     let now = shared_now(wall0);
     desk.venue.deliver_held(now);
     // Everything of the last minute again and again: a stream that repeats itself.
@@ -111,6 +132,10 @@ fn talk_aside(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Res
             say("at streamed");
             return Ok(());
         }
+        if desk.one_fill {
+            fills.truncate(1);
+            desk.frozen = true;
+        }
         writeln!(stream.get_mut(), "{}", serde_json::to_string(&fills)?)?;
         say("at streamed");
         return Ok(());
@@ -120,6 +145,9 @@ fn talk_aside(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Res
 
 fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
+    if desk.lock().unwrap().frozen {
+        return hold(&mut stream);
+    }
     // What becomes of a submission before all of it is here.
     let early = |wanted: &str| {
         let mut desk = desk.lock().unwrap();
@@ -128,7 +156,7 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
     };
     // Any other question of this order comes later than its submission.
     if let Some(plan) = early("connected") {
-        return stop(&mut stream, &plan);
+        return stop(&mut stream, desk, &plan);
     }
     stream.get_mut().write_all(b"ready\n")?;
     let mut line = String::new();
@@ -139,7 +167,7 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
     if bytes.starts_with(b"{\"submit\"")
         && let Some(plan) = early("half")
     {
-        return stop(&mut stream, &plan);
+        return stop(&mut stream, desk, &plan);
     }
     stream.get_mut().write_all(b"half\n")?;
     stream.read_until(b'\n', &mut bytes)?;
@@ -174,6 +202,8 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
         }
         Some("answered") => {
             let reply = guard.venue.handle(request.clone(), now);
+            keep_open(&mut guard, submitted);
+            guard.frozen |= plan.as_deref() == Some("answered");
             drop(guard);
             writeln!(stream.get_mut(), "{}", serde_json::to_string(&reply)?)?;
             say("at answered");
@@ -184,21 +214,24 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
             None
         }
     };
-    if guard.keep_open
-        && let Some(client_id) = submitted
-    {
-        guard.venue.never_fills(client_id);
-    }
+    keep_open(&mut guard, submitted);
     let latency_ms = guard.venue.latency_ms();
     drop(guard);
     if let Some(plan) = plan {
-        return stop(&mut stream, &plan);
+        return stop(&mut stream, desk, &plan);
     }
     take_time(latency_ms);
     match reply {
         Some(reply) => writeln!(stream.get_mut(), "{}", serde_json::to_string(&reply)?),
         // The connection ends without a word.
         None => Ok(()),
+    }
+}
+
+/// Keeps an order that was just handed in from filling, where that is arranged.
+fn keep_open(desk: &mut Desk, submitted: Option<Uuid>) {
+    if let Some(client_id) = submitted.filter(|_| desk.keep_open) {
+        desk.venue.never_fills(client_id);
     }
 }
 
@@ -214,7 +247,11 @@ fn controlled(control: &str, desk: &mut Desk) -> String {
             "ok".to_owned()
         }
         ["stream", what] => {
-            (desk.silent, desk.cut_stream) = (*what == "off", *what == "cut");
+            (desk.silent, desk.cut_stream, desk.one_fill) = (*what == "off", *what == "cut", *what == "one");
+            "ok".to_owned()
+        }
+        ["thaw"] => {
+            desk.frozen = false;
             "ok".to_owned()
         }
         ["numbers"] => serde_json::to_string(&(desk.venue.repeated_numbers(), desk.venue.numbers())).unwrap(),

@@ -103,11 +103,8 @@ mod tests {
         let to = |from, to| Event::StateChanged { from, to, reason: String::new(), halt: None };
         let (run, paused) = (CoordinatorState::Running, CoordinatorState::Paused);
         let booted = || Event::Booted { epoch: 2, version: String::new(), config_hash: String::new() };
-        let level = |to| Event::DegradationChanged {
-            capability: Capability::Venue,
-            from: DegradationLevel::Normal,
-            to,
-        };
+        let level =
+            |to| Event::DegradationChanged { capability: Capability::Venue, from: DegradationLevel::Normal, to };
         let story = [
             (0, note()),
             (4, note()),

@@ -440,7 +440,8 @@ impl Trades {
             Stage::Intent => Ok("about to be submitted; nothing was sent".to_owned()),
             Stage::Submitting => Ok("its answer is not recorded yet; the next start asks again".to_owned()),
             Stage::Unknown if followed && running.ran_since(seen.at) > STUCK_MS => {
-                Err("the program ran on for a day and neither found out its fate nor left it to the operator".to_owned())
+                Err("the program ran on for a day and neither found out its fate nor left it to the operator"
+                    .to_owned())
             }
             Stage::Unknown => Ok("the venue's answer is being sought".to_owned()),
             Stage::Manual => Ok("left to the operator: `resolve-manual`".to_owned()),

@@ -178,7 +178,11 @@ fn change(dir: &Path, target: Target, way: Way, rng: &mut impl Rng) -> io::Resul
     let path = &all[rng.random_range(0..all.len())];
     let name = |path: &Path| path.strip_prefix(dir).unwrap_or(path).display().to_string();
     if way == Way::Remove {
-        if target.is_directory() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? };
+        if target.is_directory() {
+            fs::remove_dir_all(path)?
+        } else {
+            fs::remove_file(path)?
+        };
         return Ok(Some(name(path)));
     }
     let before = fs::read(path)?;
@@ -337,7 +341,9 @@ mod tests {
                 let damage = inflict(&dir, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
                 let all = |root: &Path| {
                     ["", "journal", "state", "checkpoint"]
-                        .map(|sub| contents(&root.join(sub), |name| name.contains('.') || ["db", "LOCK"].contains(&name)))
+                        .map(|sub| {
+                            contents(&root.join(sub), |name| name.contains('.') || ["db", "LOCK"].contains(&name))
+                        })
                         .map(Result::unwrap)
                 };
                 assert_ne!(all(&dir), all(&whole), "{damage:?}");
