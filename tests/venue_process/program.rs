@@ -106,7 +106,9 @@ pub fn read(data: &Path) -> (State, Vec<Event>) {
     let (store, _) = open(data, &Settings::defaults(), crate::START);
     let state = store.state().clone();
     drop(store);
-    let mut files: Vec<_> = std::fs::read_dir(data.join("journal")).unwrap().map(|file| file.unwrap().path()).collect();
+    let all = std::fs::read_dir(data.join("journal")).unwrap().map(|file| file.unwrap().path());
+    // A tail that was cut off lies beside the segments; it does not count.
+    let mut files: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
     files.sort();
     let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let events = text.lines().filter_map(|line| {
