@@ -3,19 +3,23 @@
 //! order is open, and up to three crashes, one of which may leave a frozen process that wakes later.
 //!
 //! What is durable is the program's own: events come from `settle`, are folded by `State::apply` and judged by
-//! `TradeState`. What the model adds is the venue, the network, the crash and the questions a live venue is asked.
+//! `TradeState`; what a round of questions says is decided by the program's own `protocol::judge`. What the model adds is
+//! the venue, its lists (of which fills may come late), the network and the crash.
 //! The search is breadth-first and its own, because the last property ("an end can always be reached") is about all
 //! ways out of every state, which the checkers at hand cannot say of a graph with circles.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
 
-use triplegain::model::TradeState;
+use triplegain::{execution::remote::protocol::Finding, model::TradeState};
 
 use contents::{ATTEMPTS, Contents, Step, Stored};
+use looking::{Look, look};
 
 #[path = "trade_protocol/contents.rs"]
 mod contents;
+#[path = "trade_protocol/looking.rs"]
+mod looking;
 #[path = "trade_protocol/paper.rs"]
 mod paper;
 
@@ -75,8 +79,10 @@ enum At {
     Wait,
     /// The request left, SUBMITTING is not durable yet (a mutation).
     Late,
-    /// Holds what the venue said.
+    /// Holds what the venue said of its own accord.
     Told(u8),
+    /// Holds a round of questions.
+    Looked(Look),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -120,6 +126,7 @@ struct Search {
     /// Messages stay under way once they are sent. What is lost is then what is never delivered, and what is delivered
     /// once is what is not delivered again: the same behaviours in fewer worlds.
     keep: bool,
+    findings: HashMap<(u16, usize, Look), Option<Finding>>,
 }
 
 impl Search {
@@ -227,12 +234,13 @@ impl Search {
                     if protocol.manual {
                         moves.push((Some(Step::Manual), side));
                     }
-                    if protocol.asks && (!protocol.deadline || u32::from(side.over) >= stored.attempt) {
-                        let hidden = !protocol.closed && side.order == CLOSED;
-                        moves.push((None, at(At::Told(if hidden { NONE } else { side.order }))));
+                    if protocol.asks {
+                        moves.extend(look(side, stored, protocol, !self.keep).map(|looked| (None, at(looked))));
                     }
                 }
-                TradeState::Acked | TradeState::Partial => moves.push((None, at(At::Told(side.order)))),
+                TradeState::Acked | TradeState::Partial => {
+                    moves.extend(look(side, stored, protocol, !self.keep).map(|looked| (None, at(looked))));
+                }
                 _ => {}
             },
             At::Send => {
@@ -243,6 +251,7 @@ impl Search {
             At::Late => moves.push((Some(Step::Submit), at(At::Wait))),
             At::Wait => moves.push((Some(Step::Unknown), at(At::Rest))),
             At::Told(said) => moves.push(self.conclude(side, stored, said)),
+            At::Looked(look) => moves.push(self.judged(world.durable, trade, side, stored, look)),
         }
         let listens = matches!(side.at, At::Wait) || (side.at == At::Rest && stored.state.rank() >= 2);
         let lives = matches!(
@@ -268,15 +277,14 @@ impl Search {
         Ok(())
     }
 
-    /// The next commit after what the venue said; the last one lets it go.
+    /// The next commit after what the venue said of its own accord, which is that it has the order; the last one lets it
+    /// go.
     fn conclude(&self, side: Lane, stored: Stored, said: u8) -> (Option<Step>, Lane) {
         let (rest, stay) = (Lane { at: At::Rest, ..side }, side);
         let parts = said.saturating_sub(OPEN);
         let unresolved = matches!(stored.state, TradeState::Submitting | TradeState::Unknown);
-        match (stored.state, said) {
-            (TradeState::Unknown, NONE) => (Some(Step::NotExecuted), rest),
-            (_, NONE) => (None, rest),
-            (state, _) if state.rank() >= 5 => (None, rest),
+        match stored.state {
+            state if state.rank() >= 5 => (None, rest),
             _ if stored.fills < parts => (Some(Step::Fill), stay),
             // A mutation: what a message reports is booked, whatever is booked already.
             _ if !self.protocol.fills_once && parts == 1 && stored.fills == 1 => (Some(Step::Fill), rest),
@@ -335,7 +343,8 @@ struct Found {
 }
 
 fn search(protocol: Protocol, trades: usize, crashes: u8, keep: bool) -> Found {
-    let mut search = Search { protocol, contents: Contents::new(trades), trades, crashes, keep };
+    let contents = Contents::new(trades);
+    let mut search = Search { protocol, contents, trades, crashes, keep, findings: HashMap::new() };
     let first = World { durable: 0, crashes: 0, ghost: false, sides: [FRESH; 2] };
     let mut numbers: HashMap<World, u32> = HashMap::from([(first, 0)]);
     let (mut worlds, mut parents, mut edges) = (vec![first], vec![0_u32], Vec::<(u32, u32)>::new());

@@ -51,6 +51,18 @@ fn double_fill_is_refused() {
 }
 
 #[test]
+fn a_settled_trade_is_not_settled_again() {
+    let (mut book, key) = submitted();
+    let price = tick(btc(), dec!(39_990), book.now);
+    book.venue(key, &price);
+    assert_eq!(book.state.trade_index[&key].state, TradeState::Settled);
+    let before = book.state.account.clone();
+    let again = book.try_commit(vec![Event::TradeSettled { trade_key: key }]);
+    assert!(again.unwrap_err().contains("is not open"));
+    assert_eq!(book.state.account, before);
+}
+
+#[test]
 fn unbalanced_postings_and_overdrawn_locks_are_refused() {
     let (mut book, key) = submitted();
     let price = tick(btc(), dec!(39_990), book.now);

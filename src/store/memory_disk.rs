@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Cursor},
+    io::{self, Cursor, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -43,6 +43,8 @@ pub enum DiskOp {
     Checkpoint,
     /// Make rows beside the journal durable.
     Rows,
+    /// Read a segment of so many bytes.
+    Read(usize),
 }
 
 /// What the disk answers.
@@ -50,7 +52,7 @@ pub enum DiskOp {
 pub enum DiskAnswer {
     /// It is done.
     Done,
-    /// It fails after so many bytes (of an append), or altogether.
+    /// It fails after so many bytes (of an append or a segment that is read), or altogether.
     Fails(io::ErrorKind, usize),
     /// The process ends here, after so many bytes of an append: nothing more reaches the disk.
     Dies(usize),
@@ -269,21 +271,83 @@ fn put(rows: &mut BTreeMap<RowKey, Vec<u8>>, key: RowKey, value: Option<Vec<u8>>
     };
 }
 
+impl MemoryDisk {
+    fn bytes_of(&self, name: &str) -> io::Result<Vec<u8>> {
+        Ok(self.lock().segments.get(name).ok_or(io::ErrorKind::NotFound)?.bytes.clone())
+    }
+
+    /// The same segments for somebody who only watches: reading never fails.
+    pub fn watched(&self) -> Watched {
+        Watched(self.clone())
+    }
+}
+
 impl Segments for MemoryDisk {
-    type File = Cursor<Vec<u8>>;
+    type File = ReadSegment;
 
     fn names(&self) -> io::Result<Vec<String>> {
         Ok(self.lock().segments.keys().cloned().collect())
     }
 
-    fn open(&self, name: &str) -> io::Result<(Cursor<Vec<u8>>, u64)> {
-        let inner = self.lock();
-        let file = inner.segments.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok((Cursor::new(file.bytes.clone()), file.bytes.len() as u64))
+    fn open(&self, name: &str) -> io::Result<(ReadSegment, u64)> {
+        let bytes = self.bytes_of(name)?;
+        let mut inner = self.lock();
+        let answer = inner.answer(DiskOp::Read(bytes.len()));
+        inner.obey(answer)?;
+        let fails = match answer {
+            DiskAnswer::Done => None,
+            DiskAnswer::Fails(kind, after) => Some((after as u64, kind)),
+            DiskAnswer::Dies(_) => return Err(io::Error::other("the simulated process has ended")),
+        };
+        let length = bytes.len() as u64;
+        Ok((ReadSegment { bytes: Cursor::new(bytes), fails }, length))
     }
 
     fn path(&self, name: &str) -> PathBuf {
         Path::new(JOURNAL).join(name)
+    }
+}
+
+/// See [`MemoryDisk::watched`].
+pub struct Watched(MemoryDisk);
+
+impl Segments for Watched {
+    type File = ReadSegment;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.names()
+    }
+
+    fn open(&self, name: &str) -> io::Result<(ReadSegment, u64)> {
+        let bytes = self.0.bytes_of(name)?;
+        let length = bytes.len() as u64;
+        Ok((ReadSegment { bytes: Cursor::new(bytes), fails: None }, length))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+}
+
+/// A segment that is read; from some byte on it may fail.
+pub struct ReadSegment {
+    bytes: Cursor<Vec<u8>>,
+    fails: Option<(u64, io::ErrorKind)>,
+}
+
+impl Read for ReadSegment {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some((at, kind)) = self.fails else { return self.bytes.read(buffer) };
+        match at.saturating_sub(self.bytes.position()) {
+            0 => Err(kind.into()),
+            left => Read::by_ref(&mut self.bytes).take(left).read(buffer),
+        }
+    }
+}
+
+impl Seek for ReadSegment {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(to)
     }
 }
 

@@ -86,3 +86,32 @@ fn a_power_cut_leaves_a_torn_tail_and_nothing_acknowledged_is_lost() {
     }
     assert!(torn > 0, "no draw tore a line");
 }
+
+#[test]
+fn a_segment_that_cannot_be_read_refuses_the_start_and_is_whole_at_the_next_one() {
+    let disk = MemoryDisk::default();
+    let (mut store, _) = open(&disk, START).unwrap();
+    for day in 0..3 {
+        assert!(note(&mut store, START.plus_ms(day * DAY_MS)));
+    }
+    let seq = store.state().meta.seq;
+    drop(store);
+    let mut refused = 0;
+    // At the opening of each segment, and in its middle.
+    for (nth, part) in [(0, 0), (0, 2), (1, 0), (1, 2), (2, 0), (2, 2)] {
+        let mut reads = 0;
+        disk.fail_by(Some(Box::new(move |op| match op {
+            DiskOp::Read(bytes) => {
+                reads += 1;
+                let strikes = reads == nth + 1;
+                if strikes { DiskAnswer::Fails(io::ErrorKind::Other, bytes * part / 4) } else { DiskAnswer::Done }
+            }
+            _ => DiskAnswer::Done,
+        })));
+        refused += u32::from(open(&disk, START.plus_ms(4 * DAY_MS)).is_err());
+        disk.killed();
+    }
+    assert_eq!(refused, 6, "a read that fails is neither damage nor an end of the journal");
+    let (_, opened) = open(&disk, START.plus_ms(4 * DAY_MS)).unwrap();
+    assert_eq!((opened.halt, opened.recovered.records, opened.recovered.torn_bytes), (None, seq, 0));
+}

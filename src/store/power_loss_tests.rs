@@ -4,7 +4,7 @@
 //! The embedded store is taken as lost each time, so the journal and its checkpoints must do it alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -30,6 +30,8 @@ use crate::{
 };
 
 const SECTOR: usize = 512;
+/// So many unsynced sectors survive in every combination; of more, drawn ones are tried.
+const ALL_SUBSETS: usize = 8;
 
 /// What is written to a file besides what is known to be on the disk.
 #[derive(Clone, Default)]
@@ -139,9 +141,9 @@ impl Disk {
                     Kept::All => put(&mut bytes, *at, written),
                     Kept::First(count) => put(&mut bytes, *at, &written[..count.min(written.len())]),
                     Kept::Sectors => {
-                        for (number, sector) in written.chunks(SECTOR).enumerate() {
+                        for (_, from, piece) in sectors(*at, written) {
                             if rng.random_bool(0.5) {
-                                put(&mut bytes, at + number * SECTOR, sector);
+                                put(&mut bytes, from, piece);
                             }
                         }
                     }
@@ -151,6 +153,50 @@ impl Disk {
         }
         image
     }
+
+    /// Sectors of the disk that hold something unsynced: file and number.
+    fn unsynced(&self) -> Vec<(usize, usize)> {
+        let of = |number: &usize| {
+            let pieces = self.inodes[*number].pending.iter().flat_map(|(at, written)| sectors(*at, written));
+            pieces.map(|(sector, ..)| (*number, sector)).collect::<BTreeSet<_>>()
+        };
+        self.current.values().flat_map(of).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What a power loss leaves when every name and exactly these unsynced sectors survive.
+    fn image_of(&self, kept: &BTreeSet<(usize, usize)>) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut image = BTreeMap::new();
+        for (path, number) in &self.current {
+            let inode = &self.inodes[*number];
+            let mut bytes = inode.durable.clone();
+            for (sector, from, piece) in inode.pending.iter().flat_map(|(at, written)| sectors(*at, written)) {
+                if kept.contains(&(*number, sector)) {
+                    put(&mut bytes, from, piece);
+                }
+            }
+            image.insert(path.clone(), bytes);
+        }
+        image
+    }
+}
+
+/// A write cut where sectors of the file begin: number of the sector, place in the file, bytes.
+fn sectors(at: usize, written: &[u8]) -> Vec<(usize, usize, &[u8])> {
+    let (mut from, mut rest, mut pieces) = (at, written, Vec::new());
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at(rest.len().min(SECTOR - from % SECTOR));
+        pieces.push((from / SECTOR, from, piece));
+        (from, rest) = (from + piece.len(), more);
+    }
+    pieces
+}
+
+/// Where a write may end: beside every end of a line, and where sectors of the file begin, one byte less and one more.
+fn cuts(at: usize, written: &[u8]) -> BTreeSet<usize> {
+    let lines = written.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(place, _)| place + 1);
+    let sectors = sectors(at, written).into_iter().map(|(_, from, _)| from - at);
+    let around = |place: usize| [place.saturating_sub(1), place, place + 1];
+    lines.chain(sectors).flat_map(around).filter(|cut| *cut < written.len()).collect()
 }
 
 fn rename(names: &mut BTreeMap<PathBuf, usize>, name: Name) {
@@ -352,6 +398,23 @@ fn check(
     }
 }
 
+/// Every set of unsynced sectors survives once, when they are few enough.
+fn every_set(run: &Run, disk: &Disk, acknowledged: u64, tally: &mut Tally, what: &dyn Fn(&str) -> String) -> bool {
+    let unsynced = disk.unsynced();
+    if unsynced.len() > ALL_SUBSETS {
+        return false;
+    }
+    for mask in 0..1_u32 << unsynced.len() {
+        let kept: BTreeSet<_> = (0..unsynced.len()).filter(|n| mask >> n & 1 == 1).map(|n| unsynced[n]).collect();
+        // When the first ones of each file survive, nothing has changed places.
+        let reordered = unsynced
+            .windows(2)
+            .any(|pair| pair[0].0 == pair[1].0 && !kept.contains(&pair[0]) && kept.contains(&pair[1]));
+        check(run, disk.image_of(&kept), acknowledged, reordered, tally, &what(&format!("sectors {mask:b} survive")));
+    }
+    true
+}
+
 #[test]
 fn a_power_loss_at_any_request_keeps_what_was_acknowledged() {
     for seed in 0..2 {
@@ -365,7 +428,7 @@ fn a_power_loss_at_any_request_keeps_what_was_acknowledged() {
         assert!(segments >= 3 && checkpoints >= 3, "{segments} segments, {checkpoints} checkpoints");
         let mut disk = run.before.clone();
         let mut acknowledged = *run.states.keys().next().unwrap();
-        let mut writes = 0;
+        let (mut writes, mut whole_sets) = (0, 0);
         let mut tally = Tally { images: 0, halted: 0, opened: 0 };
         for (number, op) in run.ops.iter().enumerate() {
             disk.apply(op);
@@ -385,11 +448,12 @@ fn a_power_loss_at_any_request_keeps_what_was_acknowledged() {
             image(&disk, "everything survives", &|_| true, &|_| Kept::All, false);
             image(&disk, "names alone survive", &|_| true, &|_| Kept::Nothing, false);
             image(&disk, "writes alone survive", &|_| false, &|_| Kept::All, false);
-            if let Op::Write(_, bytes) = op {
-                // Every byte of some writes, some bytes of every write.
+            if let Op::Write(path, bytes) = op {
+                // Every byte of some writes; of every write, around each end of a line and each sector.
                 writes += 1;
-                let every = if writes % 16 == 1 { 1 } else { 1 + bytes.len() / 8 };
-                for cut in (0..bytes.len()).step_by(every) {
+                let at = disk.inodes[disk.current[path]].length - bytes.len();
+                let places = if writes % 16 == 1 { (0..bytes.len()).collect() } else { cuts(at, bytes) };
+                for cut in places {
                     image(&disk, &format!("torn at byte {cut}"), &|_| true, &|_| Kept::First(cut), false);
                 }
             }
@@ -403,9 +467,14 @@ fn a_power_loss_at_any_request_keeps_what_was_acknowledged() {
                 image(&disk, "any of it survives", &any, &torn, false);
                 image(&disk, "any sectors survive", &any, &|_| Kept::Sectors, true);
             }
+            if matches!(op, Op::Write(..)) {
+                let tried = every_set(&run, &disk, acknowledged, &mut tally, &what);
+                whole_sets += u32::from(tried);
+            }
         }
         println!(
-            "{} requests, {} images, {} of them opened whole, {} HALTED over reordered sectors of an unacknowledged append",
+            "{} requests, {writes} writes ({whole_sets} with every set of sectors), {} images, {} of them opened whole, {} HALTED over \
+             reordered sectors of an unacknowledged append",
             run.ops.len(),
             tally.images,
             tally.opened,

@@ -37,6 +37,8 @@ pub struct Faults {
     /// Business refusals.
     pub refuse: f64,
     pub offline: bool,
+    /// Every answer comes after up to so long, where a venue takes time at all: one in a process of its own.
+    pub latency_ms: i64,
 }
 
 impl Faults {
@@ -52,6 +54,7 @@ impl Faults {
             partial: 0.0,
             refuse: 0.0,
             offline: false,
+            latency_ms: 0,
         }
     }
 
@@ -69,6 +72,8 @@ impl Faults {
             partial: 0.4,
             refuse: 0.03,
             offline: false,
+            // A look is four questions, and its caller waits 12 s for all of them.
+            latency_ms: 2_000,
         }
     }
 }
@@ -314,6 +319,16 @@ impl Venue {
     /// Requests of one caller never repeat a number; copies made on the wire do.
     pub fn repeated_numbers(&self) -> u64 {
         self.repeated_numbers
+    }
+
+    /// The numbers of all requests it ever had.
+    pub fn numbers(&self) -> &BTreeSet<u64> {
+        &self.numbers
+    }
+
+    /// How long the next answer takes, milliseconds of its clock.
+    pub fn latency_ms(&mut self) -> i64 {
+        self.upto(self.faults.latency_ms)
     }
 }
 

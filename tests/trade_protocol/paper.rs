@@ -68,6 +68,8 @@ fn next(contents: &mut Contents, paper: Paper, (durable, crashes, at): World) ->
         commit(Step::Booted, At::Rest, crashes + 1)?;
     }
     match at {
+        // Settled already, and the answer is still held: the end is committed once more.
+        At::Holds if stored.state.is_terminal() => commit(Step::PaperRest, At::Rest, crashes)?,
         At::Holds if paper.one_commit => {
             commit(Step::Paper, if paper.forgets { At::Rest } else { At::Holds }, crashes)?
         }

@@ -1,7 +1,13 @@
 //! The program as a process: the real store in files, the real execution actor, the wire in place of the paper venue.
 //! It makes its orders again in every life, by the same keys, and ends when nothing is on its way any more.
 
-use std::{cell::Cell, path::Path, rc::Rc};
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{self, Write},
+    path::Path,
+    rc::Rc,
+};
 
 use actix::{Actor, Context, Handler};
 use futures_util::future::LocalBoxFuture;
@@ -22,7 +28,8 @@ use triplegain::{
     runtime::{clock::LogicalClock, placement::run_live, supervisor::run_fatal},
     settings::Settings,
     store::{
-        OpenInfo, Opened, Store, StoreActor, StoreActorConfig,
+        OpenInfo, Opened, Store, StoreActor, StoreActorConfig, files,
+        journal::{JournalFile, Opener},
         view::{CommitLog, StateView},
     },
 };
@@ -38,6 +45,48 @@ fn btc() -> Symbol {
     "BTC/USDT".parse().unwrap()
 }
 
+/// A segment on a disk that fails in the middle of the append of one kind of record (`VENUE_FAILS`), or that stops the
+/// process once such a record is durable and before anybody is told (`VENUE_STOPS`).
+struct Struck {
+    file: File,
+    stops: bool,
+}
+
+fn holds(bytes: &[u8], kind: &str) -> bool {
+    let Ok(kind) = std::env::var(kind) else { return false };
+    let wanted = format!("\"{kind}\"");
+    bytes.windows(wanted.len()).any(|window| window == wanted.as_bytes())
+}
+
+impl JournalFile for Struck {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if holds(bytes, "VENUE_FAILS") {
+            self.file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(io::Error::other("the disk fails here"));
+        }
+        self.stops = holds(bytes, "VENUE_STOPS");
+        self.file.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        if self.stops {
+            println!("at stored");
+            loop {
+                std::thread::park();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn struck() -> Opener {
+    Box::new(|path, new| {
+        let file = files::owner_only().append(true).create_new(new).open(path)?;
+        Ok(Box::new(Struck { file, stops: false }) as Box<dyn JournalFile>)
+    })
+}
+
 fn open(data: &Path, settings: &Settings, now: Ts) -> (Store, Opened) {
     let info = OpenInfo {
         seed: 7,
@@ -49,7 +98,7 @@ fn open(data: &Path, settings: &Settings, now: Ts) -> (Store, Opened) {
         stands_still: false,
         store_id: Some(Uuid::from_u128(7)),
     };
-    Store::open(data, &settings.store, &info).unwrap()
+    Store::open_with(data, &settings.store, &info, struck()).unwrap()
 }
 
 /// The state a start would find, and every event of the journal.
@@ -57,7 +106,9 @@ pub fn read(data: &Path) -> (State, Vec<Event>) {
     let (store, _) = open(data, &Settings::defaults(), crate::START);
     let state = store.state().clone();
     drop(store);
-    let mut files: Vec<_> = std::fs::read_dir(data.join("journal")).unwrap().map(|file| file.unwrap().path()).collect();
+    let all = std::fs::read_dir(data.join("journal")).unwrap().map(|file| file.unwrap().path());
+    // A tail that was cut off lies beside the segments; it does not count.
+    let mut files: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
     files.sort();
     let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let events = text.lines().filter_map(|line| {
@@ -237,7 +288,8 @@ pub fn run() -> ! {
             if next <= orders {
                 let placed = execution.send(Place { order: order(next, limit), events: Vec::new() }).await.unwrap();
                 // While an order of unknown fate blocks the symbol this one waits.
-                if matches!(placed, Ok(triplegain::execution::actor::Placed::Intent(_))) {
+                if let Ok(triplegain::execution::actor::Placed::Intent(key)) = placed {
+                    println!("placed {key}");
                     next += 1;
                 }
             } else if !under_way(&view.read(), closing) {

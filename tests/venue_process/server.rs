@@ -5,14 +5,16 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
 use rust_decimal::Decimal;
 use triplegain::model::Ts;
+use uuid::Uuid;
 
 use crate::{
-    env,
+    SPEED, env,
     faulty_venue::{Faults, Request, Venue},
     shared_now,
 };
@@ -23,6 +25,14 @@ struct Desk {
     plans: BTreeMap<String, String>,
     /// Orders that rest are kept from filling.
     keep_open: bool,
+    /// The stream tells nothing.
+    silent: bool,
+    /// The first word of the stream does not arrive: its connection ends.
+    cut_stream: bool,
+    /// The stream tells one fill; then the venue freezes.
+    one_fill: bool,
+    /// Nobody is answered any more: the program can do nothing until it is killed, however late that comes.
+    frozen: bool,
     streamed: Ts,
 }
 
@@ -39,7 +49,16 @@ pub fn serve() -> ! {
     let wall0: i64 = env("VENUE_WALL0");
     let faults: Faults = serde_json::from_str(&std::env::var("VENUE_FAULTS").unwrap()).unwrap();
     let venue = Venue::new(env("VENUE_SEED"), Decimal::from(40_000), faults);
-    let desk = Desk { venue, plans: BTreeMap::new(), keep_open: false, streamed: Ts(0) };
+    let desk = Desk {
+        venue,
+        plans: BTreeMap::new(),
+        keep_open: false,
+        silent: false,
+        cut_stream: false,
+        one_fill: false,
+        frozen: false,
+        streamed: Ts(0),
+    };
     let desk = Arc::new(Mutex::new(desk));
     // Orders and questions come in at one port; the stream, and what the test arranges, at another.
     let (orders, side) = (TcpListener::bind(("127.0.0.1", 0)).unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
@@ -67,6 +86,25 @@ fn hold(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
+/// Says that the request of this plan is here; then its connection ends when the plan says `-cut`, and else everything
+/// hangs.
+fn stop(stream: &mut BufReader<TcpStream>, desk: &Mutex<Desk>, plan: &str) -> std::io::Result<()> {
+    let cut = plan.ends_with("-cut");
+    desk.lock().unwrap().frozen |= !cut;
+    say(&format!("at {plan}"));
+    if cut { Ok(()) } else { hold(stream) }
+}
+
+fn name(plan: &str) -> &str {
+    plan.strip_suffix("-cut").unwrap_or(plan)
+}
+
+/// An answer takes its time; another request may overtake it.
+fn take_time(ms: i64) {
+    let (_nobody, never) = mpsc::channel::<()>();
+    let _ = never.recv_timeout(Duration::from_millis((ms / SPEED).unsigned_abs()));
+}
+
 /// The stream of fills, and what the test arranges.
 fn talk_aside(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
@@ -77,12 +115,27 @@ fn talk_aside(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Res
         return writeln!(stream.get_mut(), "{answer}");
     }
     let mut desk = desk.lock().unwrap();
+    if desk.frozen {
+        drop(desk);
+        return hold(&mut stream);
+    }
     let now = shared_now(wall0);
     desk.venue.deliver_held(now);
     // Everything of the last minute again and again: a stream that repeats itself.
-    let fills = desk.venue.stream(now.plus_ms(-60_000), now);
+    let mut fills = desk.venue.stream(now.plus_ms(-60_000), now);
+    if desk.silent {
+        fills.clear();
+    }
     if !fills.is_empty() && desk.streamed == Ts(0) {
         desk.streamed = now;
+        if desk.cut_stream {
+            say("at streamed");
+            return Ok(());
+        }
+        if desk.one_fill {
+            fills.truncate(1);
+            desk.frozen = true;
+        }
         writeln!(stream.get_mut(), "{}", serde_json::to_string(&fills)?)?;
         say("at streamed");
         return Ok(());
@@ -92,11 +145,18 @@ fn talk_aside(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Res
 
 fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
-    if desk.lock().unwrap().plans.get("submit").is_some_and(|plan| plan == "connected") {
-        // Any other question of this order comes later than its submission.
-        desk.lock().unwrap().plans.remove("submit");
-        say("at connected");
+    if desk.lock().unwrap().frozen {
         return hold(&mut stream);
+    }
+    // What becomes of a submission before all of it is here.
+    let early = |wanted: &str| {
+        let mut desk = desk.lock().unwrap();
+        let is_wanted = desk.plans.get("submit").is_some_and(|plan| name(plan) == wanted);
+        is_wanted.then(|| desk.plans.remove("submit")).flatten()
+    };
+    // Any other question of this order comes later than its submission.
+    if let Some(plan) = early("connected") {
+        return stop(&mut stream, desk, &plan);
     }
     stream.get_mut().write_all(b"ready\n")?;
     let mut line = String::new();
@@ -104,11 +164,10 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
     let half: usize = line.trim().parse().unwrap_or_default();
     let mut bytes = vec![0; half];
     stream.read_exact(&mut bytes)?;
-    let is_submit = bytes.starts_with(b"{\"submit\"");
-    if is_submit && desk.lock().unwrap().plans.get("submit").is_some_and(|plan| plan == "half") {
-        desk.lock().unwrap().plans.remove("submit");
-        say("at half");
-        return hold(&mut stream);
+    if bytes.starts_with(b"{\"submit\"")
+        && let Some(plan) = early("half")
+    {
+        return stop(&mut stream, desk, &plan);
     }
     stream.get_mut().write_all(b"half\n")?;
     stream.read_until(b'\n', &mut bytes)?;
@@ -118,16 +177,19 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
     let kind = match request {
         Request::Submit { .. } => "submit",
         Request::Cancel { .. } => "cancel",
-        _ => "query",
+        Request::Time => "time",
+        Request::Open { .. } => "open",
+        Request::Closed { .. } => "closed",
+        Request::Trades { .. } => "trades",
     };
     let submitted = if let Request::Submit { order, .. } = &request { Some(order.client_id) } else { None };
     let mut guard = desk.lock().unwrap();
     let plan = guard.plans.remove(kind);
-    let reply = match plan.as_deref() {
+    let reply = match plan.as_deref().map(name) {
         None => guard.venue.request(request.clone(), now),
         Some("late" | "too-late") => {
             let Request::Submit { order, .. } = &request else { return Ok(()) };
-            let late = if plan.as_deref() == Some("late") { -100 } else { 1 };
+            let late = if plan.as_deref().map(name) == Some("late") { -100 } else { 1 };
             let at = order.deadline.plus_ms(late);
             guard.venue.hold(at, request);
             None
@@ -140,6 +202,8 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
         }
         Some("answered") => {
             let reply = guard.venue.handle(request.clone(), now);
+            keep_open(&mut guard, submitted);
+            guard.frozen |= plan.as_deref() == Some("answered");
             drop(guard);
             writeln!(stream.get_mut(), "{}", serde_json::to_string(&reply)?)?;
             say("at answered");
@@ -150,20 +214,24 @@ fn talk(stream: TcpStream, desk: &Mutex<Desk>, wall0: i64) -> std::io::Result<()
             None
         }
     };
-    if guard.keep_open
-        && let Some(client_id) = submitted
-    {
-        guard.venue.never_fills(client_id);
-    }
+    keep_open(&mut guard, submitted);
+    let latency_ms = guard.venue.latency_ms();
     drop(guard);
     if let Some(plan) = plan {
-        say(&format!("at {plan}"));
-        return hold(&mut stream);
+        return stop(&mut stream, desk, &plan);
     }
+    take_time(latency_ms);
     match reply {
         Some(reply) => writeln!(stream.get_mut(), "{}", serde_json::to_string(&reply)?),
         // The connection ends without a word.
         None => Ok(()),
+    }
+}
+
+/// Keeps an order that was just handed in from filling, where that is arranged.
+fn keep_open(desk: &mut Desk, submitted: Option<Uuid>) {
+    if let Some(client_id) = submitted.filter(|_| desk.keep_open) {
+        desk.venue.never_fills(client_id);
     }
 }
 
@@ -178,6 +246,15 @@ fn controlled(control: &str, desk: &mut Desk) -> String {
             desk.keep_open = true;
             "ok".to_owned()
         }
+        ["stream", what] => {
+            (desk.silent, desk.cut_stream, desk.one_fill) = (*what == "off", *what == "cut", *what == "one");
+            "ok".to_owned()
+        }
+        ["thaw"] => {
+            desk.frozen = false;
+            "ok".to_owned()
+        }
+        ["numbers"] => serde_json::to_string(&(desk.venue.repeated_numbers(), desk.venue.numbers())).unwrap(),
         ["finished"] => {
             say("finished");
             "ok".to_owned()

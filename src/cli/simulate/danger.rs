@@ -70,7 +70,7 @@ pub struct Danger {
 }
 
 /// A recovery has about as many operations of the disk, its first commits included.
-const OPERATIONS_OF_A_RECOVERY: u64 = 12;
+const OPERATIONS_OF_A_RECOVERY: u64 = 16;
 
 impl Danger {
     /// What happens to the process of that number; call it once for each, in order.

@@ -20,6 +20,7 @@ enum Rare {
     SyncNames,
     Checkpoint,
     Sync,
+    Read,
 }
 
 impl Rare {
@@ -30,11 +31,12 @@ impl Rare {
                 | (Rare::SyncNames, DiskOp::SyncNames)
                 | (Rare::Checkpoint, DiskOp::Checkpoint)
                 | (Rare::Sync, DiskOp::Sync)
+                | (Rare::Read, DiskOp::Read(_))
         )
     }
 }
 
-/// One failure, at the operation of that number.
+/// One failure, at the operation of that number; of reads only reads are counted.
 #[derive(Clone, Debug)]
 pub struct DiskFaults {
     at: u64,
@@ -43,7 +45,7 @@ pub struct DiskFaults {
     /// The process dies there instead of seeing an error.
     dies: bool,
     kind: io::ErrorKind,
-    /// Part of an append that reaches the disk, in 1/256.
+    /// Part of an append that reaches the disk, or of a segment that can be read, in 1/256.
     part: u8,
     struck: Arc<AtomicBool>,
 }
@@ -60,12 +62,12 @@ impl DiskFaults {
         }
         let most = [10, 200, 2_000, 10_000].choose(&mut rng).copied().unwrap_or(10);
         let kinds = [io::ErrorKind::Other, io::ErrorKind::StorageFull, io::ErrorKind::TimedOut];
+        let rare = [Rare::Create, Rare::SyncNames, Rare::Checkpoint, Rare::Sync, Rare::Read].map(Some);
+        let only = rare.into_iter().chain([None, None]).collect::<Vec<_>>().choose(&mut rng).copied().flatten();
         Some(DiskFaults {
-            at: rng.random_range(0..most),
-            only: [None, None, Some(Rare::Create), Some(Rare::SyncNames), Some(Rare::Checkpoint), Some(Rare::Sync)]
-                .choose(&mut rng)
-                .copied()
-                .flatten(),
+            // A start reads one segment for each day, most of them only at their ends.
+            at: if only == Some(Rare::Read) { rng.random_range(0..4) } else { rng.random_range(0..most) },
+            only,
             dies,
             kind: kinds.choose(&mut rng).copied().unwrap_or(io::ErrorKind::Other),
             part: rng.random(),
@@ -88,13 +90,14 @@ impl DiskFaults {
         let faults = self.clone();
         let mut asked = 0;
         Box::new(move |op| {
-            asked += 1;
+            let is_read = matches!(op, DiskOp::Read(_));
+            asked += u64::from(is_read || faults.only != Some(Rare::Read));
             let fits = asked > faults.at && faults.only.is_none_or(|rare| rare.is(op));
             if !fits || faults.struck.swap(true, Ordering::Relaxed) {
                 return DiskAnswer::Done;
             }
             let part = match op {
-                DiskOp::Append(bytes) => bytes * usize::from(faults.part) / 256,
+                DiskOp::Append(bytes) | DiskOp::Read(bytes) => bytes * usize::from(faults.part) / 256,
                 _ => 0,
             };
             if faults.dies { DiskAnswer::Dies(part) } else { DiskAnswer::Fails(faults.kind, part) }

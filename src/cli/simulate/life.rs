@@ -200,7 +200,7 @@ impl Life<'_> {
             }
             if next == next_look {
                 self.look(&system).await?;
-                let pause_ms = self.operator.borrow_mut().act(&system, self.plan);
+                let pause_ms = self.operator.borrow_mut().act(&system, self.plan, self.monitor);
                 next_look = next + Duration::from_millis(pause_ms);
             }
         }

@@ -4,16 +4,20 @@
 use rand::{Rng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::plan::{Fault, Plan};
+use super::{
+    monitor::Monitor,
+    plan::{Fault, Plan},
+};
 use crate::{
     cli::system::System,
-    coordinator::messages::Operate,
+    coordinator::messages::{Operate, Operated},
     model::{
         Command, CoordinatorState, Decimal, State, TaskName, TradeState,
         command::ManualOutcome,
         time::{HOUR_MS, MINUTE_MS},
     },
     runtime::task,
+    store::oracle::Ack,
 };
 
 /// Outlives processes: keys go on, and a command may be sent again to the next process.
@@ -29,11 +33,12 @@ impl Operator {
         Operator { rng: plan.stream("operator", 0), sent: 0, last: None }
     }
 
-    /// Does something, or nothing; milliseconds until the next time.
-    pub fn act(&mut self, system: &System, plan: &Plan) -> u64 {
+    /// Looks at the status and does something, or nothing; milliseconds until the next time.
+    pub fn act(&mut self, system: &System, plan: &Plan, monitor: &Monitor) -> u64 {
         let wild = plan.faults.has(Fault::Commands);
         let commands = {
             let state = system.view.read();
+            monitor.shown(&state);
             if wild { self.anything(&state) } else { calm(&state) }
         };
         for command in commands {
@@ -43,10 +48,13 @@ impl Operator {
                 (format!("simulated-{}", self.sent), command)
             });
             self.last = Some((key.clone(), command.clone()));
-            let desk = system.desk.clone();
+            let (desk, monitor) = (system.desk.clone(), monitor.clone());
             task::guarded("simulated operator", super::life::fatal, async move {
+                let order = Operate { key: key.clone(), command, source: "simulated".to_owned() };
                 // The answer may never come: the process may end first.
-                let _ = desk.send(Operate { key, command, source: "simulated".to_owned() }).await;
+                if let Ok(Operated::Answered(answer)) = desk.send(order).await {
+                    monitor.told(Ack::Command { key, answer });
+                }
             });
         }
         let most = if wild { 3 * HOUR_MS } else { 6 * HOUR_MS };

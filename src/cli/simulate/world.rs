@@ -151,13 +151,15 @@ pub fn simulate(plan: &Plan, plant: Option<Plant>) -> Result<Outcome> {
         // A start that failed is tried again after a moment, as a service manager does.
         now = now.plus_ms(if failed_starts > 0 { SECOND_MS } else { down_ms });
     }
+    let folded = monitor.verify();
     if let Some(state) = last_state.filter(|_| !monitor.stopped()) {
-        for from_checkpoint in [false, true] {
-            match disk.fold(from_checkpoint) {
-                Ok(folded) if folded == *state => {}
-                Ok(_) => monitor.fail("the live state is not the fold of the journal".to_owned()),
-                Err(error) => monitor.fail(format!("the journal cannot be folded: {error}")),
-            }
+        if folded.is_some_and(|folded| folded != *state) {
+            monitor.fail("the live state is not the fold of the journal".to_owned());
+        }
+        match disk.fold(true) {
+            Ok(folded) if folded == *state => {}
+            Ok(_) => monitor.fail("the live state is not what the newest checkpoint and the rest fold to".to_owned()),
+            Err(error) => monitor.fail(format!("the journal cannot be folded: {error}")),
         }
         (outcome.orders, outcome.fills) = (state.totals.orders, state.totals.fills);
     }

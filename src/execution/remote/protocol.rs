@@ -463,6 +463,17 @@ mod tests {
     }
 
     #[test]
+    fn k14_every_attempt_goes_by_the_same_client_id() {
+        let (book, key) = unknown();
+        let trade = book.state.trades[&key].clone();
+        let remote = trade.remote.clone().unwrap();
+        for attempt in 1..=2 {
+            let sent = order(&Trade { attempt, ..trade.clone() }, &remote);
+            assert_eq!(sent.client_id, key.client_order_id(), "attempt {attempt}");
+        }
+    }
+
+    #[test]
     fn k22_apply_refuses_a_venue_fill_it_has_booked() {
         let (mut book, key) = unknown();
         let fill = |book: &Book, id: &str| {

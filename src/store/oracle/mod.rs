@@ -9,6 +9,7 @@ mod books;
 mod cost;
 mod order;
 mod promises;
+mod running;
 mod trades;
 
 use crate::model::{Record, State, Ts};
@@ -151,6 +152,7 @@ pub struct Oracle {
     trades: trades::Trades,
     books: books::Books,
     promises: promises::Promises,
+    running: running::Running,
     /// Records of the open batch still to come.
     open: u32,
     violations: Vec<Violation>,
@@ -175,6 +177,7 @@ impl Oracle {
         self.trades.observe(record, &mut found);
         self.books.observe(record, &mut found);
         self.promises.observe(record, &mut found);
+        self.running.observe(record);
         if self.open == 0 {
             self.trades.end_of_batch(&mut found);
             self.books.end_of_batch(&mut found);
@@ -233,7 +236,7 @@ impl Oracle {
     /// The trades that are not terminal, each with what it waits for; a trade that nothing explains becomes a violation.
     pub fn waiting(&mut self) -> Vec<Waiting> {
         let mut found = Found { seq: self.order.last(), list: &mut self.violations };
-        self.trades.waiting(self.order.now(), &mut found)
+        self.trades.waiting(&self.running, self.order.now(), &mut found)
     }
 
     /// Everything that was wrong so far, in order.

@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+#[path = "waiting_tests.rs"]
+mod waiting;
+
 /// A journal in the making: what the program would write, folded as it is written.
 struct Tape {
     book: Book,
@@ -219,6 +222,11 @@ fn check_1_sees_executions_that_happen_twice() {
     let check = Check::Executions;
     sees(check, &["second intent"], |r| again(r, at(r, "TradeIntent", 0)));
     sees(check, &["booked twice"], |r| again(r, at(r, "TradeFill", 0)));
+    sees(check, &["is not its own, number 0 is next"], |r| {
+        let fill = at(r, "TradeFill", 1);
+        let Event::TradeFill { trade_key, fill_id, .. } = &mut r[fill].event else { panic!() };
+        *fill_id = format!("{trade_key}:1");
+    });
     sees(check, &["of", "ordered"], |r| {
         let fill = at(r, "TradeFill", 1);
         fill_of(&mut r[fill], |quantity, _, _, _| *quantity += dec!(0.00000001));
@@ -410,6 +418,17 @@ fn check_5_sees_trades_that_nothing_explains() {
             last.ts = T0.plus_ms(25 * 3_600_000);
         }
     });
+}
+
+#[test]
+fn check_4_sees_an_order_the_fold_takes_for_filled() {
+    let (records, _) = story();
+    let records = &records[..=at(&records, "TradeIntent", 0)];
+    let mut state = State::default();
+    records.iter().for_each(|record| state.apply(record).unwrap());
+    assert_eq!(judged(records).compare(&state), Ok(()));
+    state.trades.values_mut().for_each(|trade| trade.filled = Money::new(1, 8));
+    assert_eq!(judged(records).compare(&state).unwrap_err().check, Check::Ranks);
 }
 
 #[test]

@@ -6,9 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::{Check, Figures, Found};
+use super::{Check, Figures, Found, running::Running};
 use crate::model::{Event, Plan, Qty, Record, Side, State, Symbol, Trade, TradeKey, TradeState, Ts, time::HOUR_MS};
 
+/// What waits for something that is over, and the program ran on for so long, waits for nothing: the end of a resting
+/// order, the next attempt.
+const OVERDUE_MS: i64 = 2 * HOUR_MS;
+/// A leg may wait for a price as long as `legs.max_lateness_seconds` allows, a day at most; then its plan ends.
+const LATE_LEG_MS: i64 = 26 * HOUR_MS;
 /// A submission nobody has answered for so long, program time, is explained by nothing: a start asks again at once.
 const STUCK_MS: i64 = 24 * HOUR_MS;
 /// And so many records must have followed it, so that a store that was only restarted a moment ago is not accused.
@@ -116,10 +121,21 @@ struct Seen {
     /// Absent for a leg that has no order yet.
     order: Option<(Symbol, Side, Qty)>,
     filled: Qty,
-    fill_ids: BTreeSet<String>,
+    /// Fills booked; the next one has this number.
+    fills: u32,
     plan: Option<Uuid>,
     due: Option<Ts>,
     until: Option<Ts>,
+    /// The venue was asked to cancel it, and only its answer ends it.
+    cancel: bool,
+}
+
+/// One plan.
+#[derive(Clone, Debug)]
+struct KnownPlan {
+    ended: bool,
+    spacing_ms: i64,
+    legs: Vec<TradeKey>,
 }
 
 /// A trade that is not terminal and why.
@@ -140,8 +156,7 @@ pub struct Waiting {
 pub(super) struct Trades {
     seen: BTreeMap<TradeKey, Seen>,
     open: BTreeSet<TradeKey>,
-    /// Legs by plan; the flag says that the plan has ended.
-    plans: BTreeMap<Uuid, (bool, Vec<TradeKey>)>,
+    plans: BTreeMap<Uuid, KnownPlan>,
     /// Filled in this batch.
     filled: Vec<TradeKey>,
     counted: Figures,
@@ -161,6 +176,9 @@ impl Trades {
             {
                 let what = format!("trade {} is resolved, but is not left to the operator", trade_key.short());
                 found.add(Check::Ranks, what);
+            }
+            E::TradeCancelRequested { trade_key, .. } => {
+                self.seen.get_mut(trade_key).into_iter().for_each(|seen| seen.cancel = true);
             }
             E::TradeUnknown { trade_key, .. } => _ = self.go(record, trade_key, Stage::Unknown, found),
             E::TradeNotExecuted { trade_key, retry_at, .. } => {
@@ -244,10 +262,11 @@ impl Trades {
             attempt: 0,
             order: None,
             filled: Qty::ZERO,
-            fill_ids: BTreeSet::new(),
+            fills: 0,
             plan: None,
             due: None,
             until: None,
+            cancel: false,
         };
         self.seen.entry(key).insert_entry(new).into_mut()
     }
@@ -280,9 +299,11 @@ impl Trades {
             found.add(Check::Executions, format!("fill {fill_id} belongs to no trade"));
             return;
         };
-        if !seen.fill_ids.insert(fill_id.clone()) || !fill_id.starts_with(&trade_key.to_string()) {
-            found.add(Check::Executions, format!("fill {fill_id} of trade {short} is booked twice or is not its own"));
+        if *fill_id != format!("{trade_key}:{}", seen.fills) {
+            let what = format!("is booked twice or is not its own, number {} is next", seen.fills);
+            found.add(Check::Executions, format!("fill {fill_id} of trade {short} {what}"));
         }
+        seen.fills += 1;
         seen.filled = seen.filled.saturating_add(*quantity);
         let (filled, ordered) = (seen.filled, seen.order.map_or(Qty::ZERO, |order| order.2));
         if *quantity <= Qty::ZERO || filled > ordered {
@@ -318,18 +339,19 @@ impl Trades {
             let seen = self.begin(record, leg.key, Stage::Planned);
             (seen.plan, seen.due) = (Some(plan.id), Some(leg.due_at));
         }
-        if self.plans.insert(plan.id, (false, plan.legs.iter().map(|leg| leg.key).collect())).is_some() {
+        let legs = plan.legs.iter().map(|leg| leg.key).collect();
+        if self.plans.insert(plan.id, KnownPlan { ended: false, spacing_ms: plan.spacing_ms, legs }).is_some() {
             found.add(Check::Executions, format!("plan {} is made a second time", plan.id));
         }
     }
 
     fn plan_ended(&mut self, record: &Record, id: &Uuid, rest: Option<Stage>, found: &mut Found<'_>) {
-        let Some((ended, legs)) = self.plans.get_mut(id) else {
+        let Some(plan) = self.plans.get_mut(id) else {
             found.add(Check::Promises, format!("plan {id} ends, but was never made"));
             return;
         };
-        *ended = true;
-        for key in legs.clone() {
+        plan.ended = true;
+        for key in plan.legs.clone() {
             let stage = self.seen.get(&key).map_or(Stage::Expired, |seen| seen.stage);
             match rest {
                 Some(to) if stage == Stage::Planned => drop(self.go(record, &key, to, found)),
@@ -351,13 +373,15 @@ impl Trades {
         }
     }
 
-    /// The fold holds exactly the orders that are not terminal here, in the same state.
+    /// The fold holds exactly the orders that are not terminal here, in the same state and filled as far.
     pub(super) fn compare(&self, state: &State, found: &mut Found<'_>) {
-        let living = |key: &&TradeKey| self.seen.get(key).is_some_and(|seen| seen.stage != Stage::Planned);
-        let ours: BTreeMap<TradeKey, String> =
-            self.open.iter().filter(living).filter_map(|key| Some((*key, self.seen.get(key)?.stage.name()))).collect();
-        let theirs: BTreeMap<TradeKey, String> =
-            state.trades.values().map(|trade| (trade.key, format!("{:?}", trade.state).to_lowercase())).collect();
+        let living = |key: &TradeKey| {
+            let seen = self.seen.get(key).filter(|seen| seen.stage != Stage::Planned)?;
+            Some((*key, (seen.stage.name(), seen.filled)))
+        };
+        let ours: BTreeMap<TradeKey, (String, Qty)> = self.open.iter().filter_map(living).collect();
+        let held = |trade: &Trade| (trade.key, (format!("{:?}", trade.state).to_lowercase(), trade.filled));
+        let theirs: BTreeMap<TradeKey, (String, Qty)> = state.trades.values().map(held).collect();
         for key in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
             let (ours, theirs) = (ours.get(key), theirs.get(key));
             if ours != theirs {
@@ -390,10 +414,10 @@ impl Trades {
         }
     }
 
-    pub(super) fn waiting(&self, now: Ts, found: &mut Found<'_>) -> Vec<Waiting> {
+    pub(super) fn waiting(&self, running: &Running, now: Ts, found: &mut Found<'_>) -> Vec<Waiting> {
         let one = |key: &TradeKey| {
             let seen = self.seen.get(key)?;
-            let why = match self.explain(seen, now, found.seq) {
+            let why = match self.explain(seen, running, now, found.seq) {
                 Ok(why) => why,
                 Err(why) => {
                     let (state, seq) = (seen.stage.name(), seen.seq);
@@ -406,23 +430,44 @@ impl Trades {
         self.open.iter().filter_map(one).collect()
     }
 
-    fn explain(&self, seen: &Seen, now: Ts, last: u64) -> Result<String, String> {
-        let stuck = now.since_ms(seen.at) > STUCK_MS && last.saturating_sub(seen.seq) > STUCK_RECORDS;
+    fn explain(&self, seen: &Seen, running: &Running, now: Ts, last: u64) -> Result<String, String> {
+        let followed = last.saturating_sub(seen.seq) > STUCK_RECORDS;
+        let stuck = now.since_ms(seen.at) > STUCK_MS && followed;
         let until = |what: &str| seen.until.map_or_else(|| what.to_owned(), |at| format!("{what} until {at}"));
         match seen.stage {
-            Stage::Planned => {
-                let ended = seen.plan.and_then(|id| self.plans.get(&id)).is_none_or(|(ended, _)| *ended);
-                let due = seen.due.map_or_else(String::new, |at| format!(" at {at}"));
-                if ended { Err("its plan has ended".to_owned()) } else { Ok(format!("due{due}")) }
-            }
+            Stage::Planned => self.explain_leg(seen, running),
             Stage::Intent | Stage::Submitting if stuck => Err("nothing answered it for a day".to_owned()),
             Stage::Intent => Ok("about to be submitted; nothing was sent".to_owned()),
             Stage::Submitting => Ok("its answer is not recorded yet; the next start asks again".to_owned()),
+            Stage::Unknown if followed && running.ran_since(seen.at) > STUCK_MS => {
+                Err("the program ran on for a day and neither found out its fate nor left it to the operator"
+                    .to_owned())
+            }
             Stage::Unknown => Ok("the venue's answer is being sought".to_owned()),
             Stage::Manual => Ok("left to the operator: `resolve-manual`".to_owned()),
+            Stage::NotExecuted if running.open_since(seen.until.unwrap_or(seen.at)) > OVERDUE_MS => {
+                Err(format!("{}, which is over, and the program ran on", until("the next attempt waited")))
+            }
             Stage::NotExecuted => Ok(until("the next attempt waits")),
+            Stage::Acked | Stage::Partial if seen.cancel => Ok("the venue was asked to cancel it".to_owned()),
+            Stage::Acked | Stage::Partial if seen.until.is_some_and(|at| running.ran_since(at) > OVERDUE_MS) => {
+                Err(format!("{}, which is over, and the program ran on", until("it was to rest")))
+            }
             Stage::Acked | Stage::Partial => Ok(until("rests at the venue")),
             _ => Err("it must not be alone on disk".to_owned()),
+        }
+    }
+
+    fn explain_leg(&self, seen: &Seen, running: &Running) -> Result<String, String> {
+        let Some(plan) = seen.plan.and_then(|id| self.plans.get(&id)).filter(|plan| !plan.ended) else {
+            return Err("its plan has ended".to_owned());
+        };
+        let last = plan.legs.iter().filter_map(|key| self.seen.get(key)?.due).max();
+        match last.map(|last| last.plus_ms(plan.spacing_ms)) {
+            Some(end) if running.open_since(end) > LATE_LEG_MS => {
+                Err(format!("the time of its plan was over at {end}, and the program ran on with nothing in its way"))
+            }
+            _ => Ok(seen.due.map_or_else(|| "due".to_owned(), |at| format!("due at {at}"))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One damage to one file of a store, drawn from a random source: the same source gives the same damage.
+//! One damage to one file or directory of a store, drawn from a random source: the same source gives the same damage.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,14 @@ pub enum Target {
     StateConf,
     /// A snapshot of the embedded store.
     StateSnap,
+    /// The journal as a whole.
+    JournalDir,
+    /// All checkpoints.
+    CheckpointDir,
+    /// The embedded store as a whole.
+    StateDir,
+    /// `LOCK`, which no process holds.
+    Lock,
 }
 
 /// What is done to it.
@@ -57,12 +65,26 @@ impl Target {
             Target::StateDb => "state/db",
             Target::StateConf => "state/conf",
             Target::StateSnap => "state/snap",
+            Target::JournalDir => "journal/",
+            Target::CheckpointDir => "checkpoint/",
+            Target::StateDir => "state/",
+            Target::Lock => "LOCK",
         }
     }
 
-    /// True for files that are a copy of the journal's content.
-    pub const fn is_embedded(self) -> bool {
-        matches!(self, Target::StateDb | Target::StateConf | Target::StateSnap)
+    const fn is_directory(self) -> bool {
+        matches!(self, Target::JournalDir | Target::CheckpointDir | Target::StateDir)
+    }
+
+    /// True for what holds nothing that the journal does not hold as well: its damage may go unnoticed where the content
+    /// is equal.
+    pub const fn is_copy(self) -> bool {
+        !matches!(self, Target::Journal | Target::JournalDir | Target::Identity)
+    }
+
+    /// True for what can be done without: no damage of it halts.
+    pub const fn must_not_halt(self) -> bool {
+        matches!(self, Target::Checkpoint | Target::CheckpointDir | Target::StateDir | Target::Lock)
     }
 
     fn files(self, store: &Path) -> io::Result<Vec<PathBuf>> {
@@ -73,19 +95,27 @@ impl Target {
             Target::StateDb => (store.join("state"), |name| name == "db"),
             Target::StateConf => (store.join("state"), |name| name == "conf"),
             Target::StateSnap => (store.join("state"), |name| name.starts_with("snap.")),
+            Target::JournalDir => (store.to_owned(), |name| name == "journal"),
+            Target::CheckpointDir => (store.to_owned(), |name| name == "checkpoint"),
+            Target::StateDir => (store.to_owned(), |name| name == "state"),
+            Target::Lock => (store.to_owned(), |name| name == "LOCK"),
         };
         Ok(files::names(&dir)?.into_iter().filter(|name| wanted(name)).map(|name| dir.join(name)).collect())
     }
 
-    /// A journal is half of what can go wrong, identity and the library's small files the least.
+    /// A journal is half of what can go wrong; identity, the library's small files and whole directories the least.
     fn draw(rng: &mut impl Rng) -> Target {
         match rng.random_range(0..100) {
-            0..45 => Target::Journal,
-            45..62 => Target::Checkpoint,
-            62..70 => Target::Identity,
-            70..88 => Target::StateDb,
-            88..92 => Target::StateConf,
-            _ => Target::StateSnap,
+            0..43 => Target::Journal,
+            43..59 => Target::Checkpoint,
+            59..66 => Target::Identity,
+            66..83 => Target::StateDb,
+            83..87 => Target::StateConf,
+            87..94 => Target::StateSnap,
+            94 => Target::JournalDir,
+            95 => Target::CheckpointDir,
+            96 => Target::StateDir,
+            _ => Target::Lock,
         }
     }
 }
@@ -131,7 +161,8 @@ pub struct Damage {
 /// Any failure of the operating system.
 pub fn inflict(dir: &Path, rng: &mut impl Rng) -> io::Result<Damage> {
     loop {
-        let (target, way) = (Target::draw(rng), Way::draw(rng));
+        let target = Target::draw(rng);
+        let way = if target.is_directory() { Way::Remove } else { Way::draw(rng) };
         if let Some(place) = change(dir, target, way, rng)? {
             return Ok(Damage { target, way, place });
         }
@@ -147,7 +178,11 @@ fn change(dir: &Path, target: Target, way: Way, rng: &mut impl Rng) -> io::Resul
     let path = &all[rng.random_range(0..all.len())];
     let name = |path: &Path| path.strip_prefix(dir).unwrap_or(path).display().to_string();
     if way == Way::Remove {
-        fs::remove_file(path)?;
+        if target.is_directory() {
+            fs::remove_dir_all(path)?
+        } else {
+            fs::remove_file(path)?
+        };
         return Ok(Some(name(path)));
     }
     let before = fs::read(path)?;
@@ -286,7 +321,7 @@ mod tests {
 
     #[test]
     fn every_damage_changes_something_and_comes_from_its_seed_alone() {
-        for seed in 0..60 {
+        for seed in 0..200 {
             println!("seed {seed}");
             let mut made = Vec::new();
             for _ in 0..2 {
@@ -300,11 +335,15 @@ mod tests {
                 }
                 fs::write(dir.join("state/db"), vec![7; 3 * PAGE]).unwrap();
                 fs::write(dir.join("identity.json"), "{}").unwrap();
+                fs::write(dir.join("checkpoint/7.json"), "{\"a\":1}").unwrap();
+                fs::write(dir.join("LOCK"), "1 since").unwrap();
                 copy(&dir, &whole).unwrap();
                 let damage = inflict(&dir, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
                 let all = |root: &Path| {
-                    ["", "journal", "state"]
-                        .map(|sub| contents(&root.join(sub), |name| name.contains('.') || name == "db"))
+                    ["", "journal", "state", "checkpoint"]
+                        .map(|sub| {
+                            contents(&root.join(sub), |name| name.contains('.') || ["db", "LOCK"].contains(&name))
+                        })
                         .map(Result::unwrap)
                 };
                 assert_ne!(all(&dir), all(&whole), "{damage:?}");

@@ -135,7 +135,7 @@ pub fn judge(
         if !found.is_halted {
             return Err(format!("{code}, but the program is not HALTED"));
         }
-        if damage.target == Target::Checkpoint {
+        if damage.target.must_not_halt() {
             return Err(format!("HALTED over a whole journal: {text}"));
         }
         if found.frozen {
@@ -169,8 +169,7 @@ pub fn judge(
         return Ok(Outcome::CaughtUp);
     }
     // The content of these was compared with the fold and is equal.
-    let is_copy = damage.target.is_embedded() || damage.target == Target::Checkpoint;
-    if is_copy { Ok(Outcome::NoEffect) } else { Err("nothing noticed the damage".to_owned()) }
+    if damage.target.is_copy() { Ok(Outcome::NoEffect) } else { Err("nothing noticed the damage".to_owned()) }
 }
 
 /// A start after the start that met the damage finds nothing to do and the same state.
