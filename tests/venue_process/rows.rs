@@ -101,7 +101,10 @@ fn once(row: &Row, blow: Blow, context: &str) -> bool {
         stage.tell("keep open"); // on a slow machine the venue's time is enough to fill it
     }
     let (limit, end) = ((row.limit)(), if row.closing { "closed" } else { "settled" });
-    let first = |more: &[(&str, &str)]| stage.program(1, limit, if row.partial { "settled" } else { end }, more);
+    // Whoever waits for nothing but the order at rest is gone before a fill is written.
+    let stays = row.partial && matches!(blow, Blow::DiskFails(_));
+    let first_end = if stays { "closed" } else { end };
+    let first = |more: &[(&str, &str)]| stage.program(1, limit, first_end, more);
     let cut = if matches!(blow, Blow::Kill | Blow::TwoKills(_)) { "" } else { "-cut" };
     let told = match row.place {
         Place::Request(kind, plan) => {
