@@ -252,17 +252,20 @@ fn a079_an_attempt_in_what_a_model_is_told_stays_one_quoted_string_of_the_prompt
     }
 }
 
+/// Reads a text; what was chosen, or why not.
+type Reader<E> = Box<dyn Fn(&str) -> Result<String, E>>;
+
 /// A contract: its name, a valid answer, the places of its free texts, what it chooses, and attempts at it alone.
 struct Contract {
     name: &'static str,
     valid: Value,
     texts: &'static [&'static str],
-    read: Box<dyn Fn(&str) -> Result<String, FailureKind>>,
+    read: Reader<FailureKind>,
     attempts: &'static [&'static str],
 }
 
 fn contracts() -> Vec<Contract> {
-    let reader = |read: Box<dyn Fn(&str) -> Result<String, triplegain::llm::question::Rejected>>| {
+    let reader = |read: Reader<triplegain::llm::question::Rejected>| {
         Box::new(move |text: &str| read(text).map_err(|rejected| rejected.kind)) as Box<dyn Fn(&str) -> _>
     };
     vec![

@@ -117,33 +117,36 @@ fn once(row: &Row, blow: Blow, context: &str) -> bool {
         }
         Place::Stored(_) => String::new(),
     };
-    let (mut finished, mut met) = (false, true);
-    match (blow, row.place) {
+    let mut finished = false;
+    let mut met = match (blow, row.place) {
         (Blow::DiskFails(kind), _) => {
             let mut program = first(&[("VENUE_FAILS", kind)]);
             let (code, placed) = program.end();
             assert!(matches!(code, Some(0 | 70)), "{context}: {code:?}");
             stage.placed(&placed);
-            met = code == Some(70);
+            code == Some(70)
         }
         (_, Place::Stored(kind)) => {
             let program = first(&[("VENUE_STOPS", kind)]);
-            met = program.says("at stored", "done");
+            let met = program.says("at stored", "done");
             stage.kill(program);
+            met
         }
         (Blow::Cut, _) => {
             let mut program = first(&[]);
-            met = stage.venue.says(&told, "finished");
+            let met = stage.venue.says(&told, "finished");
             program.until("done");
             stage.ends_well(&mut program);
             finished = !row.partial;
+            met
         }
         (Blow::Kill | Blow::TwoKills(_), _) => {
             let program = first(&[]);
-            met = stage.venue.says(&told, "finished");
+            let met = stage.venue.says(&told, "finished");
             stage.kill(program);
+            met
         }
-    }
+    };
     stage.tell("thaw");
     stage.tell("stream on");
     let before = stage.numbers().1;

@@ -45,14 +45,14 @@ fn check_5_sees_waits_whose_end_has_passed_while_the_program_ran_on() {
     assert_eq!(waits(&[acked(hour), boot], 100), none, "nobody was there to end it");
 
     let refused = Event::TradeNotExecuted { trade_key, reason: "x".into(), retry_at: hour };
-    assert_eq!(waits(&[refused.clone()], 170), none);
-    assert!(waits(&[refused.clone()], 190)[0].contains("the next attempt waited until"));
+    assert_eq!(waits(std::slice::from_ref(&refused), 170), none);
+    assert!(waits(std::slice::from_ref(&refused), 190)[0].contains("the next attempt waited until"));
     let (state, paused) = (CoordinatorState::Running, CoordinatorState::Paused);
     let pause = Event::StateChanged { from: state, to: paused, reason: "x".into(), halt: None };
     assert_eq!(waits(&[refused, pause], 600), none, "nothing leaves while paused");
 
     let unknown = Event::TradeUnknown { trade_key, reason: "x".into() };
-    assert_eq!(waits(&[unknown.clone()], 1_430), none);
+    assert_eq!(waits(std::slice::from_ref(&unknown), 1_430), none);
     assert!(waits(&[unknown], 1_450)[0].contains("neither found out its fate nor left it to the operator"));
 }
 
@@ -64,8 +64,8 @@ fn check_5_sees_a_leg_that_outlives_the_time_of_its_plan() {
     let about_plans = |events: &[Event], minutes| -> usize {
         waits(events, minutes).iter().filter(|what| what.contains("the time of its plan was over")).count()
     };
-    assert_eq!(about_plans(&[plan.clone()], 27 * 60), 0);
-    assert_eq!(about_plans(&[plan.clone()], 29 * 60), 2);
+    assert_eq!(about_plans(std::slice::from_ref(&plan), 27 * 60), 0);
+    assert_eq!(about_plans(std::slice::from_ref(&plan), 29 * 60), 2);
     let degraded = Event::DegradationChanged {
         capability: Capability::MarketData,
         from: DegradationLevel::Normal,
