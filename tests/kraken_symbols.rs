@@ -57,6 +57,11 @@ fn one_frozen_symbol_takes_no_order_while_the_other_trades_and_is_told_once() {
     venue.control().frozen_symbols.clear();
     program.status_when("an order of both", |status| fills(status) == 2 && feed(status, "BTC/USDT")["silent"] == false);
 
+    // Noted when the feed is next looked at, which may be after the silence has ended.
+    until("the note of the silence", || {
+        stdout(&program.cli(&["journal", "tail", "-n", "1000"])).contains("feed_silent").then_some(())
+    });
+
     let records = assert_sound(&program.stop("TERM"));
     let seq = |record: &Value| record["seq"].as_u64().unwrap();
     let (xrp, btc) = (of_symbol(&records, "TradeFill", "XRP/USDT"), of_symbol(&records, "TradeIntent", "BTC/USDT"));
