@@ -28,6 +28,10 @@ docs:
 findings:
     FINDINGS_WRITE=1 cargo test --test findings
 
+# Every run of the crash-point matrix, over 400; CI runs the first of each cell and a third of the others.
+crash-matrix:
+    cargo test --features failpoints --test crash_matrix -- --nocapture
+
 # Breaks the sources on purpose and demands that the named test of each patch notices.
 mutants:
     bash .ci/mutants

@@ -304,6 +304,6 @@ fn main() -> ExitCode {
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
         failed += u8::from(!passed);
     }
-    println!("live rows covered: {} / {}", rows::covered(), rows::LIVE.len());
+    println!("live rows covered: {}", rows::covered());
     ExitCode::from(failed.min(1))
 }
