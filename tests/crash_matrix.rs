@@ -302,9 +302,10 @@ fn others() -> Vec<Run> {
     runs
 }
 
-/// Runs everything, several processes at a time: they mostly wait for their clock. What failed, and how many ran again.
-fn run_all(runs: &[Run]) -> (Vec<String>, usize) {
-    let (next, repeated) = (AtomicUsize::new(0), AtomicUsize::new(0));
+/// Runs everything, several processes at a time: they mostly wait for their clock. What failed, how many ran again, and how
+/// many of those did not reach their point then either: a machine too slow for them, which says nothing about the rule.
+fn run_all(runs: &[Run]) -> (Vec<String>, usize, usize) {
+    let (next, repeated, missed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..workers() {
@@ -319,17 +320,25 @@ fn run_all(runs: &[Run]) -> (Vec<String>, usize) {
                         repeated.fetch_add(1, Ordering::Relaxed);
                         done = judged(work);
                     }
-                    let word = if done.is_err() { "FAILED" } else { "ok" };
+                    let word = match &done {
+                        Ok(_) => "ok",
+                        Err(Failed::NotReached(_)) => "NOT REACHED",
+                        Err(_) => "FAILED",
+                    };
                     println!("{row} {name}: {word}, {:.1} s", began.elapsed().as_secs_f64());
                     if let Err(why) = done {
                         println!("{row} {name}: {why}");
+                        if matches!(why, Failed::NotReached(_)) {
+                            missed.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
                         failures.lock().unwrap().push(format!("{row} {name}: {why}"));
                     }
                 }
             });
         }
     });
-    (failures.into_inner().unwrap(), repeated.into_inner())
+    (failures.into_inner().unwrap(), repeated.into_inner(), missed.into_inner())
 }
 
 /// Runs at a time. Each is a busy program: on a machine with few cores more of them only keep one another from their
@@ -403,7 +412,7 @@ fn every_crash_point_recovers_as_its_row_requires() {
         runs = thinned(runs, usize::max(nth, 1));
     }
     let count = runs.len();
-    let (failures, repeated) = run_all(&runs);
+    let (failures, repeated, missed) = run_all(&runs);
     println!("cells: row   kill  error  second death   (runs)");
     for (row, cells) in &table {
         let shown = |mode: &Mode| cells.get(mode).map_or_else(|| "-".to_owned(), usize::to_string);
@@ -424,6 +433,7 @@ fn every_crash_point_recovers_as_its_row_requires() {
     for (row, why) in ABSENT {
         println!("not covered: {row}: {why}");
     }
-    println!("run again: {repeated}");
+    println!("run again: {repeated}, not reached then either: {missed} of {count}");
+    assert!(missed * 5 <= count, "{missed} of {count} runs did not reach their point: this proves too little");
     assert!(failures.is_empty(), "{} of {} runs failed:\n{}", failures.len(), runs.len(), failures.join("\n\n"));
 }

@@ -236,6 +236,21 @@ fn check_1_sees_executions_that_happen_twice() {
     sees(check, &["plan", "second time"], |r| again(r, at(r, "PlanCreated", 0)));
 }
 
+/// A leg at an absurd price is less than a lot: it is written with a quantity of nothing and rejected at once.
+#[test]
+fn an_order_of_nothing_is_legal_until_something_of_it_is_filled() {
+    let nothing = |records: &mut Vec<Record>| {
+        let intent = at(records, "TradeIntent", 0);
+        let Event::TradeIntent { trade } = &mut records[intent].event else { panic!() };
+        trade.body.quantity = dec!(0);
+    };
+    sees(Check::Executions, &["of", "ordered"], nothing);
+    let (mut records, _) = story();
+    nothing(&mut records);
+    let begins = |violation: &Violation| violation.what.contains("begins as");
+    assert!(!judged(&records).violations().iter().any(begins), "the intent alone is legal");
+}
+
 #[test]
 fn check_2_sees_a_command_that_is_lost_halved_or_carried_out_twice() {
     let check = Check::Promises;

@@ -274,7 +274,8 @@ impl Trades {
     fn intent(&mut self, record: &Record, trade: &Trade, found: &mut Found<'_>) {
         let (key, body) = (trade.key, &trade.body);
         self.counted.intents += 1;
-        if trade.state != TradeState::Intent || !trade.filled.is_zero() || body.quantity <= Qty::ZERO {
+        // A leg of less than a lot is written with nothing and rejected in the same batch; any fill of it is too much.
+        if trade.state != TradeState::Intent || !trade.filled.is_zero() || body.quantity < Qty::ZERO {
             let what = format!("trade {} begins as {:?} with {} filled", key.short(), trade.state, trade.filled);
             found.add(Check::Executions, what);
         }
