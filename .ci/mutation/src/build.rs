@@ -99,7 +99,7 @@ pub fn build(source: &Path, tree: &Path, mutants: &mut Mutants, arguments: &[&st
         for message in messages.iter().filter(|message| message["message"]["level"] == "error") {
             let message = &message["message"];
             let text = message["message"].as_str().unwrap_or_default();
-            if message["code"]["code"] == CONST_CALL && keep_const.extend_with(wanted_const(text)) {
+            if message["code"]["code"] == CONST_CALL && wanted_const(text).is_some_and(|name| keep_const.insert(name)) {
                 left_out += 1;
                 continue;
             }
@@ -129,15 +129,4 @@ pub fn build(source: &Path, tree: &Path, mutants: &mut Mutants, arguments: &[&st
         }
     }
     bail!("the switched sources still do not build after 60 rounds")
-}
-
-trait ExtendWith {
-    fn extend_with(&mut self, name: Option<String>) -> bool;
-}
-
-impl ExtendWith for BTreeSet<String> {
-    /// True when the name is new.
-    fn extend_with(&mut self, name: Option<String>) -> bool {
-        name.is_some_and(|name| self.insert(name))
-    }
 }
