@@ -4,8 +4,11 @@
 
 #[path = "process_support/mod.rs"]
 mod process_support;
+#[path = "support/webhook_sink.rs"]
+mod webhook_sink;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -15,6 +18,7 @@ use std::{
 
 use process_support::{Program, records, triplegain, until};
 use serde_json::{Value, json};
+use webhook_sink::Sink;
 
 /// What the provider says, as text of its model; nothing at all when absent.
 type Words = Arc<Mutex<Option<&'static str>>>;
@@ -78,11 +82,11 @@ fn serve(stream: &TcpStream, words: &Words) {
 
 /// The program with three voters by rules and one model, whose poll ends after so many seconds.
 fn start(folder: &Path, url: &str, poll_seconds: u32) -> Program {
-    start_as("ollama", folder, url, poll_seconds)
+    start_as("ollama", folder, url, poll_seconds, "")
 }
 
-/// The same with a key for a provider of another kind.
-fn start_as(kind: &str, folder: &Path, url: &str, poll_seconds: u32) -> Program {
+/// The same with a provider of another kind, which has a key, and with more tables of settings.
+fn start_as(kind: &str, folder: &Path, url: &str, poll_seconds: u32, more: &str) -> Program {
     let key = if kind == "ollama" { "" } else { "key_env = \"CANARY_KEY\"" };
     let config = folder.join("my.toml");
     let tape = folder.join("tape");
@@ -115,6 +119,7 @@ voters = [
     {{ name = "rsi_trend", strategy = "rsi_trend", enabled = true }},
     {{ name = "thinker", kind = "model", chain = "main", enabled = true }},
 ]
+{more}
 "#,
         tape.display()
     );
@@ -227,6 +232,33 @@ fn a132_a_call_killed_between_reservation_and_answer_stays_spent_at_the_next_sta
     process_support::assert_sound(&again.stop("TERM"));
 }
 
+/// The warning comes with the hold for the call that passes the limit, once for all calls of the day.
+#[test]
+fn spending_beyond_the_warning_is_posted_once_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, notify) = Sink::start(folder.path(), false);
+    let words: Words = Arc::new(Mutex::new(Some(HOLD)));
+    let program =
+        start_as("ollama", folder.path(), &provider(&words), 60, &format!("{notify}[budget]\nwarn_usd = 0.0005\n"));
+    let day = |record: &Value| record["ts"].as_str().unwrap()[..10].to_owned();
+    for _ in 0..2 {
+        let (_, model) = next_decision(&program);
+        assert_eq!(model["ballot"]["vote"]["action"], "HOLD", "{model}");
+    }
+    let told = until("the notification", || sink.about("BudgetReserved").pop());
+    assert_eq!(
+        (&told["level"], &told["text"]),
+        (&json!("warning"), &json!("model calls: today's spending passed budget.warn_usd"))
+    );
+    program.status_when("all of them to be taken", |status| status["notifications"]["waiting"] == 0);
+    let store = program.stop("TERM");
+    let held: Vec<Value> = records(&store).into_iter().filter(|record| record["kind"] == "BudgetReserved").collect();
+    let days: BTreeSet<String> = held.iter().map(day).collect();
+    assert!(held.len() >= 2, "two calls: {held:?}");
+    assert_eq!(sink.about("BudgetReserved").len(), days.len(), "once a day");
+    process_support::assert_sound(&store);
+}
+
 /// Every file under a folder that holds one of the words, and the words it holds.
 fn holding(folder: &Path, words: &[&str], found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -250,7 +282,7 @@ fn a174_a_key_is_in_no_log_journal_store_recording_or_reply() {
     let folder = tempfile::tempdir().unwrap();
     let said = format!(r#"{{"action":"HOLD","confidence":0.7,"reasoning":"my key is {CANARY}"}}"#);
     let words: Words = Arc::new(Mutex::new(Some(Box::leak(said.into_boxed_str()))));
-    let program = start_as("openai", folder.path(), &provider(&words), 60);
+    let program = start_as("openai", folder.path(), &provider(&words), 60, "");
     let (_, model) = next_decision(&program);
     assert_eq!(model["ballot"]["vote"]["action"], "HOLD", "{model}");
     *words.lock().unwrap() = Some(Box::leak(format!("{CANARY} is no JSON").into_boxed_str()));

@@ -7,66 +7,16 @@ mod kraken_home;
 #[path = "support/kraken_venue.rs"]
 mod kraken_venue;
 mod process_support;
+#[path = "support/webhook_sink.rs"]
+mod webhook_sink;
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use kraken_home::*;
 use kraken_venue::Venue;
 use process_support::*;
 use serde_json::Value;
-
-/// What was posted, in order.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<Value>>>);
-
-impl Sink {
-    /// A sink and the file that names it; one that hangs takes everything and never answers.
-    fn start(folder: &Path, hangs: bool) -> (Sink, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let file = folder.join("webhook");
-        fs::write(&file, format!("http://{}/hook/secret-token\n", listener.local_addr().unwrap())).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let sink = Sink::default();
-        let posted = sink.clone();
-        std::thread::spawn(move || {
-            let mut held = Vec::new();
-            for mut stream in listener.incoming().flatten() {
-                posted.0.lock().unwrap().push(body(&mut stream));
-                match hangs {
-                    true => held.push(stream),
-                    false => {
-                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap()
-                    }
-                }
-            }
-        });
-        (sink, format!("[notify]\nwebhook_url_file = {:?}\n", file.to_str().unwrap()))
-    }
-
-    fn about(&self, what: &str) -> Vec<Value> {
-        self.0.lock().unwrap().iter().filter(|line| line["what"] == what).cloned().collect()
-    }
-}
-
-fn body(stream: &mut TcpStream) -> Value {
-    let (mut all, mut part) = (Vec::new(), [0; 4_096]);
-    loop {
-        let count = stream.read(&mut part).unwrap();
-        all.extend_from_slice(&part[..count]);
-        let text = String::from_utf8_lossy(&all).into_owned();
-        if let Some(value) = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()) {
-            return value;
-        }
-        assert!(count > 0, "half a request: {text}");
-    }
-}
+use webhook_sink::Sink;
 
 fn paused(status: &Value) -> bool {
     status["state"] == "PAUSED"
@@ -98,12 +48,12 @@ fn a_freeze_of_the_feed_is_posted_once_and_a_crash_repeats_only_what_it_marks() 
 
     // The same process again: what it was told of is not told again, unless marked.
     venue.control().frozen = false;
-    let before = sink.0.lock().unwrap().len();
+    let before = sink.all().len();
     let program = home.start();
     program.status_when("the end of the pause", |status| status["state"] == "RUNNING" && status["boot_epoch"] == 2);
     program.status_when("all of them to be taken", |status| status["notifications"]["waiting"] == 0);
     program.stop("TERM");
-    let posted = sink.0.lock().unwrap();
+    let posted = sink.all();
     let known = |line: &Value| posted[..before].iter().any(|other| other["seq"] == line["seq"]);
     for line in posted[before..].iter().filter(|line| known(line)) {
         assert!(line["text"].as_str().unwrap().starts_with("(again) "), "{line}");
@@ -120,7 +70,7 @@ fn a177_a_sink_that_hangs_holds_nothing_up_and_is_shown() {
     let program = home.start();
     program.done(&["pause", "--reason", "test"]);
     program.status_when("a line on its way", |status| {
-        status["notifications"]["waiting"].as_u64() > Some(0) && !sink.0.lock().unwrap().is_empty()
+        status["notifications"]["waiting"].as_u64() > Some(0) && !sink.all().is_empty()
     });
     program.done(&["resume"]);
     for _ in 0..3 {

@@ -175,6 +175,9 @@ pub struct Degradation {
     trackers: BTreeMap<Capability, Tracker>,
     /// Capabilities with an open provider breaker whose chain still works: at least REDUCED.
     strained: BTreeMap<Capability, bool>,
+    /// Newest change of each capability's level, whatever it came from.
+    #[serde(default)]
+    changed_at: BTreeMap<Capability, Ts>,
     /// Lowest global level from outside (abandoned threads).
     floor: DegradationLevel,
 }
@@ -194,6 +197,7 @@ impl Degradation {
         Degradation {
             trackers: capabilities.iter().map(tracker).collect(),
             strained: BTreeMap::new(),
+            changed_at: BTreeMap::new(),
             floor: DegradationLevel::Normal,
         }
     }
@@ -225,7 +229,7 @@ impl Degradation {
 
     /// Counts a success; answers the change of the capability's level.
     pub fn success(&mut self, capability: Capability, settings: &DegradationSettings, now: Ts) -> Option<Event> {
-        self.observe(capability, |tracker| tracker.success(settings, limit(capability, settings), now))
+        self.observe(capability, now, |tracker| tracker.success(settings, limit(capability, settings), now))
     }
 
     /// Counts a failure; see [`Tracker::failure`] for `incident`.
@@ -236,14 +240,25 @@ impl Degradation {
         settings: &DegradationSettings,
         now: Ts,
     ) -> Option<Event> {
-        self.observe(capability, |tracker| tracker.failure(incident, settings, limit(capability, settings), now))
+        self.observe(capability, now, |tracker| tracker.failure(incident, settings, limit(capability, settings), now))
     }
 
-    /// A provider breaker of the capability is open while its chain works, or no longer (A124).
-    pub fn strained(&mut self, capability: Capability, strained: bool) -> Option<Event> {
+    /// A provider breaker of the capability is open while its chain works, or no longer (A124). As any level, this one
+    /// is not left within a dwell of the newest change: a breaker that opens and closes does not make levels flap. Who
+    /// says so says it again with every outcome.
+    pub fn strained(
+        &mut self,
+        capability: Capability,
+        strained: bool,
+        settings: &DegradationSettings,
+        now: Ts,
+    ) -> Option<Event> {
+        let dwell_ms = dwell(settings.dwell_seconds);
+        let is_held = self.changed_at.get(&capability).is_some_and(|at| now.since_ms(*at) < dwell_ms);
+        let was = self.strained.get(&capability).copied().unwrap_or(false);
         let from = self.level(capability);
-        self.strained.insert(capability, strained);
-        changed(capability, from, self.level(capability))
+        self.strained.insert(capability, strained || was && is_held);
+        self.tell(capability, from, now)
     }
 
     /// Sets the lowest global level (scheduling B7: too much abandoned work → LIMITED).
@@ -251,19 +266,24 @@ impl Degradation {
         self.floor = floor;
     }
 
-    fn observe(&mut self, capability: Capability, count: impl FnOnce(&mut Tracker)) -> Option<Event> {
+    fn observe(&mut self, capability: Capability, now: Ts, count: impl FnOnce(&mut Tracker)) -> Option<Event> {
         let from = self.level(capability);
         count(self.trackers.get_mut(&capability)?);
-        changed(capability, from, self.level(capability))
+        self.tell(capability, from, now)
+    }
+
+    fn tell(&mut self, capability: Capability, from: DegradationLevel, now: Ts) -> Option<Event> {
+        let to = self.level(capability);
+        if from == to {
+            return None;
+        }
+        self.changed_at.insert(capability, now);
+        Some(Event::DegradationChanged { capability, from, to })
     }
 }
 
 fn limit(capability: Capability, settings: &DegradationSettings) -> DegradationLevel {
     settings.max_level.get(&capability).copied().unwrap_or(DegradationLevel::Emergency)
-}
-
-fn changed(capability: Capability, from: DegradationLevel, to: DegradationLevel) -> Option<Event> {
-    (from != to).then_some(Event::DegradationChanged { capability, from, to })
 }
 
 /// `up` when things got worse, `down` when they got better (D45).

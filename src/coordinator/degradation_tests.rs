@@ -139,11 +139,39 @@ fn a122_d43_failures_of_one_cause_within_a_second_are_one_incident() {
 
 #[test]
 fn a124_an_open_breaker_with_a_working_chain_is_reduced_and_not_more() {
-    let mut all = both();
-    assert!(all.strained(Capability::Llm, true).is_some());
+    let (mut all, settings) = (both(), degradation());
+    assert!(all.strained(Capability::Llm, true, &settings, Ts(0)).is_some());
     assert_eq!(all.global(), Reduced);
-    assert!(all.strained(Capability::Llm, false).is_some());
+    assert!(all.strained(Capability::Llm, false, &settings, Ts(120_000)).is_some());
     assert_eq!(all.global(), Normal);
+}
+
+/// A month of models had steps down two seconds after the step up.
+#[test]
+fn a_breaker_that_opens_and_closes_does_not_make_the_level_flap() {
+    let (mut all, settings) = (both(), degradation());
+    let mut changes = Vec::new();
+    for (second, strained) in [(0, true), (2, false), (3, true), (119, false), (119, true), (121, false), (150, true)] {
+        let now = Ts(second * 1_000);
+        changes.extend(all.strained(Capability::Llm, strained, &settings, now).map(|_| (second, all.global())));
+    }
+    assert_eq!(changes, [(0, Reduced), (121, Normal), (150, Reduced)]);
+    // Outcomes brought it to LIMITED and back to REDUCED: that is a change as well.
+    let mut at = 200;
+    while all.global() < Limited {
+        all.failure(Capability::Llm, &format!("incident {at}"), &settings, Ts(at * 1_000));
+        at += 10;
+    }
+    while all.global() > Reduced {
+        all.success(Capability::Llm, &settings, Ts(at * 1_000));
+        at += 10;
+    }
+    while !all.success(Capability::Llm, &settings, Ts(at * 1_000)).is_some() && at < 10_000 {
+        at += 10;
+        all.strained(Capability::Llm, true, &settings, Ts(at * 1_000));
+    }
+    assert_eq!(all.level(Capability::Llm), Reduced, "the breaker is open");
+    assert!(all.strained(Capability::Llm, false, &settings, Ts((at + 1) * 1_000)).is_some(), "long since a change");
 }
 
 #[test]

@@ -332,6 +332,27 @@ mod tests {
         assert_eq!(Loudness::parse("loud"), None);
     }
 
+    /// One record of every kind and of every way it can be told, each with its line, `-` where none is worth one.
+    /// `DESCRIBED_WRITE=1 cargo test --lib described` writes the lines anew, to be read before they are committed.
+    #[test]
+    fn every_record_has_its_line() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/described.txt");
+        let known = std::fs::read_to_string(file).unwrap();
+        let lines: Vec<&str> = known.lines().collect();
+        let mut told = String::new();
+        for pair in lines.chunks(2) {
+            let record: Record = serde_json::from_str(pair[0]).unwrap_or_else(|why| panic!("{why}: {}", pair[0]));
+            let line = describe(&record).map(|(loudness, text)| format!("{}: {text}", loudness.name()));
+            told += &format!("{}\n{}\n", pair[0], line.unwrap_or_else(|| "-".to_owned()));
+        }
+        if std::env::var_os("DESCRIBED_WRITE").is_some() {
+            return std::fs::write(file, told).unwrap();
+        }
+        for (is, was) in told.lines().zip(known.lines()) {
+            assert_eq!(is, was);
+        }
+    }
+
     #[test]
     fn names_of_variants_are_words() {
         assert_eq!(words(&VoteClass::NoMajority), "no majority");

@@ -67,7 +67,7 @@ impl Models {
 pub struct ModelOutcome {
     /// A usable answer, or the incident: provider and cause of the last failure.
     pub result: Result<(), String>,
-    /// A provider's breaker is open while its chain works.
+    /// A provider's breaker is open.
     pub strained: bool,
 }
 

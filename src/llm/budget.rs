@@ -35,7 +35,7 @@ pub fn worst_usage(model: &ModelSettings, prompt: &Prompt, format: &AnswerFormat
 pub fn usage_of(model: &ModelSettings, prompt_bytes: u32, format: &AnswerFormat) -> Usage {
     let schema = u32::try_from(format.schema.to_string().len()).unwrap_or(u32::MAX);
     let input = prompt_bytes.saturating_add(schema).saturating_add(FRAME_TOKENS);
-    Usage { input, output: token_limit(format, model) }
+    Usage { input, output: token_limit(model) }
 }
 
 /// What is held for a call of `provider` that costs `worst` by this module's count: a provider that billed more than was
@@ -177,7 +177,7 @@ mod tests {
         };
         assert_eq!(price(&model, Usage { input: 1234, output: 77 }).to_string(), "0.0002313");
         let prompt = Prompt { template: "t".into(), system: "x".repeat(350), user: String::new() };
-        let format = AnswerFormat { name: "a".into(), schema: serde_json::json!({}), max_output_tokens: 900 };
+        let format = AnswerFormat { name: "a".into(), schema: serde_json::json!({}) };
         assert_eq!(worst_usage(&model, &prompt, &format), Usage { input: 350 + 2 + FRAME_TOKENS, output: 500 });
     }
 

@@ -29,7 +29,7 @@ pub fn request_sha256(
         prompt.user,
         format.name,
         sorted(&format.schema),
-        super::wire::token_limit(format, settings),
+        super::wire::token_limit(settings),
         settings.temperature,
     ]);
     let form = super::wire::form_of(kind, settings);
@@ -163,33 +163,29 @@ mod tests {
     #[test]
     fn the_name_of_a_request_depends_on_what_decides_the_answer_and_on_nothing_else() {
         let prompt = |user: &str| Prompt { template: "t@1".into(), system: "s".into(), user: user.into() };
-        let format = |schema: &str, limit| AnswerFormat {
-            name: "vote".into(),
-            schema: serde_json::from_str(schema).unwrap(),
-            max_output_tokens: limit,
-        };
+        let format = |schema: &str| AnswerFormat { name: "vote".into(), schema: serde_json::from_str(schema).unwrap() };
         let model = |price: i64, temperature| ModelSettings {
             input_usd_per_1k: price.into(),
             output_usd_per_1k: Decimal::ONE,
-            max_output_tokens: 500,
+            max_output_tokens: 100,
             temperature,
             answer_form: None,
         };
         let of = |kind, name: &str, settings: &ModelSettings, user: &str, format: &AnswerFormat| {
             request_sha256(kind, name, settings, &prompt(user), format)
         };
-        let schema = format(r#"{"a":1,"b":{"c":2,"d":3}}"#, 100);
+        let schema = format(r#"{"a":1,"b":{"c":2,"d":3}}"#);
         let plain = of(ProviderKind::OpenAi, "m", &model(1, None), "u", &schema);
         assert_eq!(plain.len(), 64);
-        let turned = format(r#"{"b":{"d":3,"c":2},"a":1}"#, 100);
+        let turned = format(r#"{"b":{"d":3,"c":2},"a":1}"#);
         assert_eq!(of(ProviderKind::OpenAi, "m", &model(7, None), "u", &turned), plain, "order and price");
         for other in [
             of(ProviderKind::XAi, "m", &model(1, None), "u", &schema),
             of(ProviderKind::OpenAi, "n", &model(1, None), "u", &schema),
             of(ProviderKind::OpenAi, "m", &model(1, Some(0.5)), "u", &schema),
             of(ProviderKind::OpenAi, "m", &model(1, None), "v", &schema),
-            of(ProviderKind::OpenAi, "m", &model(1, None), "u", &format(r#"{"a":2}"#, 100)),
-            of(ProviderKind::OpenAi, "m", &model(1, None), "u", &format(r#"{"a":1,"b":{"c":2,"d":3}}"#, 99)),
+            of(ProviderKind::OpenAi, "m", &model(1, None), "u", &format(r#"{"a":2}"#)),
+            of(ProviderKind::OpenAi, "m", &ModelSettings { max_output_tokens: 99, ..model(1, None) }, "u", &schema),
         ] {
             assert_ne!(other, plain);
         }

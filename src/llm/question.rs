@@ -123,8 +123,6 @@ pub struct AnswerFormat {
     pub name: String,
     /// JSON schema, given to providers that take one.
     pub schema: serde_json::Value,
-    /// Longest answer, tokens; the configured limit of the model holds as well.
-    pub max_output_tokens: u32,
 }
 
 /// Judges the text of a reply.

@@ -49,9 +49,9 @@ pub const fn path(kind: ProviderKind) -> &'static str {
     }
 }
 
-/// How many tokens an answer may have: the smaller of what is asked for and what is configured.
-pub fn token_limit(format: &AnswerFormat, model: &ModelSettings) -> u32 {
-    format.max_output_tokens.min(model.max_output_tokens).max(1)
+/// How many tokens an answer may have, what the model thinks before it included.
+pub fn token_limit(model: &ModelSettings) -> u32 {
+    model.max_output_tokens.max(1)
 }
 
 /// How an answer's form is asked for.
@@ -67,7 +67,7 @@ pub fn body(
     prompt: &Prompt,
     format: &AnswerFormat,
 ) -> Value {
-    let (limit, form) = (token_limit(format, settings), form_of(kind, settings));
+    let (limit, form) = (token_limit(settings), form_of(kind, settings));
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
     match kind {
@@ -172,7 +172,11 @@ pub fn read(kind: ProviderKind, body: &[u8]) -> Result<Reply, NoAnswer> {
     let said = if kind == ProviderKind::Anthropic { read_messages(&value) } else { read_chat(&value) };
     let usage = usage(&value);
     if said.cut {
-        return fail(FailureKind::Truncated, "the answer was cut at its token limit", usage);
+        return fail(
+            FailureKind::Truncated,
+            "the answer was cut before its end, most often at max_output_tokens",
+            usage,
+        );
     }
     if said.refused {
         return fail(FailureKind::Empty, "the model or its filter refused to answer", usage);
@@ -209,9 +213,10 @@ fn read_chat(value: &Value) -> Said {
     Said {
         text: text("content"),
         reasoning: if reasoning.is_empty() { text("reasoning") } else { reasoning },
-        cut: finish == "length",
+        // What a provider calls otherwise is an end nobody asked for: DeepSeek stops at `insufficient_system_resource`.
+        cut: !matches!(finish, "" | "stop" | "end_turn" | "tool_calls" | "function_call" | "content_filter"),
         refused: finish == "content_filter" || !text("refusal").is_empty(),
-        tool_call: calls || finish == "tool_calls",
+        tool_call: calls || matches!(finish, "tool_calls" | "function_call"),
     }
 }
 
@@ -227,7 +232,7 @@ fn read_messages(value: &Value) -> Said {
         }
     }
     let stop = value.get("stop_reason").and_then(Value::as_str).unwrap_or_default();
-    said.cut = matches!(stop, "max_tokens" | "model_context_window_exceeded");
+    said.cut = !matches!(stop, "" | "end_turn" | "stop_sequence" | "tool_use" | "refusal");
     said.refused = stop == "refusal";
     said.tool_call |= stop == "tool_use";
     said

@@ -9,7 +9,7 @@ fn prompt() -> Prompt {
 }
 
 fn format() -> AnswerFormat {
-    AnswerFormat { name: "vote".into(), schema: json!({"type": "object"}), max_output_tokens: 900 }
+    AnswerFormat { name: "vote".into(), schema: json!({"type": "object"}) }
 }
 
 fn model(temperature: Option<f64>) -> ModelSettings {
@@ -153,6 +153,12 @@ fn replies_that_are_no_answer_are_failures() {
         (OpenAi, r#"{"error":{"message":"x"}}"#, ServerError),
         (OpenAi, r#"{"choices":[]}"#, Empty),
         (OpenAi, r#"{"choices":[{"finish_reason":"length","message":{"content":"{\"a\":"}}]}"#, Truncated),
+        (
+            DeepSeek,
+            r#"{"choices":[{"finish_reason":"insufficient_system_resource","message":{"content":"{}"}}]}"#,
+            Truncated,
+        ),
+        (OpenAi, r#"{"choices":[{"finish_reason":"abort","message":{"content":"{}"}}]}"#, Truncated),
         (OpenAi, r#"{"choices":[{"finish_reason":"stop","message":{"content":" "}}]}"#, Empty),
         (OpenAi, r#"{"choices":[{"finish_reason":"stop","message":{"content":null,"refusal":"no"}}]}"#, Empty),
         (OpenAi, r#"{"choices":[{"finish_reason":"tool_calls","message":{"content":null,"tool_calls":[{}]}}]}"#, Empty),

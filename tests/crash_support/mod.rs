@@ -28,6 +28,8 @@ use crate::process_support::*;
 pub const FAST: &str = "600";
 /// When the program time of prepared stores begins: 00:05 UTC, so that no day ends within a case.
 pub const MORNING: i64 = 1_767_225_900;
+/// A morning whose market makes the first decisions buy both symbols.
+pub const BUYS: i64 = MORNING + 86_400;
 /// Nearly midnight: the first day ends within a second.
 pub const EVENING: i64 = 1_767_225_600 - 900;
 
@@ -118,6 +120,8 @@ pub enum World {
     New,
     /// A store made in the morning.
     Morning,
+    /// A store made on a morning on which both symbols are bought at once, when entries are market orders.
+    Buys,
     /// A store made shortly before midnight.
     Evening,
     /// As Morning, and a process died in the middle of an append.
@@ -187,6 +191,7 @@ pub fn make_world(world: World, store: &Path) {
     match world {
         World::New => {}
         World::Morning => prepare(store, MORNING),
+        World::Buys => prepare(store, BUYS),
         World::Torn => {
             prepare(store, MORNING);
             let mut program = launch(store, "journal.append=torn@6", &[]);

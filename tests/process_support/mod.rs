@@ -8,7 +8,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -230,7 +233,13 @@ impl Drop for Program {
 }
 
 pub fn client() -> reqwest::blocking::Client {
-    reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap()
+    // Made once: its roots of trust cost more than a request, and some tests ask forty times a second. No connection is
+    // kept, because a process ends when a test says so.
+    static CLIENT: LazyLock<reqwest::blocking::Client> = LazyLock::new(|| {
+        let builder = reqwest::blocking::Client::builder().no_proxy().pool_max_idle_per_host(0);
+        builder.timeout(Duration::from_secs(15)).build().unwrap()
+    });
+    CLIENT.clone()
 }
 
 /// The lines of the journal in order; a torn last line is left out, as a reader would.

@@ -45,7 +45,7 @@ pub fn priced() -> ModelSettings {
     ModelSettings {
         input_usd_per_1k: usd("0.001"),
         output_usd_per_1k: usd("0.002"),
-        max_output_tokens: 500,
+        max_output_tokens: 300,
         temperature: Some(0.0),
         answer_form: None,
     }
@@ -95,11 +95,7 @@ pub fn question(clock: &LogicalClock, deadline_ms: i64) -> Question {
         key: RunKey { task: TaskName::TechnicalAnalysis, symbol: "BTC/USDT".parse().unwrap() },
         payer: Payer::Opinion,
         prompt: Prompt { template: "t@1".into(), system: "rules".into(), user: "data".into() },
-        format: AnswerFormat {
-            name: "vote".into(),
-            schema: serde_json::json!({"type": "object"}),
-            max_output_tokens: 300,
-        },
+        format: AnswerFormat { name: "vote".into(), schema: serde_json::json!({"type": "object"}) },
         deadline: clock.now().plus_ms(deadline_ms),
         check: Arc::new(|text| {
             let rejected = |kind| Err(Rejected { kind, detail: "not what was asked for".to_owned() });

@@ -1,6 +1,7 @@
 //! The crash points that only a venue outside of the process has (durability §12, rows marked L), each struck by SIGKILL,
-//! by an error in its place (the connection ends, the write of the store fails) and, but for K22 and K50, by a second
-//! SIGKILL while the process after the first one asks the venue: after those two its first question depends on the clock.
+//! by an error in its place (the connection ends, the write of the store fails) and by a second SIGKILL while the process
+//! after the first one asks the venue; after K22 and K50, where its first question depends on the clock, when the numbers of
+//! its requests are durable and none is used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,8 @@ enum Blow {
     DiskFails(&'static str),
     /// As `Kill`; the next process is killed as well, when it asks the venue this.
     TwoKills(&'static str),
+    /// As `Kill`; the next process is killed as well, when a record of this kind is durable.
+    TwoKillsStored(&'static str),
 }
 
 impl Blow {
@@ -48,7 +51,7 @@ impl Blow {
         match self {
             Blow::Kill => "kill",
             Blow::Cut | Blow::DiskFails(_) => "error",
-            Blow::TwoKills(_) => "two kills",
+            Blow::TwoKills(_) | Blow::TwoKillsStored(_) => "two kills",
         }
     }
 }
@@ -111,7 +114,8 @@ fn once(row: &Row, blow: Blow, context: &str) -> bool {
     let stays = row.partial && matches!(blow, Blow::DiskFails(_));
     let first_end = if stays { "closed" } else { end };
     let first = |more: &[(&str, &str)]| stage.program(1, limit, first_end, more);
-    let cut = if matches!(blow, Blow::Kill | Blow::TwoKills(_)) { "" } else { "-cut" };
+    let kills = matches!(blow, Blow::Kill | Blow::TwoKills(_) | Blow::TwoKillsStored(_));
+    let cut = if kills { "" } else { "-cut" };
     let told = match row.place {
         Place::Request(kind, plan) => {
             stage.tell(&format!("plan {kind} {plan}{cut}"));
@@ -146,7 +150,7 @@ fn once(row: &Row, blow: Blow, context: &str) -> bool {
             finished = !row.partial;
             met
         }
-        (Blow::Kill | Blow::TwoKills(_), _) => {
+        (Blow::Kill | Blow::TwoKills(_) | Blow::TwoKillsStored(_), _) => {
             let program = first(&[]);
             let met = stage.venue.says(&told, "finished");
             stage.kill(program);
@@ -165,6 +169,11 @@ fn once(row: &Row, blow: Blow, context: &str) -> bool {
         stage.kill(program);
         stage.tell("thaw");
         stage.tell("stream on");
+    }
+    if let Blow::TwoKillsStored(kind) = blow {
+        let program = stage.program(1, limit, end, &[("VENUE_STOPS", kind)]);
+        met &= program.says("at stored", "done");
+        stage.kill(program);
     }
     if !finished {
         stage.finish(1, limit, if row.partial { "closed" } else { end });
@@ -234,7 +243,7 @@ fn k19_struck_with_the_answer_just_read() {
 
 fn k22_struck_when_the_stream_told_a_fill() {
     let row = Row { name: "K22", partial: true, ends: &[], ..ROW };
-    all(&row, &[Blow::Kill, Blow::Cut, Blow::DiskFails("TradeFill")]);
+    all(&row, &[Blow::Kill, Blow::Cut, Blow::DiskFails("TradeFill"), Blow::TwoKillsStored("NoncesReserved")]);
 }
 
 fn k26_struck_with_a_cancel_on_its_way() {
@@ -249,7 +258,7 @@ fn k26_struck_with_a_cancel_on_its_way() {
 fn k50_struck_with_a_block_of_numbers_just_reserved() {
     let place = Place::Stored("NoncesReserved");
     let row = Row { name: "K50", place, limit: resting, open: true, ends: RESTS, ..ROW };
-    all(&row, &[Blow::Kill, Blow::DiskFails("NoncesReserved")]);
+    all(&row, &[Blow::Kill, Blow::DiskFails("NoncesReserved"), Blow::TwoKillsStored("NoncesReserved")]);
 }
 
 pub const SCENARIOS: &[Scenario] = &[

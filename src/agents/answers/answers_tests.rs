@@ -22,9 +22,10 @@ fn with(change: &str, to: &str) -> String {
 
 #[rstest]
 #[case(BUY.to_owned())]
-#[case(format!("Here it is:\n```json\n{BUY}\n```\nDone."))]
+#[case(format!("  ```json\n{BUY}\n```\n"))]
 #[case(format!("```\n{BUY}\n```"))]
-#[case(format!("I think so. {BUY}"))]
+#[case(format!("<think>I would not. {{\"action\": \"HOLD\"}} Hm. ```no```</think>\n\n{BUY}"))]
+#[case(format!("\n<think></think>```json\n{BUY}\n```"))]
 #[case(with("\"action\"", "\"extra\":{\"tool_calls\":[]},\"action\""))]
 #[case(with("\"reasoning\":\"up\"", "\"reasoning\":\"up ``` } {\""))]
 #[case(with("}", ",\"symbol\":\"BTC/USDT\",\"indicators\":{\"rsi14\":50.9,\"atr14\":1}}"))]
@@ -37,17 +38,25 @@ fn one_object_of_the_schema_is_a_vote(#[case] text: String) {
     assert_eq!(vote.position_size_pct, Score::from_f64(8.0));
 }
 
-/// What a model says after a bare object may take it back.
+/// What a model says beside an object may quote it, or take it back.
 #[rstest]
+#[case(format!("I would not buy here. A text among the news asked for ```json\n{BUY}\n``` I do not follow it: HOLD."))]
+#[case(format!("Do not buy here. The wrong answer would be: {BUY}"))]
+#[case(format!("Here it is:\n```json\n{BUY}\n```"))]
+#[case(format!("I think so. {BUY}"))]
+#[case(format!("```json\n{BUY}\n```\nDone."))]
+#[case(format!("``` no``` {BUY}"))]
+#[case(format!("not </think> {BUY}"))]
 #[case(format!("ready {BUY} Actually HOLD"))]
 #[case(format!("{BUY}\nOn second thought, do not buy."))]
 #[case(format!("{BUY}."))]
 #[case(format!("```json\n{BUY}\nActually HOLD\n```"))]
 #[case(format!("```json\nfirst\n``` then {BUY} ```"))]
-fn prose_after_a_bare_object_leaves_no_vote(#[case] text: String) {
+fn prose_beside_an_object_leaves_no_vote(#[case] text: String) {
     let rejected = vote::parse(&text, &ground()).unwrap_err();
     assert_eq!(rejected.kind, Unparsable);
-    assert!(rejected.detail.contains("text follows the object"), "{}", rejected.detail);
+    let detail = rejected.detail;
+    assert!(detail.contains("text stands before the object") || detail.contains("text follows the object"), "{detail}");
 }
 
 /// Asked about BTC/USDT while BTC/USD, XRP/USDT and XRP/BTC are traded as well.
@@ -92,6 +101,7 @@ fn symbols_are_compared_whole(#[case] field: Option<&str>, #[case] text: &str, #
 #[case("{}", Unparsable)]
 #[case("[]", Unparsable)]
 #[case("{\"action\":\"BUY\"", Truncated)]
+#[case("<think>on and on {\"action\":\"BUY\"}", Truncated)]
 #[case("```json\n{\"action\":\"BUY\",\"confidence\":0.", Truncated)]
 #[case("{\"action\":\"BUY\",\"confidence\":0.9}", Unparsable)]
 fn a073_what_is_no_answer_is_no_vote(#[case] text: &str, #[case] kind: FailureKind) {

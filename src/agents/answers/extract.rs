@@ -1,6 +1,6 @@
-//! Finds the one JSON object of a reply. Prose before it and a fence around it do not matter; a second object, an object
-//! in a list, braces that are no JSON and prose after a bare object do: it may take the object back, and what is doubtful
-//! is no answer. A closed fence says where the answer ends; what follows it is not read.
+//! Finds the one JSON object of a reply. A fence around it does not matter, nor do thoughts between `<think>` and
+//! `</think>` before it; a second object, an object in a list, braces that are no JSON and prose beside the object do: it
+//! may quote the object or take it back ("the wrong answer would be …"), and what is doubtful is no answer.
 
 use serde::{
     Deserialize, Deserializer,
@@ -17,16 +17,25 @@ pub const SIZE_MAX: usize = 256 * 1024;
 pub const DEPTH_MAX: usize = 16;
 /// Opens and closes a block of code.
 const FENCE: &str = "```";
+/// Between these some local models think, in the text of their answer.
+const THOUGHTS: (&str, &str) = ("<think>", "</think>");
 
 /// The text of the one object in `text`.
 ///
 /// # Errors
-/// Empty, too large, cut off, not JSON, nested too deep, inside a list, followed by prose, or more than one object.
+/// Empty, too large, cut off, not JSON, nested too deep, inside a list, beside prose, or more than one object.
 pub fn object(text: &str) -> Result<&str, Rejected> {
     if text.len() > SIZE_MAX {
         let detail = format!("{} bytes, allowed: {SIZE_MAX}", text.len());
         return Err(rejected(FailureKind::TooLarge, detail));
     }
+    let text = match text.trim_start().strip_prefix(THOUGHTS.0) {
+        None => text,
+        Some(thoughts) => match thoughts.split_once(THOUGHTS.1) {
+            Some((_, answer)) => answer,
+            None => return Err(rejected(FailureKind::Truncated, "the thoughts before the answer do not end")),
+        },
+    };
     if text.trim().is_empty() {
         return Err(rejected(FailureKind::Empty, "the reply has no text"));
     }
@@ -50,11 +59,15 @@ pub fn object(text: &str) -> Result<&str, Rejected> {
     if after.contains('{') {
         return Err(rejected(FailureKind::Unparsable, "there is more than one object"));
     }
-    let is_fenced = before.matches(FENCE).count() % 2 == 1;
-    let rest = after.trim();
-    if !(rest.is_empty() || is_fenced && rest.starts_with(FENCE)) {
-        let said: String = rest.chars().take(60).collect();
-        return Err(rejected(FailureKind::Unparsable, format!("text follows the object: `{said}`")));
+    let (before, after) = (before.trim(), after.trim());
+    let said = |text: &str| text.chars().take(60).collect::<String>();
+    let language = before.strip_prefix(FENCE);
+    if !(before.is_empty() || language.is_some_and(|name| name.chars().all(char::is_alphanumeric))) {
+        let detail = format!("text stands before the object: `{}`", said(before));
+        return Err(rejected(FailureKind::Unparsable, detail));
+    }
+    if !(after.is_empty() || language.is_some() && after == FENCE) {
+        return Err(rejected(FailureKind::Unparsable, format!("text follows the object: `{}`", said(after))));
     }
     if depth(&value) > DEPTH_MAX {
         return Err(rejected(FailureKind::Unparsable, format!("nested deeper than {DEPTH_MAX}")));

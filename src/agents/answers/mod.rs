@@ -58,8 +58,8 @@ pub fn plain(text: &str, most: usize) -> String {
 }
 
 /// The form of an answer: its name and the schema of its type.
-pub(crate) fn format_of<T: JsonSchema>(name: &str, max_output_tokens: u32) -> AnswerFormat {
-    AnswerFormat { name: name.to_owned(), schema: schemars::schema_for!(T).to_value(), max_output_tokens }
+pub(crate) fn format_of<T: JsonSchema>(name: &str) -> AnswerFormat {
+    AnswerFormat { name: name.to_owned(), schema: schemars::schema_for!(T).to_value() }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub struct Strategy {
 
 /// The form asked for.
 pub fn format() -> AnswerFormat {
-    format_of::<PortfolioAnswer>("portfolio_rebalance", 500)
+    format_of::<PortfolioAnswer>("portfolio_rebalance")
 }
 
 /// Reads a choice.

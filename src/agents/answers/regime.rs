@@ -54,7 +54,7 @@ pub struct Detected {
 
 /// The form asked for.
 pub fn format() -> AnswerFormat {
-    format_of::<RegimeAnswer>("regime_detection", 800)
+    format_of::<RegimeAnswer>("regime_detection")
 }
 
 /// Reads a detection.

@@ -49,7 +49,7 @@ pub struct Settled {
 
 /// The form asked for; at most 500 tokens.
 pub fn format() -> AnswerFormat {
-    format_of::<ResolutionAnswer>("conflict_resolution", 500)
+    format_of::<ResolutionAnswer>("conflict_resolution")
 }
 
 /// Reads a resolution.

@@ -87,7 +87,7 @@ pub struct Mood {
 
 /// The form asked for.
 pub fn format() -> AnswerFormat {
-    format_of::<SentimentAnswer>("sentiment_analysis", 1_500)
+    format_of::<SentimentAnswer>("sentiment_analysis")
 }
 
 /// Reads a mood of `asset`; its name is compared whole, in small or capital letters.

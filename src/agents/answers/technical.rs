@@ -64,7 +64,7 @@ pub struct Technical {
 
 /// The form asked for.
 pub fn format() -> AnswerFormat {
-    format_of::<TechnicalAnswer>("technical_analysis", 800)
+    format_of::<TechnicalAnswer>("technical_analysis")
 }
 
 /// Reads an opinion.

@@ -41,7 +41,7 @@ pub struct VoteAnswer {
 
 /// The form asked for.
 pub fn format() -> AnswerFormat {
-    format_of::<VoteAnswer>("trading_decision", 800)
+    format_of::<VoteAnswer>("trading_decision")
 }
 
 /// Reads a vote.

@@ -265,7 +265,8 @@ impl Handler<ModelOutcome> for Coordinator {
             Err(incident) => Err(incident.as_str()),
         };
         self.outcome(Capability::Llm, result, ctx);
-        let changed = self.degradation.strained(Capability::Llm, told.strained);
+        let (settings, now) = (&self.settings.degradation, self.clock.now());
+        let changed = self.degradation.strained(Capability::Llm, told.strained, settings, now);
         self.follow_level(changed, ctx);
     }
 }

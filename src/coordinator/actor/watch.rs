@@ -248,7 +248,8 @@ impl Handler<AgentGone> for Coordinator {
             self.step(Input::GiveUp { task }, ctx);
         } else if actor == MODELS {
             // Every call from now on is answered by its fallback.
-            let changed = self.degradation.strained(Capability::Llm, true);
+            let (settings, now) = (&self.settings.degradation, self.clock.now());
+            let changed = self.degradation.strained(Capability::Llm, true, settings, now);
             self.follow_level(changed, ctx);
         }
         // Conflicts are settled by their fallback; nothing of the resolver's is waited for.

@@ -346,3 +346,6 @@ impl Scheduler {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod check_tests;

@@ -97,7 +97,7 @@ async fn answers(shared: &Rc<Shared>, entry: &str) -> Option<bool> {
     let until = shared.clock.now().plus_ms(i64::from(endpoint.settings.timeout_seconds) * 1000);
     let question = question(shared.settings.symbols.first().copied().unwrap_or(Symbol::PORTFOLIO), until);
     let turn = Turn { endpoint: Rc::clone(&endpoint), model, settings, until };
-    let tried = attempt_once(shared, &question, &turn).await;
+    let tried = attempt_once(shared, &question, &turn, false).await;
     match tried.result {
         Ok(_) => {
             if before.0 == Doubt::Content {
@@ -130,8 +130,7 @@ fn question(symbol: Symbol, deadline: crate::model::Ts) -> Question {
             system: "Answer with the JSON object in `answer` and nothing else.".to_owned(),
             user: r#"{"answer":{"ok":true}}"#.to_owned(),
         },
-        // The model's own limit holds: one that thinks first needs room for it.
-        format: AnswerFormat { name: "probe".to_owned(), schema, max_output_tokens: u32::MAX },
+        format: AnswerFormat { name: "probe".to_owned(), schema },
         deadline,
         check: Arc::new(check),
     }

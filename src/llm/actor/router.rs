@@ -202,7 +202,7 @@ async fn ask_one(
     failed: &mut Unanswered,
 ) -> Option<(Reply, Usage)> {
     for attempt in 1.. {
-        let tried = attempt_once(shared, question, turn).await;
+        let tried = attempt_once(shared, question, turn, attempt > 1).await;
         failed.cost_usd += tried.cost;
         let why = match tried.result {
             Ok(answer) => return Some(answer),
@@ -216,13 +216,16 @@ async fn ask_one(
         fail(failed, &turn.endpoint.name, turn.model, kind, classify::shortened(&words));
         let now = shared.clock.now();
         let at = plan::again(kind, attempt, why.retry_after_ms, shared.draw(), now, turn.until)?;
+        if !turn.endpoint.retries.borrow_mut().allow(now) {
+            return None;
+        }
         shared.clock.sleep_until(at).await;
     }
     None
 }
 
-/// Permit, breaker, rate, budget, call, settlement.
-pub(super) async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>) -> Tried {
+/// Permit, breaker, rate, budget, call, settlement. `again`: it repeats a call that failed.
+pub(super) async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn: &Turn<'_>, again: bool) -> Tried {
     let endpoint = &turn.endpoint;
     if !shared.tape.replays() {
         if let Err(problem) = &endpoint.key {
@@ -265,6 +268,7 @@ pub(super) async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn:
         Err(why) => return Tried::refused(why.kind, why.detail),
     };
     let called_at = shared.clock.now();
+    endpoint.retries.borrow_mut().count(called_at, again);
     let worst = held.as_ref().map_or(Money::ZERO, |held| held.amount);
     let made = call(shared, question, turn, worst).await;
     let tried = judge(question, turn, worst, made.reply);

@@ -22,6 +22,7 @@ use crate::{
     providers::{
         breaker::{Breaker, BreakerState, Outcome, Ticket},
         rate::{Bucket, RateLimits},
+        retries::Retries,
     },
     runtime::{clock::LogicalClock, failpoint, post::post},
     settings::{DegradationSettings, ModelSettings, ProviderSettings, Settings},
@@ -86,6 +87,8 @@ pub struct Endpoint {
     pub permits: Semaphore,
     /// What the newest call left open, and since when; not kept, because a start while degraded doubts anew.
     pub doubt: Cell<(Doubt, Ts)>,
+    /// How many of its calls repeated others.
+    pub retries: RefCell<Retries>,
     breaker: RefCell<Breaker>,
     bucket: RefCell<Bucket>,
     under: String,
@@ -188,6 +191,7 @@ impl Shared {
                 key,
                 permits: Semaphore::new(settings.max_parallel.max(1) as usize),
                 doubt: Cell::new((doubt, now)),
+                retries: RefCell::default(),
                 breaker: RefCell::new(breaker),
                 bucket: RefCell::new(bucket),
                 under,
@@ -299,7 +303,8 @@ impl Shared {
     /// Tells the coordinator what came of a logical call.
     pub fn tell(&self, result: Result<(), String>) {
         if let Some(outcomes) = &*self.outcomes.borrow() {
-            let strained = result.is_ok() && self.strained();
+            // A call that failed says nothing about the breakers: it counts as a failure, and they stay as they are.
+            let strained = self.strained();
             post("coordinator", outcomes, ModelOutcome { result, strained });
         }
     }
