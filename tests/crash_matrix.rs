@@ -441,6 +441,6 @@ fn every_crash_point_recovers_as_its_row_requires() {
         println!("not covered: {row}: {why}");
     }
     println!("run again: {repeated}, not reached then either: {missed} of {count}");
-    assert!(missed * 5 <= count, "{missed} of {count} runs did not reach their point: this proves too little");
+    assert!(missed == 0, "{missed} of {count} runs twice did not reach their point: they prove nothing");
     assert!(failures.is_empty(), "{} of {} runs failed:\n{}", failures.len(), runs.len(), failures.join("\n\n"));
 }
