@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
-/// Number of cases with optimisation, as CI runs it; without, a quarter. `torture corrupt --cases 10000` is the long form.
-const CASES: &str = if cfg!(debug_assertions) { "50" } else { "200" };
+/// Number of cases with optimisation, as CI runs it; without, an eighth. `torture corrupt --cases 10000` is the long form.
+const CASES: &str = if cfg!(debug_assertions) { "25" } else { "200" };
 
 #[test]
 fn a141_a142_k43_damaged_stores_are_all_noticed() {

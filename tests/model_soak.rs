@@ -23,7 +23,7 @@ const DAY_S: i64 = 86_400;
 /// `MODEL_SOAK_DAYS`, or a month with optimisation, as `cargo test --release` runs it, and without as much as minutes allow.
 fn days() -> i64 {
     let asked = std::env::var("MODEL_SOAK_DAYS").ok().map(|text| text.parse().unwrap());
-    asked.unwrap_or(if cfg!(debug_assertions) { 3 } else { 30 })
+    asked.unwrap_or(if cfg!(debug_assertions) { 2 } else { 30 })
 }
 
 /// When both providers are gone, seconds after the start.

@@ -6,8 +6,8 @@ mod support;
 
 use support::*;
 
-/// The scenario's month with optimisation, as `cargo test --release` runs it; without, as much as a minute allows.
-const DAYS: i64 = if cfg!(debug_assertions) { 4 } else { 30 };
+/// The scenario's month with optimisation, as `cargo test --release` runs it; without, as much as half a minute allows.
+const DAYS: i64 = if cfg!(debug_assertions) { 2 } else { 30 };
 
 /// The journal of the whole month, and how many entries and exits it holds.
 fn month() -> (Vec<u8>, usize, usize) {

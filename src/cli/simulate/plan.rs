@@ -137,7 +137,7 @@ impl Plan {
     pub fn settings(&self) -> Result<Loaded> {
         let mut rng = self.stream("settings", 0);
         let mut pick = |values: &[&str]| values.choose(&mut rng).map_or_else(String::new, |value| (*value).to_owned());
-        let analysis = pick(&["60", "300", "900"]);
+        let analysis = pick(&["60", "300", "900", "900"]);
         let regime = pick(&["300", "900"]);
         let primary = pick(&["5m", "15m", "15m", "1h"]);
         let lookback = format!("market.lookback.{primary}");
@@ -145,7 +145,7 @@ impl Plan {
             ("seed", self.seed.max(1).to_string()),
             ("runtime.speed", "1".into()),
             ("symbols", pick(&["BTC/USDT", "BTC/USDT,XRP/USDT"])),
-            ("market.simulated.step_seconds", pick(&["20", "60", "60", "60"])),
+            ("market.simulated.step_seconds", pick(&["20", "60", "60", "60", "60"])),
             ("market.price_max_age_seconds", pick(&["60", "120"])),
             ("market.silence_seconds", "70".into()),
             ("market.primary_timeframe", primary.clone()),
@@ -196,7 +196,7 @@ impl Plan {
 
     /// How many times less often than live what happens every second happens.
     pub fn seldom(&self) -> u32 {
-        if self.seed.is_multiple_of(16) { 1 } else { 15 }
+        if self.seed.is_multiple_of(32) { 1 } else { 30 }
     }
 }
 
