@@ -43,6 +43,33 @@ fn hours_refused_at_a_fresh_start_come_later_and_warm_the_frames() {
 }
 
 #[test]
+fn after_sixty_hours_of_downtime_a_store_that_was_warm_is_warm_again() {
+    let venue = Venue::start();
+    let home = Home::new(&venue);
+    // 300 hours of minutes; REST gives the last twelve hours of them, and hours for what lies between.
+    let files = [("XBTUSDT_1.csv", "BTC/USDT"), ("XRPUSDT_1.csv", "XRP/USDT")].map(|(name, symbol)| {
+        let path = home.path().join(name);
+        fs::write(&path, history(symbol, 300 * 60, 60 * 60)).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let imported = home.run(&["--json", "import", "kraken-csv", &files[0], &files[1]]);
+    assert!(imported.status.success(), "{}", stderr(&imported));
+    let program = home.start();
+    program.status_when("live data", |status| alive(status, "BTC/USDT") && alive(status, "XRP/USDT"));
+    let hours = |path: &&String| path.contains("interval=60");
+    assert_eq!(venue.control().asked.iter().filter(hours).count(), 2, "one question a symbol");
+    for symbol in ["BTC/USDT", "XRP/USDT"] {
+        program.done(&["run-task", "technical_analysis", symbol]);
+        program.status_when("the first analysis", |status| {
+            let lines = status["tasks"].as_array().unwrap();
+            let line = lines.iter().find(|line| line["task"] == "technical_analysis" && line["symbol"] == symbol);
+            line.is_some_and(|line| line["last_success_at"].is_string())
+        });
+    }
+    program.stop("TERM");
+}
+
+#[test]
 fn an_import_that_is_refused_for_a_while_is_asked_again_and_ends_by_itself() {
     let venue = Venue::start();
     venue.control().too_many = 2;

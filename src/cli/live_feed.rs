@@ -67,7 +67,7 @@ pub async fn open(settings: &Settings) -> Result<LiveFeed> {
     Ok(LiveFeed::new("kraken", store.frame(), store, settings.symbols.clone(), history_ms).with_hours(hours))
 }
 
-/// The hours that reach further back than the candles; none when the candles are hours or longer.
+/// The hours that reach further back than the candles and into their holes; none when the candles are hours or longer.
 fn hours(settings: &Settings) -> Result<Option<Hours>> {
     let base = frame(settings);
     if base >= Timeframe::H1 {
@@ -78,7 +78,9 @@ fn hours(settings: &Settings) -> Result<Option<Hours>> {
     let store = store.with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let market = &settings.market;
     let candles = market.lookback.get(&market.primary_timeframe).map_or(0, |n| i64::from(*n)) + 1;
-    Ok(Some(Hours { store, span_ms: candles * market.primary_timeframe.ms().max(base.ms()) }))
+    let span_ms = candles * market.primary_timeframe.ms().max(base.ms());
+    let reset_after = Market::reset_after(market, store.frame());
+    Ok(Some(Hours { store, span_ms, reset_after }))
 }
 
 async fn catch_up(settings: &Settings, store: &CandleStore) {
@@ -92,8 +94,8 @@ async fn catch_up(settings: &Settings, store: &CandleStore) {
             Err(error) => tracing::warn!("{symbol}: the candles of the downtime could not be fetched: {error:#}"),
         }
     }
-    // The candles reach back for 720 of their own length; longer frames begin with hours until they reach far enough. What
-    // does not come now is asked for again by the link.
+    // The candles reach back for 720 of their own length; longer frames take hours from before that, and from the hole a long
+    // downtime leaves. What does not come now is asked for again by the link.
     let Ok(Some(hours)) = hours(settings) else { return };
     for symbol in &settings.symbols {
         let fetched = match hours.are_missing(store, *symbol, wall_now()) {

@@ -372,6 +372,7 @@ impl Link {
     }
 
     fn hand_on(&mut self, symbol: Symbol, filled: Filled, now: Ts) {
+        let has_gap = filled.gap.is_some();
         if let Some(gap) = filled.gap {
             let missing = self.backfill.missing(gap);
             let view = &self.parts.view;
@@ -393,6 +394,10 @@ impl Link {
         let items: Vec<FeedItem> = filled.candles.iter().map(item).collect();
         tracing::info!("{symbol}: {} candles up to now were fetched or held back", items.len());
         self.deliver(items);
+        if has_gap {
+            // Longer frames may start over with it; hours lie in it when the venue gives them.
+            self.ask_for_hours(symbol, now);
+        }
     }
 
     fn keep(&self, symbol: Symbol, candles: &[Candle]) {
