@@ -56,6 +56,11 @@ fn after_sixty_hours_of_downtime_a_store_that_was_warm_is_warm_again() {
     assert!(imported.status.success(), "{}", stderr(&imported));
     let program = home.start();
     program.status_when("live data", |status| alive(status, "BTC/USDT") && alive(status, "XRP/USDT"));
+    // What REST does not give of the 48 hours in between is told, as any other hole.
+    let status = program.status();
+    let missing = feed(&status, "BTC/USDT")["unfilled_candles"].as_i64().unwrap();
+    assert!((48 * 60 - 1..=48 * 60 + 2).contains(&missing), "{status}");
+    assert!(feed(&status, "BTC/USDT")["last_gap"].is_array(), "{status}");
     let hours = |path: &&String| path.contains("interval=60");
     assert_eq!(venue.control().asked.iter().filter(hours).count(), 2, "one question a symbol");
     for symbol in ["BTC/USDT", "XRP/USDT"] {
@@ -66,7 +71,16 @@ fn after_sixty_hours_of_downtime_a_store_that_was_warm_is_warm_again() {
             line.is_some_and(|line| line["last_success_at"].is_string())
         });
     }
-    program.stop("TERM");
+    // Noted when the link is next looked at, once a second.
+    until("the notes of the holes", || {
+        let journal = stdout(&program.cli(&["journal", "tail", "-n", "1000"]));
+        (journal.matches("candles_missing").count() >= 2).then_some(())
+    });
+    let records = assert_sound(&program.stop("TERM"));
+    let told = of_kind(&records, "Noted").into_iter().filter(|record| record["data"]["what"] == "candles_missing");
+    let told: Vec<&Value> = told.map(|record| &record["data"]["facts"]).collect();
+    let missing = Value::from(missing.to_string());
+    assert!(told.len() == 2 && told.iter().any(|facts| facts["candles"] == missing), "{told:?}");
 }
 
 #[test]

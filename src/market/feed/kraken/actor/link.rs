@@ -30,7 +30,7 @@ use crate::{
             candle_store::CandleStore,
             hours::Hours,
             kraken::{
-                backfill::{Backfill, Filled},
+                backfill::{Backfill, Filled, gap_words},
                 session::{Action, Session, Waits},
                 silence::Silence,
                 view::Shared,
@@ -89,6 +89,12 @@ pub struct Parts {
 
 /// Starts the link on this thread. It never ends by itself: after a panic it begins again.
 pub fn start(parts: Parts) -> JoinHandle<()> {
+    // Holes that were found before there was a bus are told like any other.
+    for (symbol, line) in parts.view.read().symbols {
+        if let Some(gap) = line.last_gap {
+            parts.announce(Some(symbol), false, gap_words(parts.frame, gap));
+        }
+    }
     task::owned(async move {
         loop {
             let ended = task::owned(Link::new(parts.clone()).run()).await;
@@ -148,7 +154,7 @@ impl Link {
         let fetcher = client.ok().map(|client| task::owned(fetch::serve(client, parts.frame, questions, sender)));
         let mut link = Link {
             session,
-            backfill: Backfill::new(parts.frame),
+            backfill: Backfill::default(),
             chance: ChaCha8Rng::seed_from_u64(parts.seed ^ now.0.unsigned_abs()),
             socket: None,
             connecting: None,
@@ -372,19 +378,9 @@ impl Link {
     }
 
     fn hand_on(&mut self, symbol: Symbol, filled: Filled, now: Ts) {
-        let has_gap = filled.gap.is_some();
         if let Some(gap) = filled.gap {
-            let missing = self.backfill.missing(gap);
-            let view = &self.parts.view;
-            view.change(|view| {
-                let line = view.symbols.entry(symbol).or_default();
-                line.unfilled_candles += missing.unsigned_abs();
-                line.last_gap = Some(gap);
-            });
-            let text =
-                format!("{missing} candles from {} to {} are missing; the venue does not give them", gap.0, gap.1);
-            tracing::warn!("{symbol}: {text}; `triplegain import kraken-csv` can");
-            self.announce(Some(symbol), false, text);
+            let text = self.parts.view.miss(symbol, self.parts.frame, gap);
+            self.parts.announce(Some(symbol), false, text);
         }
         self.keep(symbol, &filled.candles);
         if let Some(last) = filled.candles.last() {
@@ -394,7 +390,7 @@ impl Link {
         let items: Vec<FeedItem> = filled.candles.iter().map(item).collect();
         tracing::info!("{symbol}: {} candles up to now were fetched or held back", items.len());
         self.deliver(items);
-        if has_gap {
+        if filled.gap.is_some() {
             // Longer frames may start over with it; hours lie in it when the venue gives them.
             self.ask_for_hours(symbol, now);
         }
