@@ -218,6 +218,8 @@ fn feed_link(link: &LinkView, symbol: Symbol, now: Ts) -> FeedLink {
         odd_frames: link.odd_frames,
         broken_books: line.broken_books,
         silences: line.silences,
+        candles_frozen: line.candles_frozen,
+        candle_freezes: line.candle_freezes,
         unfilled_candles: line.unfilled_candles,
         last_gap: line.last_gap,
         system: link.system.clone(),

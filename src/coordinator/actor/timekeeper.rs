@@ -68,8 +68,8 @@ pub(super) struct Timekeeper {
     told_space: bool,
     /// What the venue's trouble was when it was last looked at; absent before the first look.
     trouble: Option<Option<Trouble>>,
-    /// What was told of each symbol: silences, and candles nobody can give.
-    told_of: BTreeMap<Symbol, [u64; 2]>,
+    /// What was told of each symbol: silences, stops of its candles, and candles nobody can give.
+    told_of: BTreeMap<Symbol, [u64; 3]>,
     /// A check of the journal is under way.
     pub(super) auditing: bool,
 }
@@ -168,16 +168,19 @@ impl Coordinator {
         self.change_state("venue".to_owned(), make, ctx);
     }
 
-    /// Each silence of a symbol and each hole in its candles is noted once; what it forbids is said by the
+    /// Each silence of a symbol, each stop of its candles and each hole in them is noted once; what it forbids is said by the
     /// board of prices.
     fn tell_of_symbols(&mut self, link: &LinkView) {
         for (symbol, line) in &link.symbols {
-            let now_known = [line.silences, line.unfilled_candles];
-            let [silences, unfilled] = self.time.told_of.insert(*symbol, now_known).unwrap_or_default();
+            let now_known = [line.silences, line.candle_freezes, line.unfilled_candles];
+            let [silences, freezes, unfilled] = self.time.told_of.insert(*symbol, now_known).unwrap_or_default();
             let name = || ("symbol", symbol.to_string());
             if silences < line.silences {
                 let seconds = self.settings.market.silence_seconds.to_string();
                 self.note(self.clock.now(), "feed_silent", [name(), ("no_price_for_seconds", seconds)]);
+            }
+            if freezes < line.candle_freezes {
+                self.note(self.clock.now(), "candles_frozen", [name()]);
             }
             if let Some((from, to)) = line.last_gap.filter(|_| unfilled < line.unfilled_candles) {
                 let candles = ("candles", (line.unfilled_candles - unfilled).to_string());

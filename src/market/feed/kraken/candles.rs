@@ -79,6 +79,16 @@ impl CandleCloser {
         self.forming.get(&symbol).is_some_and(|candle| candle.close_time(self.frame) <= end)
     }
 
+    /// Start of the candle of `symbol` that is held.
+    pub fn held(&self, symbol: Symbol) -> Option<Ts> {
+        self.forming.get(&symbol).map(|candle| candle.open_time)
+    }
+
+    /// What is held of `symbol` is not what the candle became.
+    pub fn forget(&mut self, symbol: Symbol) {
+        self.forming.remove(&symbol);
+    }
+
     /// The connection is gone, and `heard` is when it was heard last: what had ended by then is whole and is closed. The rest
     /// is forgotten, because nobody knows what it became.
     pub fn cut(&mut self, heard: Ts) -> Closed {

@@ -30,6 +30,10 @@ pub struct SymbolLink {
     pub last_gap: Option<(Ts, Ts)>,
     /// Its prices have stopped while the connection stands.
     pub silent: bool,
+    /// Its candles do not come although there are trades.
+    pub candles_frozen: bool,
+    /// Times they stopped coming.
+    pub candle_freezes: u64,
 }
 
 /// The link.

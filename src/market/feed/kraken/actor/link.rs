@@ -141,7 +141,8 @@ impl Link {
         }
         parts.view.change(|view| {
             for symbol in &parts.symbols {
-                view.symbols.entry(*symbol).or_default().silent = false;
+                let line = view.symbols.entry(*symbol).or_default();
+                (line.silent, line.candles_frozen) = (false, false);
             }
         });
         (parts.on_silence)(BTreeSet::new());
@@ -259,15 +260,19 @@ impl Link {
     fn opened(&mut self, now: Ts) -> Vec<Action> {
         if self.parts.gap_fill && self.wanted.is_some() {
             for symbol in self.parts.symbols.clone() {
-                self.wait_for_missing(symbol);
+                let newest = self.session.newest(symbol);
+                self.backfill.begin(symbol, newest.map(|newest| newest.plus_ms(self.parts.frame.ms())));
             }
         }
         self.session.opened(now)
     }
 
-    fn wait_for_missing(&mut self, symbol: Symbol) {
-        let newest = self.session.newest(symbol);
-        self.backfill.begin(symbol, newest.map(|newest| newest.plus_ms(self.parts.frame.ms())));
+    /// Asks for what is missing, when that can be asked for.
+    fn fetch_missing(&self, symbol: Symbol) {
+        if let (Some((from, round)), Some(wanted)) = (self.backfill.wanted(symbol), &self.wanted) {
+            // The fetcher ends only with this task.
+            let _ = wanted.send(Wanted { symbol, frame: self.parts.frame, from, round });
+        }
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -299,16 +304,22 @@ impl Link {
                     }
                 }
                 Action::Item(item) => self.item(item, &mut items),
-                Action::Missing { symbol, .. } => {
+                Action::Missing { symbol, from } => {
                     // Not yet, when the venue serves it only now.
                     if self.parts.gap_fill && self.wanted.is_some() && self.backfill.wanted(symbol).is_none() {
-                        self.wait_for_missing(symbol);
+                        self.backfill.begin(symbol, from);
                     }
-                    if let (Some((from, round)), Some(wanted)) = (self.backfill.wanted(symbol), &self.wanted) {
-                        // The fetcher ends only with this task.
-                        let _ = wanted.send(Wanted { symbol, frame: self.parts.frame, from, round });
+                    self.fetch_missing(symbol);
+                }
+                // Who waits already has asked for it, or does so with what comes next.
+                Action::Hole { symbol, from } if self.backfill.wanted(symbol).is_none() => {
+                    if self.parts.gap_fill && self.wanted.is_some() {
+                        tracing::warn!("{symbol}: candles since {from} did not come; the venue is asked for them");
+                        self.backfill.begin(symbol, Some(from));
+                        self.fetch_missing(symbol);
                     }
                 }
+                Action::Hole { .. } => {}
                 action @ Action::Tell(_) => self.tell_of(action),
             }
         }

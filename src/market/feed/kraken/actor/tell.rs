@@ -81,6 +81,23 @@ impl Link {
                 tracing::warn!("{symbol}: the book is asked for anew: {why}");
                 self.parts.view.change(|view| view.symbols.entry(symbol).or_default().broken_books += 1);
             }
+            Notice::CandlesFrozen(symbol, candles) => {
+                let text = format!("the last {candles} candles did not come although there were trades");
+                tracing::warn!("{symbol}: {text}; they are fetched, nothing is entered in it");
+                self.silence.candles(symbol, true);
+                self.parts.view.change(|view| {
+                    let line = view.symbols.entry(symbol).or_default();
+                    line.candles_frozen = true;
+                    line.candle_freezes += 1;
+                });
+                self.parts.announce(Some(symbol), false, text);
+            }
+            Notice::CandlesBack(symbol) => {
+                tracing::info!("{symbol}: candles come again");
+                self.silence.candles(symbol, false);
+                self.parts.view.change(|view| view.symbols.entry(symbol).or_default().candles_frozen = false);
+                self.parts.announce(Some(symbol), true, "candles come again".to_owned());
+            }
             Notice::Odd(why) => tracing::warn!("{why}"),
         }
     }
