@@ -296,6 +296,12 @@ pub struct FeedLink {
     /// Those of them that could not be understood.
     #[serde(default)]
     pub odd_frames: u64,
+    /// Rows of candles that came after their candle was closed, and those a new connection repeats, of all symbols.
+    #[serde(default)]
+    pub late_rows: u64,
+    /// Rows of candles that began more than one candle after our own time, of all symbols; they are not taken.
+    #[serde(default)]
+    pub future_rows: u64,
     /// Books that did not fit their checksum.
     pub broken_books: u64,
     /// Times its prices stopped while the connection stood.

@@ -216,6 +216,8 @@ fn feed_link(link: &LinkView, symbol: Symbol, now: Ts) -> FeedLink {
         reconnects: link.reconnects,
         frames: link.frames,
         odd_frames: link.odd_frames,
+        late_rows: link.late_rows,
+        future_rows: link.future_rows,
         broken_books: line.broken_books,
         silences: line.silences,
         candles_frozen: line.candles_frozen,

@@ -314,7 +314,7 @@ impl Session {
 
     fn candles(&mut self, rows: &[OhlcRow], now: Ts, actions: &mut Vec<Action>) {
         for row in rows {
-            if !self.symbols.contains(&row.symbol) {
+            if !self.symbols.contains(&row.symbol) || self.closer.is_future(row, now) {
                 continue;
             }
             // A later candle closes the one before: as it was heard last, which may not be how it ended.
@@ -324,7 +324,7 @@ impl Session {
                 actions.push(Action::Tell(Notice::CandlesBack(row.symbol)));
             }
         }
-        let closed = self.closer.take(rows);
+        let closed = self.closer.take(rows, now);
         self.hand_out(closed, now, actions);
     }
 
@@ -342,6 +342,7 @@ impl Session {
 
     fn hand_out(&mut self, closed: Closed, now: Ts, actions: &mut Vec<Action>) {
         self.counts.late_rows += closed.late;
+        self.counts.future_rows += closed.future;
         for (symbol, candle) in closed.candles.into_iter().filter(|(symbol, _)| self.symbols.contains(symbol)) {
             // Those before it are asked for first, so that it waits for them.
             if let Some(from) = self.witness.doubt(symbol).filter(|from| *from < candle.open_time) {

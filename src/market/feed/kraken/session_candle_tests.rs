@@ -187,3 +187,15 @@ fn the_minute_a_connection_was_opened_in_is_declared_by_what_the_venue_sends_and
     let actions = session.tick(later.plus_ms(SILENT_MS), 0.0);
     assert_eq!(items(&actions), [], "nobody heard what was traded while there was no connection");
 }
+
+#[test]
+fn a_row_from_the_future_is_counted_and_closes_nothing() {
+    let mut session = session();
+    up(&mut session, START);
+    let minute = START.0 / 60_000;
+    session.heard(&ohlc(minute, 2.0), at(1));
+    assert_eq!(session.heard(&ohlc(minute + 600, 9.0), at(2)), []);
+    let next = items(&session.heard(&ohlc(minute + 1, 3.0), at(40)));
+    assert!(matches!(&next[..], [(_, FeedKind::Candle(candle))] if candle.close == 2.0), "{next:?}");
+    assert_eq!((session.counts().future_rows, session.counts().late_rows), (1, 0));
+}

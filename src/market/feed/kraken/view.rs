@@ -49,6 +49,10 @@ pub struct LinkView {
     pub frames: u64,
     /// Those of them that could not be understood.
     pub odd_frames: u64,
+    /// Candle rows that came after their candle was closed, and those a new connection repeats.
+    pub late_rows: u64,
+    /// Candle rows from the future; they are not taken.
+    pub future_rows: u64,
     /// Venue minus wall, milliseconds, and when it was measured.
     pub offset: Option<(i64, Ts)>,
     /// State of the venue's engine in its own words.
@@ -65,6 +69,8 @@ impl Default for LinkView {
             losses: 0,
             frames: 0,
             odd_frames: 0,
+            late_rows: 0,
+            future_rows: 0,
             offset: None,
             system: ONLINE.to_owned(),
             symbols: BTreeMap::new(),

@@ -109,6 +109,7 @@ impl Link {
             view.reconnects = counts.connections.saturating_sub(1);
             view.losses = counts.losses;
             (view.frames, view.odd_frames) = (counts.frames, counts.odd_frames);
+            (view.late_rows, view.future_rows) = (counts.late_rows, counts.future_rows);
             if view.system != self.session.system() {
                 self.session.system().clone_into(&mut view.system);
             }
