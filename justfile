@@ -45,6 +45,10 @@ torture cycles="20000":
 soak-kraken seconds="600":
     KRAKEN_SOAK_SECONDS={{seconds}} cargo test --test kraken_soak -- --nocapture
 
+# Candles of the live feed that stand still for more than three minutes; five minutes.
+freeze-kraken:
+    KRAKEN_FREEZE=1 cargo test --test kraken_trouble -- candles_that_stop
+
 # A month of models on every agent with a provider that fails half its calls; the figures of docs/models.md.
 soak-models days="30":
     MODEL_SOAK_DAYS={{days}} cargo test --release --test model_soak -- a_month --nocapture

@@ -116,7 +116,7 @@ fn recorded_candles_close_when_the_next_one_begins() {
         let mut forming = Ts(i64::MIN);
         for text in &frames {
             let Ok(Frame::Ohlc(rows)) = decode(text) else { continue };
-            for (symbol, candle) in closer.take(&rows).candles {
+            for (symbol, candle) in closer.take(&rows, Ts(i64::MAX)).candles {
                 assert!(candle.defect().is_none(), "{name}: {candle:?}");
                 closed.entry(symbol).or_default().push(candle.open_time);
             }

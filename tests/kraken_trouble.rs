@@ -8,8 +8,10 @@ mod kraken_home;
 mod kraken_venue;
 mod process_support;
 
+use std::fs;
+
 use kraken_home::*;
-use kraken_venue::Venue;
+use kraken_venue::{Venue, candle, now};
 use process_support::*;
 use serde_json::Value;
 
@@ -83,4 +85,61 @@ fn a_venue_in_maintenance_pauses_whatever_its_prices_look_like() {
     let records = assert_sound(&program.stop("TERM"));
     let alerts = noted(&records, "venue_not_in_service");
     assert!(!alerts.is_empty() && alerts.iter().all(|alert| alert["data"]["facts"]["system"] == "maintenance"));
+}
+
+/// Minutes and closes of the candles that are kept of BTC/USDT.
+fn kept(home: &Home) -> Vec<(i64, f64)> {
+    let text = fs::read_to_string(home.store().join("candles/XBTUSDT_1.csv")).unwrap();
+    let number = |line: &str, field: usize| line.split(',').nth(field).unwrap().parse::<f64>().unwrap();
+    text.lines().map(|line| (number(line, 0) as i64 / 60, number(line, 4))).collect()
+}
+
+/// Freezes the candles of BTC/USDT, and waits until that of the minute it happened in is there all the same.
+fn freeze_candles(venue: &Venue, home: &Home) -> i64 {
+    // What is seconds old at the end of its minute is believed.
+    until("a minute that has not ended soon", || (now() % 60_000 < 50_000).then_some(()));
+    let frozen = now() / 60_000;
+    venue.control().frozen_candles.insert("BTC/USDT".to_owned());
+    until("the candle that did not come", || kept(home).iter().any(|(minute, _)| *minute == frozen).then_some(()));
+    frozen
+}
+
+/// From the minute before the freeze on no candle is missing, and each is as it ended.
+fn assert_whole(home: &Home, frozen: i64) {
+    let kept = kept(home);
+    let of_then = &kept[kept.iter().position(|(minute, _)| *minute == frozen - 1).unwrap()..];
+    assert!(of_then.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "a hole in {of_then:?}");
+    let (_, close) = of_then[1];
+    assert!((close - candle("BTC/USDT", frozen)[3]).abs() < 1e-6, "minute {frozen} is not as it ended");
+}
+
+/// `KRAKEN_FREEZE=1` (`just freeze-kraken`) goes on until the freeze is told and over, which takes five minutes.
+#[test]
+fn candles_that_stop_while_prices_go_on_are_fetched_whole_and_take_no_entry_after_three() {
+    let venue = Venue::start();
+    let (home, program) = warm(&venue);
+    let began = freeze_candles(&venue, &home);
+    assert_whole(&home, began);
+    let shown = feed(&program.status(), "BTC/USDT");
+    assert_eq!((&shown["reconnects"], &shown["unfilled_candles"]), (&Value::from(0), &Value::from(0)), "{shown}");
+    assert_eq!((&shown["candles_frozen"], &shown["gaps"]), (&Value::from(false), &Value::from(0)), "{shown}");
+    if std::env::var_os("KRAKEN_FREEZE").is_none() {
+        program.stop("TERM");
+        return;
+    }
+    let frozen = program.status_when("the freeze", |status| feed(status, "BTC/USDT")["candles_frozen"] == true);
+    assert_eq!((&frozen["state"], &feed(&frozen, "BTC/USDT")["silent"]), (&Value::from("RUNNING"), &Value::from(true)));
+    assert_eq!(feed(&frozen, "BTC/USDT")["silences"], 0, "its prices are there");
+    assert_eq!(feed(&frozen, "XRP/USDT")["silent"], false);
+    let text = stdout(&program.cli(&["status"]));
+    assert!(text.contains("no candles: no entries"), "{text}");
+    venue.control().frozen_candles.clear();
+    program.status_when("candles again", |status| feed(status, "BTC/USDT")["silent"] == false);
+    until("one of the feed", || kept(&home).iter().any(|(minute, _)| *minute == began + 4).then_some(()));
+    let back = feed(&program.status(), "BTC/USDT");
+    assert_eq!((&back["candle_freezes"], &back["gaps"]), (&Value::from(1), &Value::from(0)), "{back}");
+    assert_whole(&home, began);
+    let records = assert_sound(&program.stop("TERM"));
+    let told = noted(&records, "candles_frozen");
+    assert!(told.len() == 1 && told[0]["data"]["facts"]["symbol"] == "BTC/USDT", "{told:?}");
 }

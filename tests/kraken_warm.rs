@@ -43,6 +43,47 @@ fn hours_refused_at_a_fresh_start_come_later_and_warm_the_frames() {
 }
 
 #[test]
+fn after_sixty_hours_of_downtime_a_store_that_was_warm_is_warm_again() {
+    let venue = Venue::start();
+    let home = Home::new(&venue);
+    // 300 hours of minutes; REST gives the last twelve hours of them, and hours for what lies between.
+    let files = [("XBTUSDT_1.csv", "BTC/USDT"), ("XRPUSDT_1.csv", "XRP/USDT")].map(|(name, symbol)| {
+        let path = home.path().join(name);
+        fs::write(&path, history(symbol, 300 * 60, 60 * 60)).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let imported = home.run(&["--json", "import", "kraken-csv", &files[0], &files[1]]);
+    assert!(imported.status.success(), "{}", stderr(&imported));
+    let program = home.start();
+    program.status_when("live data", |status| alive(status, "BTC/USDT") && alive(status, "XRP/USDT"));
+    // What REST does not give of the 48 hours in between is told, as any other hole.
+    let status = program.status();
+    let missing = feed(&status, "BTC/USDT")["unfilled_candles"].as_i64().unwrap();
+    assert!((48 * 60 - 1..=48 * 60 + 2).contains(&missing), "{status}");
+    assert!(feed(&status, "BTC/USDT")["last_gap"].is_array(), "{status}");
+    let hours = |path: &&String| path.contains("interval=60");
+    assert_eq!(venue.control().asked.iter().filter(hours).count(), 2, "one question a symbol");
+    for symbol in ["BTC/USDT", "XRP/USDT"] {
+        program.done(&["run-task", "technical_analysis", symbol]);
+        program.status_when("the first analysis", |status| {
+            let lines = status["tasks"].as_array().unwrap();
+            let line = lines.iter().find(|line| line["task"] == "technical_analysis" && line["symbol"] == symbol);
+            line.is_some_and(|line| line["last_success_at"].is_string())
+        });
+    }
+    // Noted when the link is next looked at, once a second.
+    until("the notes of the holes", || {
+        let journal = stdout(&program.cli(&["journal", "tail", "-n", "1000"]));
+        (journal.matches("candles_missing").count() >= 2).then_some(())
+    });
+    let records = assert_sound(&program.stop("TERM"));
+    let told = of_kind(&records, "Noted").into_iter().filter(|record| record["data"]["what"] == "candles_missing");
+    let told: Vec<&Value> = told.map(|record| &record["data"]["facts"]).collect();
+    let missing = Value::from(missing.to_string());
+    assert!(told.len() == 2 && told.iter().any(|facts| facts["candles"] == missing), "{told:?}");
+}
+
+#[test]
 fn an_import_that_is_refused_for_a_while_is_asked_again_and_ends_by_itself() {
     let venue = Venue::start();
     venue.control().too_many = 2;

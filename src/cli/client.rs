@@ -269,7 +269,12 @@ fn feed_table(feeds: &[FeedLine]) -> Table {
         let price = feed.price.map_or("-".to_owned(), |price| price.to_string());
         let age = seconds(feed.data_age_seconds);
         let spread = feed.spread_bps.map_or("-".to_owned(), |spread| format!("{spread:.1}"));
-        let healthy = if feed.silent { "silent: no entries".to_owned() } else { yes_no(feed.healthy) };
+        let frozen = feed.link.as_ref().is_some_and(|link| link.candles_frozen);
+        let healthy = match (frozen, feed.silent) {
+            (true, _) => "no candles: no entries".to_owned(),
+            (false, true) => "silent: no entries".to_owned(),
+            (false, false) => yes_no(feed.healthy),
+        };
         let mut row = vec![feed.symbol.to_string(), price, age, spread, healthy, feed.gaps.to_string()];
         row.push(if feed.in_doubt { format!("{} (in doubt)", feed.withheld) } else { feed.withheld.to_string() });
         if let Some(link) = &feed.link {

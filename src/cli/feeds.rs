@@ -10,6 +10,7 @@ use crate::{
         Feed, Market,
         feed::{
             csv::{CsvFeed, CsvWindow},
+            kraken::view::Shared,
             simulated::SimulatedFeed,
         },
     },
@@ -26,11 +27,12 @@ pub(super) fn csv_feed(settings: &Settings) -> Result<CsvFeed> {
     Ok(CsvFeed::open(Path::new(&settings.market.csv.dir), &settings.symbols, window)?)
 }
 
-/// The configured feed; it continues the same simulated market after a restart.
+/// The configured feed; it continues the same simulated market after a restart. What a live one finds missing at its start is
+/// told in `view`.
 ///
 /// # Errors
 /// Candles that cannot be read, a market that cannot be made, a venue whose history does not come.
-pub(super) async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Result<Box<dyn Feed>> {
+pub(super) async fn make_feed(settings: &Settings, state: &State, now: Ts, view: &Shared) -> Result<Box<dyn Feed>> {
     Ok(match settings.market.source {
         MarketSource::Simulated => {
             let history_ms = Market::history_ms(&settings.market, Timeframe::M1);
@@ -38,7 +40,7 @@ pub(super) async fn make_feed(settings: &Settings, state: &State, now: Ts) -> Re
             Box::new(SimulatedFeed::new(simulated, &settings.symbols, state.meta.seed, origin, now, history_ms)?)
         }
         MarketSource::Csv => Box::new(csv_feed(settings)?),
-        MarketSource::Kraken => Box::new(live_feed::open(settings).await?),
+        MarketSource::Kraken => Box::new(live_feed::open(settings, view).await?),
     })
 }
 

@@ -17,13 +17,14 @@ use crate::{
                     fetch::RestClient,
                     link::{self, Parts},
                 },
+                backfill::gap_before,
                 session::Waits,
                 view::Shared,
             },
             live::LiveFeed,
         },
     },
-    model::{Symbol, Timeframe},
+    model::{Symbol, Timeframe, Ts},
     runtime::clock::wall_now,
     settings::Settings,
 };
@@ -47,11 +48,12 @@ pub fn candle_store(settings: &Settings) -> Result<CandleStore> {
     CandleStore::open(&dir, frame(settings)).with_context(|| format!("cannot make the folder {}", dir.display()))
 }
 
-/// The feed, with the candles of the downtime in its history so that what they did to stops is seen first.
+/// The feed, with the candles of the downtime in its history so that what they did to stops is seen first. Those the venue does
+/// not give any more are told in `view`.
 ///
 /// # Errors
 /// The folder of candles cannot be made or read.
-pub async fn open(settings: &Settings) -> Result<LiveFeed> {
+pub async fn open(settings: &Settings, view: &Shared) -> Result<LiveFeed> {
     let store = candle_store(settings)?;
     for symbol in &settings.symbols {
         store.repair(*symbol).with_context(|| format!("cannot repair {}", store.path(*symbol).display()))?;
@@ -60,14 +62,14 @@ pub async fn open(settings: &Settings) -> Result<LiveFeed> {
     for (hours, symbol) in hours.iter().flat_map(|hours| settings.symbols.iter().map(move |symbol| (hours, symbol))) {
         hours.repair(*symbol).with_context(|| format!("cannot repair {}", hours.path(*symbol).display()))?;
     }
-    if settings.market.gap_fill && timeout(CATCH_UP, catch_up(settings, &store)).await.is_err() {
+    if settings.market.gap_fill && timeout(CATCH_UP, catch_up(settings, &store, view)).await.is_err() {
         tracing::warn!("the venue's REST interface is slow; the candles of the downtime come later");
     }
     let history_ms = Market::history_ms(&settings.market, store.frame());
     Ok(LiveFeed::new("kraken", store.frame(), store, settings.symbols.clone(), history_ms).with_hours(hours))
 }
 
-/// The hours that reach further back than the candles; none when the candles are hours or longer.
+/// The hours that reach further back than the candles and into their holes; none when the candles are hours or longer.
 fn hours(settings: &Settings) -> Result<Option<Hours>> {
     let base = frame(settings);
     if base >= Timeframe::H1 {
@@ -78,22 +80,27 @@ fn hours(settings: &Settings) -> Result<Option<Hours>> {
     let store = store.with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let market = &settings.market;
     let candles = market.lookback.get(&market.primary_timeframe).map_or(0, |n| i64::from(*n)) + 1;
-    Ok(Some(Hours { store, span_ms: candles * market.primary_timeframe.ms().max(base.ms()) }))
+    let span_ms = candles * market.primary_timeframe.ms().max(base.ms());
+    let reset_after = Market::reset_after(market, store.frame());
+    Ok(Some(Hours { store, span_ms, reset_after }))
 }
 
-async fn catch_up(settings: &Settings, store: &CandleStore) {
+async fn catch_up(settings: &Settings, store: &CandleStore, view: &Shared) {
     let mut client = match RestClient::new(&settings.market.kraken.rest_url) {
         Ok(client) => client,
         Err(error) => return tracing::warn!("{error}"),
     };
     for symbol in &settings.symbols {
         match fetch_newer(&mut client, store, *symbol).await {
-            Ok(added) => tracing::info!("{symbol}: {added} candles fetched"),
+            Ok((added, gap)) => {
+                tracing::info!("{symbol}: {added} candles fetched");
+                gap.into_iter().for_each(|gap| drop(view.miss(*symbol, store.frame(), gap)));
+            }
             Err(error) => tracing::warn!("{symbol}: the candles of the downtime could not be fetched: {error:#}"),
         }
     }
-    // The candles reach back for 720 of their own length; longer frames begin with hours until they reach far enough. What
-    // does not come now is asked for again by the link.
+    // The candles reach back for 720 of their own length; longer frames take hours from before that, and from the hole a long
+    // downtime leaves. What does not come now is asked for again by the link.
     let Ok(Some(hours)) = hours(settings) else { return };
     for symbol in &settings.symbols {
         let fetched = match hours.are_missing(store, *symbol, wall_now()) {
@@ -102,16 +109,19 @@ async fn catch_up(settings: &Settings, store: &CandleStore) {
             Err(error) => Err(error.into()),
         };
         match fetched {
-            Ok(added) => tracing::info!("{symbol}: {added} hours from before the candles fetched"),
+            // Hours that are older than the venue gives are older than anybody looks back.
+            Ok((added, _)) => tracing::info!("{symbol}: {added} hours from before the candles fetched"),
             Err(error) => tracing::warn!("{symbol}: no hours from before the candles yet: {error:#}"),
         }
     }
 }
 
-async fn fetch_newer(client: &mut RestClient, store: &CandleStore, symbol: Symbol) -> Result<u64> {
-    let newest = store.newest(symbol)?;
-    let rows = client.candles(symbol, store.frame(), newest).await?;
-    Ok(store.append(symbol, &rows)?)
+/// Keeps the candles after the newest one; how many, and which of them the venue does not give any more.
+async fn fetch_newer(client: &mut RestClient, store: &CandleStore, symbol: Symbol) -> Result<(u64, Option<(Ts, Ts)>)> {
+    let (newest, frame) = (store.newest(symbol)?, store.frame());
+    let rows = client.candles(symbol, frame, newest).await?;
+    let gap = gap_before(newest.map(|newest| newest.plus_ms(frame.ms())), &rows);
+    Ok((store.append(symbol, &rows)?, gap))
 }
 
 /// Starts the link to the venue.

@@ -284,7 +284,8 @@ async fn live(
     outside.notifier = webhook.map(|url| notifier(url, &settings)).transpose()?;
     let notifier = outside.notifier.clone();
     let watched = watched(&settings, store.state());
-    let feed = make_feed(&watched, store.state(), place.clock.now()).await?;
+    let view = outside.venue.clone().unwrap_or_default();
+    let feed = make_feed(&watched, store.state(), place.clock.now(), &view).await?;
     let market = Market::new(&watched, feed.base())?;
     let (venue, seed) = (outside.venue.clone(), store.state().meta.seed);
     let on_end: Recipient<FeedEnded> = FeedWatch.start().recipient();

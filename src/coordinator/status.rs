@@ -266,7 +266,7 @@ pub struct FeedLine {
     /// The newest value was withheld: the price shown is the last accepted one and trades nothing new.
     #[serde(default)]
     pub in_doubt: bool,
-    /// Its prices have stopped (`market.silence_seconds`): nothing is entered in it until they are back.
+    /// Its prices (`market.silence_seconds`) or its candles have stopped: nothing is entered in it until they are back.
     #[serde(default)]
     pub silent: bool,
     /// Distance of the best prices, basis points; absent without a proven book young enough to trade on.
@@ -296,10 +296,22 @@ pub struct FeedLink {
     /// Those of them that could not be understood.
     #[serde(default)]
     pub odd_frames: u64,
+    /// Rows of candles that came after their candle was closed, and those a new connection repeats, of all symbols.
+    #[serde(default)]
+    pub late_rows: u64,
+    /// Rows of candles that began more than one candle after our own time, of all symbols; they are not taken.
+    #[serde(default)]
+    pub future_rows: u64,
     /// Books that did not fit their checksum.
     pub broken_books: u64,
     /// Times its prices stopped while the connection stood.
     pub silences: u64,
+    /// Its candles do not come although there are trades: nothing is entered in it until they do.
+    #[serde(default)]
+    pub candles_frozen: bool,
+    /// Times they stopped coming.
+    #[serde(default)]
+    pub candle_freezes: u64,
     /// Candles missing that nobody could give.
     pub unfilled_candles: u64,
     /// The newest such hole: start of its first candle, and of the first one after it.

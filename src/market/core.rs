@@ -7,7 +7,7 @@ use super::{
     aggregate::{ClosedFrame, Gap, Reject},
     feed::{FeedItem, FeedKind},
     jump::Withheld,
-    symbol_market::SymbolMarket,
+    symbol_market::{self, SymbolMarket},
 };
 use crate::{
     model::{Book, Candle, PriceTick, Snapshot, Symbol, Timeframe, Ts},
@@ -173,6 +173,11 @@ impl Market {
     pub fn history_ms(market: &MarketSettings, base: Timeframe) -> i64 {
         let spans = market.lookback.iter().filter(|(frame, _)| **frame >= base);
         spans.map(|(frame, candles)| frame.ms() * (i64::from(*candles) + 1)).max().unwrap_or(0)
+    }
+
+    /// More candles of `frame` than these missing in a row make its indicators start over.
+    pub fn reset_after(market: &MarketSettings, frame: Timeframe) -> u64 {
+        symbol_market::reset_after(market.lookback.get(&frame).map_or(0, |n| u64::from(*n)))
     }
 
     /// Takes a closed base candle.

@@ -20,6 +20,11 @@ const GAP_CANDLES_MIN: u64 = 12;
 /// Closed candles before EMA9 and EMA21 may be compared for the alignment score.
 const ALIGNMENT_CANDLES: u64 = 21;
 
+/// More candles than these missing in a row make a frame's indicators start over; `lookback` candles are looked at.
+pub(super) fn reset_after(lookback: u64) -> u64 {
+    (lookback / GAP_RESET_DIVISOR).max(GAP_CANDLES_MIN)
+}
+
 #[derive(Clone, Debug)]
 struct FrameState {
     engine: IndicatorEngine,
@@ -128,8 +133,8 @@ impl SymbolMarket {
         Ok(Some(self.accept(close, at, (!seen_inside).then_some(range))))
     }
 
-    /// Takes a closed candle of a frame longer than the base, from before the base candles began. What the frame holds
-    /// already is never replaced, and no price comes of it.
+    /// Takes a closed candle of a frame longer than the base, from before the base candles began or from a hole between them.
+    /// What the frame holds already is never replaced, and no price comes of it.
     pub(super) fn on_longer(&mut self, frame: Timeframe, candle: Candle, limits: &Limits) {
         let known = self.frames[frame.index()].as_ref().is_some_and(|state| state.last.open_time >= candle.open_time);
         let fits = frame > self.aggregator.base() && candle.open_time == candle.open_time.floor_to(frame.ms());
@@ -354,6 +359,10 @@ impl SymbolMarket {
 
     fn take_closed(&mut self, closed: &ClosedFrame, limits: &Limits) {
         let i = closed.frame.index();
+        // Around a hole the whole candle was fetched: what the base candles give of it is a part.
+        if self.frames[i].as_ref().is_some_and(|state| state.last.open_time >= closed.candle.open_time) {
+            return;
+        }
         let state = self.frames[i].get_or_insert_with(|| {
             Box::new(FrameState {
                 engine: IndicatorEngine::new(),
@@ -387,7 +396,12 @@ impl SymbolMarket {
         }
         let i = gap.frame.index();
         let Some(state) = &mut self.frames[i] else { return };
-        if gap.candles().unsigned_abs() > (limits.lookback[i] / GAP_RESET_DIVISOR).max(GAP_CANDLES_MIN) {
+        // Longer candles that were fetched lie in the hole already.
+        let from = gap.from.max(state.last.close_time(gap.frame));
+        if from >= gap.to {
+            return;
+        }
+        if (Gap { from, ..*gap }).candles().unsigned_abs() > reset_after(limits.lookback[i]) {
             self.counts.resets += 1;
             state.engine = IndicatorEngine::new();
             state.tail.clear();

@@ -28,6 +28,8 @@ pub struct Control {
     pub frozen: bool,
     /// The same for single symbols.
     pub frozen_symbols: BTreeSet<String>,
+    /// Symbols whose candles stand still while ticker and book go on.
+    pub frozen_candles: BTreeSet<String>,
     /// Symbols nobody trades: there is a book, and that changes.
     pub untraded: BTreeSet<String>,
     /// Connections that are still to be dropped as soon as they have subscribed.
@@ -234,7 +236,8 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                         subscribed.entry(symbol.to_owned()).or_default().insert(channel.clone());
                         let frozen = control.frozen || control.frozen_symbols.contains(symbol);
                         let silent = frozen || !control.script.is_empty();
-                        if channel == "ohlc" && !silent && !control.untraded.contains(symbol) {
+                        let has_candles = !control.untraded.contains(symbol) && !control.frozen_candles.contains(symbol);
+                        if channel == "ohlc" && !silent && has_candles {
                             let minute = now() / 60_000;
                             let closed = control.snapshot_candles.unwrap_or(4);
                             let rows: Vec<Value> = (minute - closed..=minute).map(|minute| row(symbol, minute)).collect();
@@ -291,7 +294,7 @@ async fn serve(stream: TcpStream, control: Arc<Mutex<Control>>) {
                                 "timestamp": Ts(at).to_string()}]);
                             out.push(json!({"channel": "ticker", "type": "update", "data": data}).to_string());
                         }
-                        if channels.contains("ohlc") {
+                        if channels.contains("ohlc") && !control.frozen_candles.contains(symbol) {
                             let data = json!([row(symbol, at / 60_000)]);
                             out.push(json!({"channel": "ohlc", "type": "update", "data": data}).to_string());
                         }

@@ -68,8 +68,8 @@ pub(super) struct Timekeeper {
     told_space: bool,
     /// What the venue's trouble was when it was last looked at; absent before the first look.
     trouble: Option<Option<Trouble>>,
-    /// How many silences of each symbol were told.
-    silences: BTreeMap<Symbol, u64>,
+    /// What was told of each symbol: silences, stops of its candles, and candles nobody can give.
+    told_of: BTreeMap<Symbol, [u64; 3]>,
     /// A check of the journal is under way.
     pub(super) auditing: bool,
 }
@@ -77,8 +77,8 @@ pub(super) struct Timekeeper {
 impl Timekeeper {
     pub(super) fn new(outside: Outside) -> Timekeeper {
         let (rule, told_space, trouble, auditing) = (None, false, None, false);
-        let (began, silences) = (Instant::now(), BTreeMap::new());
-        Timekeeper { outside, began, rule, told_space, trouble, silences, auditing }
+        let (began, told_of) = (Instant::now(), BTreeMap::new());
+        Timekeeper { outside, began, rule, told_space, trouble, told_of, auditing }
     }
 
     fn reading(&self) -> Option<Reading> {
@@ -136,7 +136,7 @@ impl Coordinator {
     /// with its cause.
     fn observe_venue(&mut self, ctx: &mut Context<Self>) {
         let Some(link) = self.time.link() else { return };
-        self.tell_silences(&link);
+        self.tell_of_symbols(&link);
         let trouble = link.trouble();
         // A pause of an earlier process ends by what the venue says, not by its silence.
         let nothing_yet = trouble.is_none() && !link.has_heard();
@@ -168,13 +168,24 @@ impl Coordinator {
         self.change_state("venue".to_owned(), make, ctx);
     }
 
-    /// Each silence of a symbol is noted once; what it forbids is said by the board of prices.
-    fn tell_silences(&mut self, link: &LinkView) {
+    /// Each silence of a symbol, each stop of its candles and each hole in them is noted once; what it forbids is said by the
+    /// board of prices.
+    fn tell_of_symbols(&mut self, link: &LinkView) {
         for (symbol, line) in &link.symbols {
-            if self.time.silences.insert(*symbol, line.silences).unwrap_or(0) < line.silences {
+            let now_known = [line.silences, line.candle_freezes, line.unfilled_candles];
+            let [silences, freezes, unfilled] = self.time.told_of.insert(*symbol, now_known).unwrap_or_default();
+            let name = || ("symbol", symbol.to_string());
+            if silences < line.silences {
                 let seconds = self.settings.market.silence_seconds.to_string();
-                let facts = [("symbol", symbol.to_string()), ("no_price_for_seconds", seconds)];
-                self.note(self.clock.now(), "feed_silent", facts);
+                self.note(self.clock.now(), "feed_silent", [name(), ("no_price_for_seconds", seconds)]);
+            }
+            if freezes < line.candle_freezes {
+                self.note(self.clock.now(), "candles_frozen", [name()]);
+            }
+            if let Some((from, to)) = line.last_gap.filter(|_| unfilled < line.unfilled_candles) {
+                let candles = ("candles", (line.unfilled_candles - unfilled).to_string());
+                let (from, to) = (("from", from.to_string()), ("to", to.to_string()));
+                self.note(self.clock.now(), "candles_missing", [name(), candles, from, to]);
             }
         }
     }

@@ -13,7 +13,7 @@ pub struct LiveFeed {
     name: &'static str,
     frame: Timeframe,
     store: CandleStore,
-    /// Hours from before the candles of `store` began.
+    /// Hours from before the candles of `store` began, and from their holes.
     hours: Option<CandleStore>,
     symbols: Vec<Symbol>,
     history_ms: i64,
@@ -34,14 +34,15 @@ impl LiveFeed {
         LiveFeed { name, frame, store, hours: None, symbols, history_ms, waiting: BTreeMap::new(), brought: 0 }
     }
 
-    /// With hours that reach further back than the candles: the frames from one hour on begin with them.
+    /// With hours that reach further back than the candles, or into their holes: the frames from one hour on take them there.
     #[must_use]
     pub fn with_hours(self, hours: Option<CandleStore>) -> LiveFeed {
         LiveFeed { hours: hours.filter(|hours| hours.frame() > self.frame), ..self }
     }
 
-    /// The longer candles that began before `first`; later ones are built from the candles themselves.
-    fn longer(&self, symbol: Symbol, from: Ts, until: Ts, first: Option<Ts>) -> Result<Vec<FeedItem>, FeedError> {
+    /// The longer candles that began before the candles did, and those that their holes lie in; all others are built from the
+    /// candles themselves. Of a hole only whole ones are worth more than what the candles around it give.
+    fn longer(&self, symbol: Symbol, from: Ts, until: Ts, holes: &Holes) -> Result<Vec<FeedItem>, FeedError> {
         let mut closed = Vec::new();
         let Some(hours) = &self.hours else { return Ok(Vec::new()) };
         let (mut builder, mut gaps) = (Aggregator::new(symbol, hours.frame()), Vec::new());
@@ -49,17 +50,43 @@ impl LiveFeed {
             // A row that does not fit is left out, as in every history.
             let _ = builder.push(&hour, &mut closed, &mut gaps);
         })?;
-        let items = closed.into_iter().map(|closed: ClosedFrame| FeedItem {
+        let wanted = |closed: &ClosedFrame| {
+            let (open, end) = (closed.candle.open_time, closed.candle.close_time(closed.frame));
+            let in_hole = || holes.inside.iter().any(|(from, to)| open < *to && end > *from);
+            end <= until && (holes.first.is_none_or(|first| open < first) || (!closed.partial && in_hole()))
+        };
+        let item = |closed: ClosedFrame| FeedItem {
             symbol,
             available_at: closed.candle.close_time(closed.frame),
             kind: FeedKind::Longer(closed.frame, closed.candle),
-        });
-        let began_before = |item: &FeedItem| match item.kind {
-            FeedKind::Longer(_, candle) => first.is_none_or(|first| candle.open_time < first),
-            _ => false,
         };
-        Ok(items.filter(|item| item.available_at <= until && began_before(item)).collect())
+        Ok(closed.into_iter().filter(wanted).map(item).collect())
     }
+
+    /// What is missing in the candles that are known until `until`.
+    fn holes(&self, candles: &[FeedItem], until: Ts) -> Holes {
+        let hour_ms = Timeframe::H1.ms();
+        let mut holes = Holes::default();
+        let mut known: Option<Ts> = None;
+        for item in candles {
+            let FeedKind::Candle(candle) = item.kind else { continue };
+            holes.first = holes.first.or(Some(candle.open_time));
+            let from = known.replace(item.available_at).unwrap_or(candle.open_time);
+            holes.inside.extend((candle.open_time.since_ms(from) > hour_ms).then_some((from, candle.open_time)));
+        }
+        // The newest candles may still be on their way.
+        holes.inside.extend(known.filter(|from| until.since_ms(*from) > hour_ms).map(|from| (from, until)));
+        holes
+    }
+}
+
+/// What is missing in the candles of a symbol.
+#[derive(Debug, Default)]
+struct Holes {
+    /// Start of the first candle; absent without any.
+    first: Option<Ts>,
+    /// Holes longer than an hour: end of the candle before, and start of the one after.
+    inside: Vec<(Ts, Ts)>,
 }
 
 impl Feed for LiveFeed {
@@ -84,14 +111,15 @@ impl Feed for LiveFeed {
 
     fn again(&self, symbol: Symbol, until: Ts) -> Result<Vec<FeedItem>, FeedError> {
         let (from, frame) = (until.plus_ms(-self.history_ms), self.frame);
-        let (mut all, mut first) = (Vec::new(), None);
+        let mut candles = Vec::new();
         self.store.read(symbol, from, &mut |candle| {
-            first = first.or(Some(candle.open_time));
             let available_at = candle.close_time(frame);
-            all.push(FeedItem { symbol, available_at, kind: FeedKind::Candle(candle) });
+            candles.push(FeedItem { symbol, available_at, kind: FeedKind::Candle(candle) });
         })?;
-        all.extend(self.longer(symbol, from, until, first)?);
-        all.retain(|item| item.available_at <= until);
+        candles.retain(|item| item.available_at <= until);
+        let mut all = self.longer(symbol, from, until, &self.holes(&candles, until))?;
+        all.append(&mut candles);
+        // Stable: of one instant the longer one that was fetched comes before what the candle would build of a part of it.
         all.sort_by_key(|item| item.available_at);
         Ok(all)
     }

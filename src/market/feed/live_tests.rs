@@ -58,6 +58,65 @@ fn hours_reach_back_to_where_the_candles_begin_and_join_them_without_a_hole() {
     assert_eq!((counts.gaps, counts.late, counts.resets), (0, 0, 0), "{counts:?}");
 }
 
+/// 300 hours of minutes, then 48 hours of nothing but hours, then 12 hours of minutes; the hole begins and ends within an hour.
+fn holed(folder: &std::path::Path, hours: Vec<Candle>) -> (LiveFeed, Ts) {
+    let [minutes, store] = [Timeframe::M1, Timeframe::H1].map(|f| CandleStore::open(folder, f).unwrap());
+    let (ends, resumes, until) = (300 * HOUR_MS + 20 * 60_000, 348 * HOUR_MS + 20 * 60_000, 361 * HOUR_MS);
+    for (from, to) in [(0, ends), (resumes, until)] {
+        let minute = |at| candle(i64::try_from(at).unwrap());
+        let range = u64::try_from(from).unwrap()..u64::try_from(to).unwrap();
+        minutes.append(symbol(), &range.step_by(60_000).map(minute).collect::<Vec<_>>()).unwrap();
+    }
+    store.append(symbol(), &hours).unwrap();
+    let feed = LiveFeed::new("kraken", Timeframe::M1, minutes, vec![symbol()], 400 * HOUR_MS);
+    (feed.with_hours(Some(store)), Ts(until))
+}
+
+/// The frame's closed candles since it began or started over, and whether they are called disturbed.
+fn known(market: &mut Market, frame: Timeframe, now: Ts) -> (u64, bool) {
+    let snapshot = market.snapshot(symbol(), now).unwrap();
+    (snapshot.view(frame).unwrap().closed_candles, snapshot.flagged_frames.contains(&frame))
+}
+
+#[test]
+fn hours_fill_a_hole_between_the_candles_and_the_frame_of_hours_does_not_start_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let hours = (200..361).map(|hour| Candle { volume: 60.0, ..candle(hour * HOUR_MS) }).collect();
+    let (mut feed, until) = holed(folder.path(), hours);
+    let (mut market, mut longer) = (market(), Vec::new());
+    feed.history(until, &mut |item| {
+        if let FeedKind::Longer(frame, candle) = item.kind {
+            longer.push((frame, candle.open_time));
+        }
+        market.take(item);
+    })
+    .unwrap();
+    let of =
+        |wanted| longer.iter().filter(|(frame, _)| *frame == wanted).map(|(_, at)| at.0 / HOUR_MS).collect::<Vec<_>>();
+    assert_eq!(of(Timeframe::H1), (300..=348).collect::<Vec<_>>(), "those the hole lies in, whole");
+    assert_eq!(of(Timeframe::H4), (300..=348).step_by(4).collect::<Vec<_>>());
+    assert_eq!(known(&mut market, Timeframe::H1, until), (361, false));
+    assert_eq!(known(&mut market, Timeframe::H4, until), (90, false));
+    let now = Ts(until.0 + 1);
+    assert_eq!(market.feed_status(now)[0].counts.late, 0, "none comes twice");
+}
+
+#[test]
+fn without_hours_a_long_hole_makes_the_frame_of_hours_start_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut feed, until) = holed(folder.path(), Vec::new());
+    let mut market = market();
+    feed.history(until, &mut |item| {
+        market.take(item);
+    })
+    .unwrap();
+    assert_eq!(
+        known(&mut market, Timeframe::H1, until),
+        (13, true),
+        "the hour it begins again in and the twelve after it"
+    );
+}
+
 struct Nobody;
 
 impl Actor for Nobody {

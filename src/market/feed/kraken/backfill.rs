@@ -20,6 +20,25 @@ pub struct Filled {
     pub gap: Option<(Ts, Ts)>,
 }
 
+/// What an answer to the question for candles since `from` lacks: one that is full and begins later than asked says that the
+/// venue has no older ones; a shorter one has all there is.
+pub fn gap_before(from: Option<Ts>, rows: &[Candle]) -> Option<(Ts, Ts)> {
+    let full = rows.len() + 1 >= ROWS_MAX;
+    let first = rows.first().map(|row| row.open_time);
+    from.zip(first).filter(|(from, first)| full && first > from)
+}
+
+/// How many candles a gap is long.
+pub fn missing_in(frame: Timeframe, gap: (Ts, Ts)) -> u64 {
+    (gap.1.since_ms(gap.0) / frame.ms()).unsigned_abs()
+}
+
+/// What is told of a gap that stays.
+pub fn gap_words(frame: Timeframe, gap: (Ts, Ts)) -> String {
+    let missing = missing_in(frame, gap);
+    format!("{missing} candles from {} to {} are missing; the venue does not give them", gap.0, gap.1)
+}
+
 #[derive(Debug, Clone, Default)]
 struct Hold {
     from: Option<Ts>,
@@ -28,19 +47,13 @@ struct Hold {
 }
 
 /// Every symbol that waits for a fetch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Backfill {
-    frame: Timeframe,
     holds: BTreeMap<Symbol, Hold>,
     rounds: Round,
 }
 
 impl Backfill {
-    /// Nothing waits.
-    pub fn new(frame: Timeframe) -> Backfill {
-        Backfill { frame, holds: BTreeMap::new(), rounds: 0 }
-    }
-
     /// A connection stands: what comes from now on waits for what may be missing since `from`. A symbol that waits
     /// already keeps its earlier start, and the answer to its earlier question is not used.
     pub fn begin(&mut self, symbol: Symbol, from: Option<Ts>) -> Round {
@@ -68,10 +81,7 @@ impl Backfill {
     /// The venue's closed candles, oldest first; nothing when the answer belongs to an older question.
     pub fn filled(&mut self, symbol: Symbol, round: Round, rows: &[Candle]) -> Option<Filled> {
         let hold = self.take(symbol, round)?;
-        let first = rows.first().map(|row| row.open_time);
-        // A full answer that begins later than asked: the venue has no older ones. A shorter one has all there is.
-        let full = rows.len() + 1 >= ROWS_MAX;
-        let gap = hold.from.zip(first).filter(|(from, first)| full && first > from);
+        let gap = gap_before(hold.from, rows);
         let mut all = hold.candles;
         for row in rows.iter().filter(|row| hold.from.is_none_or(|from| row.open_time >= from)) {
             // The venue's final word on a candle.
@@ -86,11 +96,6 @@ impl Backfill {
         let first = hold.candles.keys().next().copied();
         let gap = hold.from.zip(first).filter(|(from, first)| first > from);
         Some(Filled { candles: hold.candles.into_values().collect(), gap })
-    }
-
-    /// How many candles a gap is long.
-    pub fn missing(&self, gap: (Ts, Ts)) -> i64 {
-        gap.1.since_ms(gap.0) / self.frame.ms()
     }
 
     fn take(&mut self, symbol: Symbol, round: Round) -> Option<Hold> {
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn candles_wait_for_the_fetch_and_go_on_in_order() {
-        let mut fill = Backfill::new(Timeframe::M1);
+        let mut fill = Backfill::default();
         assert!(fill.candle(symbol(), candle(1, 1.0)).is_some(), "nothing to wait for");
         let round = fill.begin(symbol(), Some(Ts(2 * 60_000)));
         assert_eq!(fill.candle(symbol(), candle(5, 5.0)), None);
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     fn an_answer_from_before_a_second_loss_is_not_used_and_the_start_stays() {
-        let mut fill = Backfill::new(Timeframe::M1);
+        let mut fill = Backfill::default();
         let first = fill.begin(symbol(), Some(Ts(60_000)));
         fill.candle(symbol(), candle(3, 3.0));
         let second = fill.begin(symbol(), Some(Ts(4 * 60_000)));
@@ -144,18 +149,18 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_venue_gives_is_a_gap() {
-        let mut fill = Backfill::new(Timeframe::M1);
+        let mut fill = Backfill::default();
         let rows: Vec<Candle> = (100..819).map(|minute| candle(minute, 1.0)).collect();
         let round = fill.begin(symbol(), Some(Ts(40 * 60_000)));
         let gap = fill.filled(symbol(), round, &rows).unwrap().gap.unwrap();
-        assert_eq!((gap, fill.missing(gap)), ((Ts(40 * 60_000), Ts(100 * 60_000)), 60));
+        assert_eq!((gap, missing_in(Timeframe::M1, gap)), ((Ts(40 * 60_000), Ts(100 * 60_000)), 60));
         let round = fill.begin(symbol(), Some(Ts(40 * 60_000)));
         assert_eq!(fill.filled(symbol(), round, &rows[..718]).unwrap().gap, None, "not full: all there is");
     }
 
     #[test]
     fn a_fetch_that_is_given_up_frees_what_was_held() {
-        let mut fill = Backfill::new(Timeframe::M1);
+        let mut fill = Backfill::default();
         let round = fill.begin(symbol(), Some(Ts(60_000)));
         fill.candle(symbol(), candle(3, 3.0));
         let filled = fill.given_up(symbol(), round).unwrap();

@@ -25,6 +25,8 @@ pub struct Closed {
     pub late: u64,
     /// Rows of another interval than the one asked for.
     pub foreign: u64,
+    /// Rows for candles that cannot have begun.
+    pub future: u64,
 }
 
 impl CandleCloser {
@@ -45,10 +47,20 @@ impl CandleCloser {
         self.closed.get(&symbol).copied()
     }
 
+    /// Whether the row begins later than clocks can differ: one such row would close what is being built, and make every row
+    /// after it late.
+    pub fn is_future(&self, row: &OhlcRow, now: Ts) -> bool {
+        row.candle.open_time > now.plus_ms(self.frame.ms())
+    }
+
     /// Takes the rows of one frame in the order they came.
-    pub fn take(&mut self, rows: &[OhlcRow]) -> Closed {
+    pub fn take(&mut self, rows: &[OhlcRow], now: Ts) -> Closed {
         let mut out = Closed::default();
         for row in rows {
+            if self.is_future(row, now) {
+                out.future += 1;
+                continue;
+            }
             if i64::from(row.minutes) * 60_000 != self.frame.ms() {
                 out.foreign += 1;
                 continue;
@@ -77,6 +89,16 @@ impl CandleCloser {
     /// Whether the candle of `symbol` that ended by `end` is held still.
     pub fn holds(&self, symbol: Symbol, end: Ts) -> bool {
         self.forming.get(&symbol).is_some_and(|candle| candle.close_time(self.frame) <= end)
+    }
+
+    /// Start of the candle of `symbol` that is held.
+    pub fn held(&self, symbol: Symbol) -> Option<Ts> {
+        self.forming.get(&symbol).map(|candle| candle.open_time)
+    }
+
+    /// What is held of `symbol` is not what the candle became.
+    pub fn forget(&mut self, symbol: Symbol) {
+        self.forming.remove(&symbol);
     }
 
     /// The connection is gone, and `heard` is when it was heard last: what had ended by then is whole and is closed. The rest
@@ -120,6 +142,9 @@ impl CandleCloser {
 mod tests {
     use super::*;
 
+    /// Later than every candle.
+    const NOW: Ts = Ts(1_000 * 60_000);
+
     fn symbol() -> Symbol {
         "BTC/USD".parse().unwrap()
     }
@@ -144,8 +169,8 @@ mod tests {
     #[test]
     fn a_candle_closes_with_the_next_one_in_its_last_form() {
         let mut closer = closer();
-        assert_eq!(closer.take(&[row(1, 2.0), row(1, 3.0)]), Closed::default());
-        let closed = closer.take(&[row(2, 4.0)]);
+        assert_eq!(closer.take(&[row(1, 2.0), row(1, 3.0)], NOW), Closed::default());
+        let closed = closer.take(&[row(2, 4.0)], NOW);
         assert_eq!(starts(&closed), [1]);
         assert_eq!(closed.candles[0].1.close, 3.0);
     }
@@ -153,11 +178,11 @@ mod tests {
     #[test]
     fn a_candle_closes_by_time_after_the_grace_and_a_straggler_is_late() {
         let mut closer = closer();
-        closer.take(&[row(1, 2.0)]);
+        closer.take(&[row(1, 2.0)], NOW);
         assert_eq!(closer.next_close(), Some(Ts(125_000)));
         assert_eq!(closer.advance(Ts(124_999)), Closed::default());
         assert_eq!(starts(&closer.advance(Ts(125_000))), [1]);
-        assert_eq!(closer.take(&[row(1, 9.0)]).late, 1);
+        assert_eq!(closer.take(&[row(1, 9.0)], NOW).late, 1);
         assert_eq!(closer.newest(symbol()), Some(Ts(60_000)));
     }
 
@@ -166,8 +191,8 @@ mod tests {
         let mut closer = closer();
         // Minute 3 was silent: it never arrives.
         let snapshot = [row(1, 1.0), row(2, 2.0), row(4, 4.0)];
-        assert_eq!(starts(&closer.take(&snapshot)), [1, 2]);
-        let again = closer.take(&[row(1, 1.0), row(2, 2.0), row(4, 4.5), row(5, 5.0)]);
+        assert_eq!(starts(&closer.take(&snapshot, NOW)), [1, 2]);
+        let again = closer.take(&[row(1, 1.0), row(2, 2.0), row(4, 4.5), row(5, 5.0)], NOW);
         assert_eq!((starts(&again), again.late), (vec![4], 2));
         assert_eq!(again.candles[0].1.close, 4.5);
     }
@@ -176,13 +201,13 @@ mod tests {
     fn what_history_brought_is_not_handed_out_again() {
         let mut closer = closer();
         closer.known(symbol(), Ts(2 * 60_000));
-        assert_eq!(starts(&closer.take(&[row(1, 1.0), row(2, 2.0), row(3, 3.0), row(4, 4.0)])), [3]);
+        assert_eq!(starts(&closer.take(&[row(1, 1.0), row(2, 2.0), row(3, 3.0), row(4, 4.0)], NOW)), [3]);
     }
 
     #[test]
     fn what_a_lost_connection_cut_off_is_forgotten_and_what_had_ended_is_not() {
         let mut closer = closer();
-        closer.take(&[row(1, 2.0)]);
+        closer.take(&[row(1, 2.0)], NOW);
         assert_eq!(starts(&closer.clone().cut(Ts(120_000))), [1], "heard when it had ended");
         assert_eq!(closer.cut(Ts(119_999)), Closed::default());
         assert_eq!((closer.next_close(), closer.newest(symbol())), (None, None));
@@ -191,6 +216,18 @@ mod tests {
     #[test]
     fn rows_of_another_interval_are_counted() {
         let other = OhlcRow { minutes: 5, ..row(5, 1.0) };
-        assert_eq!(closer().take(&[other]).foreign, 1);
+        assert_eq!(closer().take(&[other], NOW).foreign, 1);
+    }
+
+    #[test]
+    fn a_row_from_the_future_is_refused_and_makes_no_later_one_late() {
+        let mut closer = closer();
+        closer.take(&[row(1, 2.0)], Ts(90_000));
+        let far = closer.take(&[row(600, 9.0)], Ts(90_000));
+        assert_eq!((far.future, starts(&far)), (1, vec![]), "nor does it close what is held");
+        assert_eq!(starts(&closer.take(&[row(2, 3.0)], Ts(120_000))), [1]);
+        assert_eq!(starts(&closer.take(&[row(3, 3.0)], Ts(120_000))), [2], "a clock may be ahead by one candle");
+        assert_eq!(closer.take(&[row(4, 3.0)], Ts(179_999)).future, 1);
+        assert_eq!(closer.take(&[row(4, 3.0)], Ts(180_000)).late, 0);
     }
 }

@@ -1,6 +1,7 @@
 //! Kraken's public market data: WebSocket v2 frames, the book with its checksum, and when a candle is closed. Pure; who
 //! connects and reads bytes stands elsewhere.
 
+pub mod action;
 pub mod actor;
 pub mod backfill;
 pub mod book;
@@ -11,3 +12,4 @@ pub mod session;
 pub mod silence;
 pub mod view;
 pub mod wire;
+pub mod witness;

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use super::action::{Action, Counts, Notice, Waits};
 use super::{
     book::OrderBook,
     candles::{CandleCloser, Closed},
     prices::LastPrices,
-    wire::{self, BookFrame, Frame, TickerRow},
+    wire::{self, BookFrame, Frame, OhlcRow, TickerRow},
+    witness::{FROZEN_AFTER, Verdict, Witness},
 };
 use crate::{
     market::feed::{FeedItem, FeedKind},
@@ -26,96 +28,6 @@ const PATIENCE_MS: i64 = 10_000;
 const GOOD_AFTER_MS: i64 = 60_000;
 /// What the venue refused is asked for again so often while a connection stands, milliseconds.
 const ASK_AGAIN_MS: i64 = 300_000;
-
-/// Waits before connecting again, milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waits {
-    /// The first; doubled with every failure.
-    pub first_ms: i64,
-    /// The longest.
-    pub longest_ms: i64,
-}
-
-impl Default for Waits {
-    fn default() -> Waits {
-        Waits { first_ms: 1_000, longest_ms: 60_000 }
-    }
-}
-
-/// What the owner of the socket has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Open a connection.
-    Connect,
-    /// Send a text frame.
-    Send(String),
-    /// Close the connection; [`Session::lost`] need not be called for it.
-    Close,
-    /// Market data.
-    Item(FeedItem),
-    /// A connection stands and all was asked for again; candles of `from` and later may be missing.
-    Missing {
-        /// Which symbol.
-        symbol: Symbol,
-        /// Start of the first candle that may be missing; absent when nothing was ever received.
-        from: Option<Ts>,
-    },
-    /// Something to tell the operator.
-    Tell(Notice),
-}
-
-/// Something to tell the operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A connection was lost or could not be opened; the next try comes at that instant.
-    Disconnected {
-        /// Why.
-        why: String,
-        /// When it is tried again.
-        again_at: Ts,
-    },
-    /// Connected and subscribed.
-    Connected,
-    /// The venue does not serve a symbol.
-    Refused {
-        /// Which one, when the venue says.
-        symbol: Option<String>,
-        /// Its words.
-        error: String,
-    },
-    /// The venue serves a symbol it has refused before.
-    Served(Symbol),
-    /// A remark of the venue about a subscription; each is told once.
-    Remark(String),
-    /// The venue's engine is in another state, for example `maintenance`.
-    System(String),
-    /// The book of a symbol did not fit its checksum and was asked for anew.
-    BookBroken {
-        /// Which symbol.
-        symbol: Symbol,
-        /// What was wrong.
-        why: String,
-    },
-    /// A frame could not be understood.
-    Odd(String),
-}
-
-/// What was counted since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Text frames heard.
-    pub frames: u64,
-    /// Connections opened.
-    pub connections: u64,
-    /// Connections lost or given up.
-    pub losses: u64,
-    /// Books that did not fit their checksum.
-    pub broken_books: u64,
-    /// Frames that could not be understood.
-    pub odd_frames: u64,
-    /// Candle rows that came after their candle was closed.
-    pub late_rows: u64,
-}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Phase {
@@ -140,6 +52,7 @@ pub struct Session {
     asked_again: Ts,
     remarks: BTreeSet<String>,
     closer: CandleCloser,
+    witness: Witness,
     frame: Timeframe,
     /// End of the last candles that were looked at for silence.
     declared: Ts,
@@ -169,6 +82,7 @@ impl Session {
             asked_again: now,
             remarks: BTreeSet::new(),
             closer: CandleCloser::new(frame, GRACE_MS),
+            witness: Witness::new(frame),
             frame,
             declared: now.floor_to(frame.ms()),
             last: LastPrices::default(),
@@ -221,6 +135,7 @@ impl Session {
     /// Candles up to this start are known from history or back-fill.
     pub fn known(&mut self, symbol: Symbol, newest: Ts) {
         self.closer.known(symbol, newest);
+        self.witness.fetched(symbol, newest);
     }
 
     /// When [`Session::tick`] has something to do next.
@@ -247,6 +162,7 @@ impl Session {
         let mut actions = Vec::new();
         if let Phase::Up { heard, .. } = self.phase {
             // A candle is whole when the connection was heard after its end; silence proves nothing.
+            self.distrust(now.plus_ms(-SILENT_MS).min(heard), None);
             let closed = self.closer.advance(now.min(heard.plus_ms(GRACE_MS)));
             self.hand_out(closed, now, &mut actions);
             self.declare(heard, now, &mut actions);
@@ -284,6 +200,7 @@ impl Session {
         let open = CHANNELS.iter().flat_map(|channel| served.iter().map(|symbol| (*channel, *symbol))).collect();
         self.phase = Phase::Up { since: now, heard: now, asked: now, open };
         self.books.values_mut().for_each(|book| *book = OrderBook::default());
+        self.witness.reconnected();
         self.asked_again = now;
         // Also what was refused; only nobody waits for the answer to that.
         self.subscriptions(&self.symbols)
@@ -343,10 +260,7 @@ impl Session {
                 self.subscribed(&channel, symbol, &mut actions);
             }
             Ok(Frame::Refused { symbol, error }) => self.turned_down(symbol, error, &mut actions),
-            Ok(Frame::Ohlc(rows)) => {
-                let closed = self.closer.take(&rows);
-                self.hand_out(closed, now, &mut actions);
-            }
+            Ok(Frame::Ohlc(rows)) => self.candles(&rows, now, &mut actions),
             Ok(Frame::Ticker(row)) => self.price(row, now, &mut actions),
             Ok(Frame::Book(frame)) => self.book(&frame, now, &mut actions),
         }
@@ -398,34 +312,84 @@ impl Session {
         }
     }
 
+    fn candles(&mut self, rows: &[OhlcRow], now: Ts, actions: &mut Vec<Action>) {
+        for row in rows {
+            if !self.symbols.contains(&row.symbol) || self.closer.is_future(row, now) {
+                continue;
+            }
+            // A later candle closes the one before: as it was heard last, which may not be how it ended.
+            self.distrust(row.candle.open_time, Some(row.symbol));
+            let is_new = self.closer.newest(row.symbol).is_none_or(|newest| row.candle.open_time > newest);
+            if is_new && self.witness.candle(row.symbol, now) {
+                actions.push(Action::Tell(Notice::CandlesBack(row.symbol)));
+            }
+        }
+        let closed = self.closer.take(rows, now);
+        self.hand_out(closed, now, actions);
+    }
+
+    /// Forgets held candles that ended by `end` and had trades after their last form: nobody knows what they became.
+    fn distrust(&mut self, end: Ts, only: Option<Symbol>) {
+        for symbol in self.symbols.iter().filter(|symbol| only.is_none_or(|only| only == **symbol)) {
+            if self.closer.holds(*symbol, end)
+                && let Some(start) = self.closer.held(*symbol).filter(|start| self.witness.suspects(*symbol, *start))
+            {
+                self.closer.forget(*symbol);
+                self.witness.doubt_about(*symbol, start);
+            }
+        }
+    }
+
     fn hand_out(&mut self, closed: Closed, now: Ts, actions: &mut Vec<Action>) {
         self.counts.late_rows += closed.late;
-        let items = closed.candles.into_iter().filter(|(symbol, _)| self.symbols.contains(symbol));
-        actions.extend(items.map(|(symbol, candle)| {
-            Action::Item(FeedItem { symbol, available_at: now, kind: FeedKind::Candle(candle) })
-        }));
+        self.counts.future_rows += closed.future;
+        for (symbol, candle) in closed.candles.into_iter().filter(|(symbol, _)| self.symbols.contains(symbol)) {
+            // Those before it are asked for first, so that it waits for them.
+            if let Some(from) = self.witness.doubt(symbol).filter(|from| *from < candle.open_time) {
+                actions.push(Action::Hole { symbol, from });
+            }
+            self.witness.closed(symbol, candle.open_time);
+            actions.push(Action::Item(FeedItem { symbol, available_at: now, kind: FeedKind::Candle(candle) }));
+        }
     }
 
     /// Says of which symbols nothing was traded in the minutes that have ended: everything sent before `heard` has arrived.
+    /// What is not known to be silent is not called so: with trades in it the venue is asked at once, and when nothing at all
+    /// was heard of the symbol, with its next candle.
     fn declare(&mut self, heard: Ts, now: Ts, actions: &mut Vec<Action>) {
         let end = now.plus_ms(-SILENT_MS).min(heard).floor_to(self.frame.ms());
         if end <= self.declared {
             return;
         }
         self.declared = end;
-        let newest_start = end.plus_ms(-self.frame.ms());
-        let silent = self.symbols.iter().filter(|symbol| {
-            let known = self.closer.newest(**symbol).is_some_and(|newest| newest >= newest_start);
-            self.is_subscribed(**symbol) && !known && !self.closer.holds(**symbol, end)
-        });
-        let item = |symbol: &Symbol| FeedItem { symbol: *symbol, available_at: now, kind: FeedKind::Settled(end) };
-        actions.extend(silent.map(item).map(Action::Item));
+        let start = end.plus_ms(-self.frame.ms());
+        for symbol in &self.symbols {
+            let known = self.closer.newest(*symbol).is_some_and(|newest| newest >= start);
+            if !self.is_subscribed(*symbol) || known || self.closer.holds(*symbol, end) {
+                continue;
+            }
+            match self.witness.judge(*symbol, start) {
+                Verdict::Silent => {
+                    let item = FeedItem { symbol: *symbol, available_at: now, kind: FeedKind::Settled(end) };
+                    actions.push(Action::Item(item));
+                }
+                Verdict::Doubtful => {}
+                Verdict::Lacking { freezes } => {
+                    let from = self.witness.doubt(*symbol).unwrap_or(start);
+                    actions.push(Action::Hole { symbol: *symbol, from });
+                    if freezes {
+                        actions.push(Action::Tell(Notice::CandlesFrozen(*symbol, FROZEN_AFTER)));
+                    }
+                }
+            }
+        }
     }
 
     /// The last trade is the price; its venue time, so that an old price cannot look fresh.
     fn price(&mut self, row: TickerRow, now: Ts, actions: &mut Vec<Action>) {
         let at = row.at.unwrap_or(now).min(now);
         if row.last.is_finite() && row.last > 0.0 && self.symbols.contains(&row.symbol) {
+            self.witness.ticker(row.symbol, row.last, row.volume, at, now);
             let at = self.last.trade(row.symbol, row.last, at);
             let item = FeedItem { symbol: row.symbol, available_at: at, kind: FeedKind::Price(row.last) };
             actions.push(Action::Item(item));
@@ -434,6 +398,7 @@ impl Session {
 
     fn book(&mut self, frame: &BookFrame, now: Ts, actions: &mut Vec<Action>) {
         let Some(book) = self.books.get_mut(&frame.symbol) else { return };
+        self.witness.book(frame.symbol, now);
         match book.take(frame) {
             Ok(()) => {
                 let item = |available_at, kind| Action::Item(FeedItem { symbol: frame.symbol, available_at, kind });
@@ -462,6 +427,7 @@ impl Session {
             if now.since_ms(since) >= GOOD_AFTER_MS {
                 self.failures = 0;
             }
+            self.distrust(heard, None);
             let closed = self.closer.cut(heard);
             self.hand_out(closed, now, actions);
             for (symbol, book) in self.books.iter_mut().filter(|(_, book)| book.is_known()) {
@@ -492,3 +458,7 @@ fn no_book(symbol: Symbol, now: Ts) -> Action {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "session_candle_tests.rs"]
+mod candle_tests;

@@ -2,37 +2,37 @@
 
 use super::*;
 
-const START: Ts = Ts(1_000_000_000);
+pub(super) const START: Ts = Ts(1_000_000_000);
 
-fn symbol(name: &str) -> Symbol {
+pub(super) fn symbol(name: &str) -> Symbol {
     name.parse().unwrap()
 }
 
-fn session() -> Session {
+pub(super) fn session() -> Session {
     Session::new(vec![symbol("BTC/USDT"), symbol("XRP/BTC")], Timeframe::M1, START)
 }
 
-fn at(seconds: i64) -> Ts {
+pub(super) fn at(seconds: i64) -> Ts {
     START.plus_ms(seconds * 1_000)
 }
 
-fn ack(channel: &str, symbol: &str) -> String {
+pub(super) fn ack(channel: &str, symbol: &str) -> String {
     format!(r#"{{"method":"subscribe","result":{{"channel":"{channel}","symbol":"{symbol}"}},"success":true}}"#)
 }
 
-fn ohlc(minute: i64, close: f64) -> String {
+pub(super) fn ohlc(minute: i64, close: f64) -> String {
     let begin = Ts(minute * 60_000);
     format!(
         r#"{{"channel":"ohlc","type":"update","data":[{{"symbol":"BTC/USDT","open":1,"high":9,"low":0.5,"close":{close},"volume":1,"interval_begin":"{begin}","interval":1}}]}}"#
     )
 }
 
-fn told(actions: &[Action]) -> Vec<&Notice> {
+pub(super) fn told(actions: &[Action]) -> Vec<&Notice> {
     actions.iter().filter_map(|action| if let Action::Tell(notice) = action { Some(notice) } else { None }).collect()
 }
 
 /// Connected with everything acknowledged.
-fn up(session: &mut Session, now: Ts) {
+pub(super) fn up(session: &mut Session, now: Ts) {
     assert_eq!(session.tick(now, 0.0), [Action::Connect]);
     assert_eq!(session.opened(now).len(), 3);
     for channel in CHANNELS {
@@ -325,95 +325,4 @@ fn a_storm_of_lost_connections_is_met_with_patience_and_ends_with_a_good_minute(
     let lost = session.lost("once more".into(), now.plus_ms(61_000), 1.0);
     let [Notice::Disconnected { again_at, .. }] = told(&lost)[..] else { panic!("{lost:?}") };
     assert_eq!(again_at.since_ms(now), 62_000, "a good minute starts the waits over");
-}
-
-const HEARTBEAT: &str = r#"{"channel":"heartbeat"}"#;
-
-/// Candles handed out and ends of silent minutes that were declared.
-fn items(actions: &[Action]) -> Vec<(String, FeedKind)> {
-    let item = |action: &Action| match action {
-        Action::Item(item) => Some((item.symbol.to_string(), item.kind)),
-        _ => None,
-    };
-    actions.iter().filter_map(item).collect()
-}
-
-#[test]
-fn a_candle_that_a_lost_connection_cut_off_is_not_handed_out_as_whole() {
-    let mut session = session();
-    let minute = START.0 / 60_000;
-    session.known(symbol("BTC/USDT"), Ts((minute - 1) * 60_000));
-    up(&mut session, START);
-    session.heard(&ohlc(minute, 2.0), at(1));
-    assert_eq!(items(&session.lost("reset".into(), at(2), 0.0)), []);
-    let later = Ts((minute + 1) * 60_000).plus_ms(GRACE_MS);
-    assert_eq!(session.tick(later, 0.0), [Action::Connect], "nothing closes while nothing is heard");
-    session.opened(later);
-    let wanted = session.heard(&ack("ohlc", "BTC/USDT"), later);
-    let from = Some(Ts(minute * 60_000));
-    assert_eq!(wanted, [Action::Missing { symbol: symbol("BTC/USDT"), from }], "the venue is asked for all of it");
-}
-
-#[test]
-fn a_candle_that_had_ended_when_the_connection_was_lost_is_whole() {
-    let mut session = session();
-    up(&mut session, START);
-    let minute = START.0 / 60_000;
-    session.heard(&ohlc(minute, 2.0), at(1));
-    let end = Ts((minute + 1) * 60_000);
-    session.heard(HEARTBEAT, end);
-    let handed = items(&session.lost("reset".into(), end.plus_ms(500), 0.0));
-    assert!(matches!(&handed[..], [(_, FeedKind::Candle(candle))] if candle.close == 2.0), "{handed:?}");
-}
-
-#[test]
-fn a_candle_closes_by_time_only_when_something_was_heard_after_its_end() {
-    let mut session = session();
-    up(&mut session, START);
-    let minute = START.0 / 60_000;
-    session.heard(&ohlc(minute, 2.0), at(1));
-    let end = Ts((minute + 1) * 60_000);
-    let heard = end.plus_ms(-1);
-    session.heard(HEARTBEAT, heard);
-    let close = end.plus_ms(GRACE_MS);
-    assert_eq!(session.tick(close, 0.0), []);
-    assert_eq!(session.wakes_at(), heard.plus_ms(DEAD_AFTER_MS), "nothing to do before something is heard");
-    session.heard(HEARTBEAT, close);
-    assert!(session.wakes_at() <= close);
-    assert!(matches!(items(&session.tick(close, 0.0))[0], (_, FeedKind::Candle(_))));
-}
-
-#[test]
-fn a_minute_nobody_traded_in_is_declared_once_and_a_candle_under_way_is_waited_for() {
-    let mut session = session();
-    up(&mut session, START);
-    let minute = START.0 / 60_000;
-    session.heard(&ohlc(minute, 2.0), at(1));
-    let [end, second] = [minute + 1, minute + 2].map(|minute| Ts(minute * 60_000));
-    session.heard(HEARTBEAT, end);
-    assert_eq!(session.wakes_at(), end.plus_ms(SILENT_MS));
-    assert_eq!(session.tick(end.plus_ms(SILENT_MS - 1), 0.0), []);
-    let silent = |name: &str, end: Ts| (name.to_owned(), FeedKind::Settled(end));
-    let declared = items(&session.tick(end.plus_ms(SILENT_MS), 0.0));
-    assert_eq!(declared, [silent("XRP/BTC", end)], "the candle of BTC/USDT is held until it is closed");
-    assert_eq!(session.tick(end.plus_ms(SILENT_MS + 1), 0.0), []);
-    // The candle closes by time; in the minute after it nobody trades in anything.
-    session.tick(end.plus_ms(GRACE_MS), 0.0);
-    for ms in (0..=60_000).step_by(5_000) {
-        session.heard(HEARTBEAT, end.plus_ms(ms));
-    }
-    let declared = items(&session.tick(second.plus_ms(SILENT_MS), 0.0));
-    assert_eq!(declared, [silent("BTC/USDT", second), silent("XRP/BTC", second)]);
-}
-
-#[test]
-fn the_minute_a_connection_was_opened_in_is_declared_by_what_the_venue_sends_and_earlier_ones_are_not() {
-    let mut session = session();
-    up(&mut session, START);
-    let end = START.floor_to(60_000).plus_ms(60_000);
-    session.lost("reset".into(), at(2), 0.0);
-    let later = end.plus_ms(200_000);
-    up(&mut session, later);
-    let actions = session.tick(later.plus_ms(SILENT_MS), 0.0);
-    assert_eq!(items(&actions), [], "nobody heard what was traded while there was no connection");
 }

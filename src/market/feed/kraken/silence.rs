@@ -1,4 +1,4 @@
-//! Which symbols' prices have stopped. A connection that stands says nothing about data. Pure.
+//! Which symbols' prices or candles have stopped. A connection that stands says nothing about data. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,13 +31,15 @@ pub struct Change {
 pub struct Silence {
     limit_ms: i64,
     lines: BTreeMap<Symbol, Line>,
+    /// Candles do not come although there are prices.
+    frozen: BTreeSet<Symbol>,
     stopped: BTreeSet<Symbol>,
 }
 
 impl Silence {
     /// Nothing is expected yet; a price older than `limit_ms` is silence.
     pub fn new(limit_ms: i64) -> Silence {
-        Silence { limit_ms, lines: BTreeMap::new(), stopped: BTreeSet::new() }
+        Silence { limit_ms, lines: BTreeMap::new(), frozen: BTreeSet::new(), stopped: BTreeSet::new() }
     }
 
     /// From now on prices of the symbol are expected.
@@ -52,6 +54,15 @@ impl Silence {
     pub fn heard(&mut self, symbol: Symbol, at: Ts) {
         let line = self.lines.entry(symbol).or_insert(Line { at, expected: false, told: false });
         line.at = line.at.max(at);
+    }
+
+    /// Its candles stand still while its prices go on, or come again.
+    pub fn candles(&mut self, symbol: Symbol, frozen: bool) {
+        if frozen {
+            self.frozen.insert(symbol);
+        } else {
+            self.frozen.remove(&symbol);
+        }
     }
 
     /// Silences that began or ended. While there is no connection nothing is told: its loss is. After a new one prices have
@@ -77,11 +88,12 @@ impl Silence {
         going.map(|(_, line)| line.at.plus_ms(self.limit_ms + 1)).min()
     }
 
-    /// The symbols without a price within the limit, whatever the reason, when they are others than before.
+    /// The symbols without a price within the limit, whatever the reason, and those whose candles stand still, when they are
+    /// others than before.
     pub fn stopped(&mut self, now: Ts) -> Option<&BTreeSet<Symbol>> {
         let expected = self.lines.iter().filter(|(_, line)| line.expected);
         let stopped = expected.filter(|(_, line)| line.told || now.since_ms(line.at) > self.limit_ms);
-        let stopped: BTreeSet<Symbol> = stopped.map(|(symbol, _)| *symbol).collect();
+        let stopped: BTreeSet<Symbol> = stopped.map(|(symbol, _)| *symbol).chain(self.frozen.iter().copied()).collect();
         (stopped != self.stopped).then(|| {
             self.stopped = stopped;
             &self.stopped
@@ -150,5 +162,17 @@ mod tests {
         silence.expect(btc, at(2));
         assert_eq!(silence.judge(at(3), Some(at(0))), []);
         assert_eq!(silence.judge(at(4), Some(at(0))).len(), 1, "a price that never comes is a silence too");
+    }
+
+    #[test]
+    fn candles_that_stand_still_stop_a_symbol_whose_prices_go_on() {
+        let (mut silence, btc, xrp) = both();
+        silence.heard(btc, at(2));
+        silence.heard(xrp, at(2));
+        silence.candles(btc, true);
+        assert_eq!(silence.judge(at(3), Some(at(0))), [], "its prices are there");
+        assert_eq!(silence.stopped(at(3)), Some(&BTreeSet::from([btc])));
+        silence.candles(btc, false);
+        assert_eq!(silence.stopped(at(3)), Some(&BTreeSet::new()));
     }
 }

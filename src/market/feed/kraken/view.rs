@@ -2,8 +2,11 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-use super::session::ONLINE;
-use crate::model::{Symbol, Ts};
+use super::{
+    backfill::{gap_words, missing_in},
+    session::ONLINE,
+};
+use crate::model::{Symbol, Timeframe, Ts};
 
 /// An offset older than this says nothing any more, milliseconds; it is measured every minute.
 const OFFSET_MAX_AGE_MS: i64 = 300_000;
@@ -27,6 +30,10 @@ pub struct SymbolLink {
     pub last_gap: Option<(Ts, Ts)>,
     /// Its prices have stopped while the connection stands.
     pub silent: bool,
+    /// Its candles do not come although there are trades.
+    pub candles_frozen: bool,
+    /// Times they stopped coming.
+    pub candle_freezes: u64,
 }
 
 /// The link.
@@ -42,6 +49,10 @@ pub struct LinkView {
     pub frames: u64,
     /// Those of them that could not be understood.
     pub odd_frames: u64,
+    /// Candle rows that came after their candle was closed, and those a new connection repeats.
+    pub late_rows: u64,
+    /// Candle rows from the future; they are not taken.
+    pub future_rows: u64,
     /// Venue minus wall, milliseconds, and when it was measured.
     pub offset: Option<(i64, Ts)>,
     /// State of the venue's engine in its own words.
@@ -58,6 +69,8 @@ impl Default for LinkView {
             losses: 0,
             frames: 0,
             odd_frames: 0,
+            late_rows: 0,
+            future_rows: 0,
             offset: None,
             system: ONLINE.to_owned(),
             symbols: BTreeMap::new(),
@@ -105,6 +118,19 @@ impl Shared {
         self.0.borrow().clone()
     }
 
+    /// So many candles of a symbol are missing in a hole and nobody can give them: counted, and logged with the words that
+    /// come back.
+    pub fn miss(&self, symbol: Symbol, frame: Timeframe, gap: (Ts, Ts)) -> String {
+        let text = gap_words(frame, gap);
+        tracing::warn!("{symbol}: {text}; `triplegain import kraken-csv` can");
+        self.change(|view| {
+            let line = view.symbols.entry(symbol).or_default();
+            line.unfilled_candles += missing_in(frame, gap);
+            line.last_gap = Some(gap);
+        });
+        text
+    }
+
     /// Changes it. The closure must not come back here.
     pub fn change(&self, with: impl FnOnce(&mut LinkView)) {
         with(&mut self.0.borrow_mut());
@@ -149,5 +175,15 @@ mod tests {
             assert_eq!(link.trouble(), Some(Trouble::Engine(system.to_owned())));
         }
         assert_eq!(LinkView::default().trouble(), None);
+    }
+
+    #[test]
+    fn holes_are_counted_and_the_newest_is_shown() {
+        let (view, btc, minute) = (Shared::default(), "BTC/USDT".parse().unwrap(), |minute: i64| Ts(minute * 60_000));
+        let text = view.miss(btc, Timeframe::M1, (minute(5), minute(8)));
+        assert!(text.starts_with("3 candles from 1970-01-01T00:05:00"), "{text}");
+        view.miss(btc, Timeframe::M1, (minute(20), minute(21)));
+        let line = view.read().symbols[&btc].clone();
+        assert_eq!((line.unfilled_candles, line.last_gap), (4, Some((minute(20), minute(21)))));
     }
 }

@@ -65,6 +65,8 @@ pub struct TickerRow {
     pub ask: f64,
     /// Last trade, quote units.
     pub last: f64,
+    /// Traded in 24 hours, base units; absent when the venue does not tell.
+    pub volume: Option<f64>,
     /// Venue time; absent from older frames.
     pub at: Option<Ts>,
 }
@@ -147,6 +149,8 @@ struct RawTicker {
     bid: f64,
     ask: f64,
     last: f64,
+    #[serde(default)]
+    volume: Option<f64>,
     #[serde(default)]
     timestamp: Option<String>,
 }
@@ -235,7 +239,7 @@ fn ohlc(row: RawOhlc) -> Result<OhlcRow, String> {
 
 fn ticker(row: RawTicker) -> Result<TickerRow, String> {
     let at = instant(row.timestamp)?;
-    Ok(TickerRow { symbol: row.symbol, bid: row.bid, ask: row.ask, last: row.last, at })
+    Ok(TickerRow { symbol: row.symbol, bid: row.bid, ask: row.ask, last: row.last, volume: row.volume, at })
 }
 
 fn instant(text: Option<String>) -> Result<Option<Ts>, String> {

@@ -30,7 +30,7 @@ use crate::{
             candle_store::CandleStore,
             hours::Hours,
             kraken::{
-                backfill::{Backfill, Filled},
+                backfill::{Backfill, Filled, gap_words},
                 session::{Action, Session, Waits},
                 silence::Silence,
                 view::Shared,
@@ -89,6 +89,12 @@ pub struct Parts {
 
 /// Starts the link on this thread. It never ends by itself: after a panic it begins again.
 pub fn start(parts: Parts) -> JoinHandle<()> {
+    // Holes that were found before there was a bus are told like any other.
+    for (symbol, line) in parts.view.read().symbols {
+        if let Some(gap) = line.last_gap {
+            parts.announce(Some(symbol), false, gap_words(parts.frame, gap));
+        }
+    }
     task::owned(async move {
         loop {
             let ended = task::owned(Link::new(parts.clone()).run()).await;
@@ -135,7 +141,8 @@ impl Link {
         }
         parts.view.change(|view| {
             for symbol in &parts.symbols {
-                view.symbols.entry(*symbol).or_default().silent = false;
+                let line = view.symbols.entry(*symbol).or_default();
+                (line.silent, line.candles_frozen) = (false, false);
             }
         });
         (parts.on_silence)(BTreeSet::new());
@@ -148,7 +155,7 @@ impl Link {
         let fetcher = client.ok().map(|client| task::owned(fetch::serve(client, parts.frame, questions, sender)));
         let mut link = Link {
             session,
-            backfill: Backfill::new(parts.frame),
+            backfill: Backfill::default(),
             chance: ChaCha8Rng::seed_from_u64(parts.seed ^ now.0.unsigned_abs()),
             socket: None,
             connecting: None,
@@ -253,15 +260,19 @@ impl Link {
     fn opened(&mut self, now: Ts) -> Vec<Action> {
         if self.parts.gap_fill && self.wanted.is_some() {
             for symbol in self.parts.symbols.clone() {
-                self.wait_for_missing(symbol);
+                let newest = self.session.newest(symbol);
+                self.backfill.begin(symbol, newest.map(|newest| newest.plus_ms(self.parts.frame.ms())));
             }
         }
         self.session.opened(now)
     }
 
-    fn wait_for_missing(&mut self, symbol: Symbol) {
-        let newest = self.session.newest(symbol);
-        self.backfill.begin(symbol, newest.map(|newest| newest.plus_ms(self.parts.frame.ms())));
+    /// Asks for what is missing, when that can be asked for.
+    fn fetch_missing(&self, symbol: Symbol) {
+        if let (Some((from, round)), Some(wanted)) = (self.backfill.wanted(symbol), &self.wanted) {
+            // The fetcher ends only with this task.
+            let _ = wanted.send(Wanted { symbol, frame: self.parts.frame, from, round });
+        }
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -293,16 +304,22 @@ impl Link {
                     }
                 }
                 Action::Item(item) => self.item(item, &mut items),
-                Action::Missing { symbol, .. } => {
+                Action::Missing { symbol, from } => {
                     // Not yet, when the venue serves it only now.
                     if self.parts.gap_fill && self.wanted.is_some() && self.backfill.wanted(symbol).is_none() {
-                        self.wait_for_missing(symbol);
+                        self.backfill.begin(symbol, from);
                     }
-                    if let (Some((from, round)), Some(wanted)) = (self.backfill.wanted(symbol), &self.wanted) {
-                        // The fetcher ends only with this task.
-                        let _ = wanted.send(Wanted { symbol, frame: self.parts.frame, from, round });
+                    self.fetch_missing(symbol);
+                }
+                // Who waits already has asked for it, or does so with what comes next.
+                Action::Hole { symbol, from } if self.backfill.wanted(symbol).is_none() => {
+                    if self.parts.gap_fill && self.wanted.is_some() {
+                        tracing::warn!("{symbol}: candles since {from} did not come; the venue is asked for them");
+                        self.backfill.begin(symbol, Some(from));
+                        self.fetch_missing(symbol);
                     }
                 }
+                Action::Hole { .. } => {}
                 action @ Action::Tell(_) => self.tell_of(action),
             }
         }
@@ -373,17 +390,8 @@ impl Link {
 
     fn hand_on(&mut self, symbol: Symbol, filled: Filled, now: Ts) {
         if let Some(gap) = filled.gap {
-            let missing = self.backfill.missing(gap);
-            let view = &self.parts.view;
-            view.change(|view| {
-                let line = view.symbols.entry(symbol).or_default();
-                line.unfilled_candles += missing.unsigned_abs();
-                line.last_gap = Some(gap);
-            });
-            let text =
-                format!("{missing} candles from {} to {} are missing; the venue does not give them", gap.0, gap.1);
-            tracing::warn!("{symbol}: {text}; `triplegain import kraken-csv` can");
-            self.announce(Some(symbol), false, text);
+            let text = self.parts.view.miss(symbol, self.parts.frame, gap);
+            self.parts.announce(Some(symbol), false, text);
         }
         self.keep(symbol, &filled.candles);
         if let Some(last) = filled.candles.last() {
@@ -393,6 +401,10 @@ impl Link {
         let items: Vec<FeedItem> = filled.candles.iter().map(item).collect();
         tracing::info!("{symbol}: {} candles up to now were fetched or held back", items.len());
         self.deliver(items);
+        if filled.gap.is_some() {
+            // Longer frames may start over with it; hours lie in it when the venue gives them.
+            self.ask_for_hours(symbol, now);
+        }
     }
 
     fn keep(&self, symbol: Symbol, candles: &[Candle]) {
