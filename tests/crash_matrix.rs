@@ -413,6 +413,8 @@ fn every_crash_point_recovers_as_its_row_requires() {
     runs.extend(others());
     let table = table(&runs);
     runs.retain(|run| wanted.split(',').any(|wanted| run.row.starts_with(wanted)));
+    // The longest first: none of them is left alone at the end.
+    runs.sort_by_key(|run| !["K34", "K41", "K46"].contains(&run.row));
     let all = runs.len();
     if let Some(nth) = std::env::var("CRASH_MATRIX_EVERY").ok().and_then(|nth| nth.parse().ok()) {
         runs = thinned(runs, usize::max(nth, 1));

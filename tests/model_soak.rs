@@ -23,7 +23,7 @@ const DAY_S: i64 = 86_400;
 /// `MODEL_SOAK_DAYS`, or a month with optimisation, as `cargo test --release` runs it, and without as much as minutes allow.
 fn days() -> i64 {
     let asked = std::env::var("MODEL_SOAK_DAYS").ok().map(|text| text.parse().unwrap());
-    asked.unwrap_or(if cfg!(debug_assertions) { 2 } else { 30 })
+    asked.unwrap_or(if cfg!(debug_assertions) { 3 } else { 30 })
 }
 
 /// When both providers are gone, seconds after the start.
@@ -264,6 +264,8 @@ fn levels_follow_the_outage(world: &World) {
     assert!(late.is_empty(), "asked at EMERGENCY: {late:?}");
     let soonest = changes.windows(2).filter(|pair| pair[1].2 < pair[1].1).map(|pair| pair[1].0 - pair[0].0).min();
     println!("{} changes of level, the soonest step down after {soonest:?} s", changes.len());
+    // Both ends are cut to whole seconds.
+    assert!(soonest.is_none_or(|after| after >= 119), "a level was left after {soonest:?} s: {line}");
 }
 
 #[test]
