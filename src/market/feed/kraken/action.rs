@@ -27,7 +27,7 @@ pub enum Action {
     Connect,
     /// Send a text frame.
     Send(String),
-    /// Close the connection; [`Session::lost`] need not be called for it.
+    /// Close the connection; `Session::lost` need not be called for it.
     Close,
     /// Market data.
     Item(FeedItem),
