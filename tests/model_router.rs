@@ -244,6 +244,20 @@ async fn the_reservation_is_durable_before_the_first_byte_and_stays_spent_when_n
     assert!(again.on(START.day() + 1).total().is_zero(), "a new day begins empty");
 }
 
+/// Eight calls fail together: between them they may be repeated three times, not sixteen.
+#[actix::test]
+async fn b4_calls_that_fail_together_are_not_all_repeated() {
+    let server = Loopback::start(vec![Play::status(503, "{}")]).await;
+    let mut setup = Setup::new(vec![provider(KINDS[0], &server.url, 30)]);
+    setup.settings.providers.get_mut("a").unwrap().max_parallel = 8;
+    // The breaker would refuse them before.
+    (setup.settings.breaker.consecutive, setup.settings.breaker.min_calls) = (100, 100);
+    let bench = setup.start().await;
+    let failed = futures_util::future::join_all((0..8).map(|_| bench.ask(60_000))).await;
+    assert!(failed.iter().all(Result::is_err));
+    assert_eq!(server.seen().len(), 8 + 3);
+}
+
 #[actix::test]
 async fn a131_two_calls_never_share_the_same_money_and_a_used_up_budget_is_no_failure() {
     let server = Loopback::start(vec![Play::Hang]).await;

@@ -146,6 +146,51 @@ fn e03_candles_fill_only_what_rested_when_they_began() {
     assert!(!crossed(trade, &tick(btc(), dec!(39_000), T0.plus_ms(25 * HOUR_MS))));
 }
 
+/// Both sides of a limit, by the price itself and by the range of a candle; at the limit is not through it.
+#[test]
+fn a_limit_is_crossed_from_both_sides_and_not_at_itself() {
+    let (book, key) = resting_buy(dec!(40_000));
+    let buy = book.state.trades[&key].clone();
+    let sell = Trade { body: OrderBody { side: Side::Sell, ..buy.body.clone() }, ..buy.clone() };
+    let began = buy.acked_at.unwrap();
+    let end = buy.expires_at.unwrap();
+    for (price, bought, sold) in [(39_999, true, false), (40_000, false, false), (40_001, false, true)] {
+        let at = |at| tick(btc(), Decimal::from(price), at);
+        assert_eq!((crossed(&buy, &at(began)), crossed(&sell, &at(began))), (bought, sold), "{price}");
+        assert_eq!((crossed(&buy, &at(end)), crossed(&sell, &at(end))), (bought, sold), "{price} at its end");
+        assert!(!crossed(&buy, &at(end.plus_ms(1))) && !crossed(&sell, &at(end.plus_ms(1))));
+        assert!(!crossed(&buy, &at(began.plus_ms(-1))) && !crossed(&sell, &at(began.plus_ms(-1))));
+    }
+    let candle = |low: i64, high: i64| {
+        let price = Decimal::from(40_000);
+        let range = crate::model::PriceRange { from: began, open: price, high: high.into(), low: low.into() };
+        crate::model::PriceTick { range: Some(range), ..tick(btc(), price, began) }
+    };
+    let reach = [(40_000, 40_000, false, false), (39_999, 40_000, true, false), (40_000, 40_001, false, true)];
+    for (low, high, bought, sold) in reach {
+        let candle = candle(low, high);
+        assert_eq!((crossed(&buy, &candle), crossed(&sell, &candle)), (bought, sold), "{low}..{high}");
+    }
+}
+
+/// A part is drawn below the chance only, and only a part that is one.
+#[test]
+fn a_partial_fill_is_more_than_nothing_and_less_than_all() {
+    let (book, key) = resting_buy(dec!(40_000));
+    let trade = &book.state.trades[&key];
+    let rules = rules()[&btc()];
+    let all = trade.remaining();
+    let mut partial = execution().paper.partial_fills;
+    (partial.enabled, partial.chance, partial.min_fraction, partial.max_fraction) = (true, 0.5, 0.0, 1.0);
+    let drawn = |chance, fraction| drawn_quantity(trade, &partial, chance, fraction, &rules);
+    assert!(drawn(0.4, 0.5) < all && drawn(0.4, 0.5) > Decimal::ZERO);
+    assert_eq!(drawn(0.5, 0.5), all, "at the chance");
+    assert_eq!(drawn(0.4, 0.0), all, "nothing is no part");
+    assert_eq!(drawn(0.4, 1.0), all);
+    let off = PartialFillSettings { enabled: false, ..partial };
+    assert_eq!(drawn_quantity(trade, &off, 0.0, 0.5, &rules), all);
+}
+
 #[test]
 fn stale_or_missing_price_refuses_and_latency_waits() {
     let mut book = Book::usdt(dec!(10_000));
@@ -159,7 +204,7 @@ fn stale_or_missing_price_refuses_and_latency_waits() {
     let VenueAnswer::Filled(_) = venue.execute(&trade, Some(&fresh), T0.plus_ms(60_000)) else { panic!("inclusive") };
     for (price, now) in [(Some(&fresh), T0.plus_ms(60_001)), (None, T0.plus_ms(100))] {
         let VenueAnswer::Rejected { reason } = venue.execute(&trade, price, now) else { panic!() };
-        assert!(reason.starts_with(PRICE_STALE), "{reason}");
+        assert!(reason.starts_with(PRICE_STALE) && reason.ends_with("within 60 s"), "{reason}");
     }
     let other = tick(symbol("XRP/USDT"), dec!(1), T0);
     let VenueAnswer::Rejected { .. } = venue.execute(&trade, Some(&other), T0.plus_ms(100)) else { panic!() };

@@ -20,17 +20,22 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// Counts a call.
-    pub fn count(&mut self, now: Ts, is_retry: bool) {
+    /// Counts a call that repeats none.
+    pub fn count(&mut self, now: Ts) {
         self.forget(now);
-        self.calls.push_back((now, is_retry));
+        self.calls.push_back((now, false));
     }
 
-    /// Whether one more call may be a repetition.
-    pub fn allow(&mut self, now: Ts) -> bool {
+    /// Whether one more call may be a repetition, which is counted at once: many that fail together ask before any of
+    /// them calls again.
+    pub fn claim(&mut self, now: Ts) -> bool {
         self.forget(now);
         let retries = self.calls.iter().filter(|(_, is_retry)| *is_retry).count();
-        retries < ALWAYS || (retries + 1) * ONE_IN <= self.calls.len() + 1
+        let allowed = retries < ALWAYS || (retries + 1) * ONE_IN <= self.calls.len() + 1;
+        if allowed {
+            self.calls.push_back((now, true));
+        }
+        allowed
     }
 
     fn forget(&mut self, now: Ts) {
@@ -47,21 +52,17 @@ mod tests {
     #[test]
     fn b4_a_fifth_of_the_calls_of_ten_minutes_may_be_repetitions_and_three_always() {
         let mut retries = Retries::default();
-        for at in 0..3 {
-            assert!(retries.allow(Ts(at)));
-            retries.count(Ts(at), true);
-        }
-        assert!(!retries.allow(Ts(3)), "four of four");
+        (0..3).for_each(|at| assert!(retries.claim(Ts(at))));
+        assert!(!retries.claim(Ts(3)), "four of four");
         // With the fourth one 20 calls make a fifth.
-        (0..15).for_each(|_| retries.count(Ts(4), false));
-        assert!(!retries.allow(Ts(4)));
-        retries.count(Ts(5), false);
-        assert!(retries.allow(Ts(5)));
-        retries.count(Ts(5), true);
-        assert!(!retries.allow(Ts(6)));
+        (0..15).for_each(|_| retries.count(Ts(4)));
+        assert!(!retries.claim(Ts(4)));
+        retries.count(Ts(5));
+        assert!(retries.claim(Ts(5)));
+        assert!(!retries.claim(Ts(6)));
         // The first three are forgotten ten minutes after they were made.
-        assert!(!retries.allow(Ts(WINDOW_MS - 1)));
-        assert!(retries.allow(Ts(WINDOW_MS + 2)));
+        assert!(!retries.claim(Ts(WINDOW_MS - 1)));
+        assert!(retries.claim(Ts(WINDOW_MS + 2)));
     }
 
     #[test]
@@ -69,14 +70,9 @@ mod tests {
         let (mut retries, mut first, mut again) = (Retries::default(), 0, 0);
         for second in 0..600 {
             let now = Ts(second * 1_000);
-            retries.count(now, false);
+            retries.count(now);
             first += 1;
-            for _ in 0..2 {
-                if retries.allow(now) {
-                    retries.count(now, true);
-                    again += 1;
-                }
-            }
+            again += (0..2).filter(|_| retries.claim(now)).count();
         }
         assert_eq!((first, again), (600, 150));
     }

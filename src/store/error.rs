@@ -235,3 +235,39 @@ impl Fatal {
     /// Exit code of the process that met it.
     pub const EXIT_CODE: u8 = 70;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_becomes_the_sentence_that_helps_and_its_exit_code() {
+        use io::ErrorKind::{
+            NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        };
+        let told = |kind: io::ErrorKind| {
+            let error = StoreError::io("open", Path::new("/x"), kind.into());
+            (error.to_string().split_once("/x").unwrap().1.chars().take(24).collect::<String>(), error.exit_code())
+        };
+        for (kind, words, code) in [
+            (PermissionDenied, ": the user of this proces", 2),
+            (ReadOnlyFilesystem, " is on a read-only file ", 2),
+            (StorageFull, "; free some and start ag", 70),
+            (QuotaExceeded, "; free some and start ag", 70),
+            (NotADirectory, " is not a directory; cho", 2),
+            (NotFound, ": entity not found", 70),
+        ] {
+            assert_eq!(told(kind), (words.chars().take(24).collect(), code), "{kind:?}");
+        }
+        let path = PathBuf::from("/x");
+        assert_eq!(StoreError::InUse { path, holder: "process 1".into() }.exit_code(), 73);
+    }
+
+    #[test]
+    fn only_lost_or_unreadable_records_are_a_loss() {
+        let reason = |code| HaltReason { code, text: String::new() };
+        assert!(reason(STORE_AHEAD).is_loss() && reason(JOURNAL_DAMAGED).is_loss());
+        assert!(!reason("store_moved").is_loss());
+        assert!(HaltReason::tells_loss("journal_damaged: line 3") && !HaltReason::tells_loss("operator"));
+    }
+}

@@ -47,7 +47,7 @@ pub struct Settled {
     pub reasoning: String,
 }
 
-/// The form asked for; at most 500 tokens.
+/// The form asked for.
 pub fn format() -> AnswerFormat {
     format_of::<ResolutionAnswer>("conflict_resolution")
 }

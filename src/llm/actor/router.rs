@@ -216,7 +216,10 @@ async fn ask_one(
         fail(failed, &turn.endpoint.name, turn.model, kind, classify::shortened(&words));
         let now = shared.clock.now();
         let at = plan::again(kind, attempt, why.retry_after_ms, shared.draw(), now, turn.until)?;
-        if !turn.endpoint.retries.borrow_mut().allow(now) {
+        if !turn.endpoint.retries.borrow_mut().claim(now) {
+            if let Some(failure) = failed.attempts.last_mut() {
+                failure.message.push_str("; not asked again: a fifth of its calls were repetitions already");
+            }
             return None;
         }
         shared.clock.sleep_until(at).await;
@@ -268,7 +271,9 @@ pub(super) async fn attempt_once(shared: &Rc<Shared>, question: &Question, turn:
         Err(why) => return Tried::refused(why.kind, why.detail),
     };
     let called_at = shared.clock.now();
-    endpoint.retries.borrow_mut().count(called_at, again);
+    if !again {
+        endpoint.retries.borrow_mut().count(called_at);
+    }
     let worst = held.as_ref().map_or(Money::ZERO, |held| held.amount);
     let made = call(shared, question, turn, worst).await;
     let tried = judge(question, turn, worst, made.reply);

@@ -303,7 +303,7 @@ impl Shared {
     /// Tells the coordinator what came of a logical call.
     pub fn tell(&self, result: Result<(), String>) {
         if let Some(outcomes) = &*self.outcomes.borrow() {
-            // A call that failed says nothing about the breakers: it counts as a failure, and they stay as they are.
+            // Told of a call that failed as well: an open breaker does not close because of it.
             let strained = self.strained();
             post("coordinator", outcomes, ModelOutcome { result, strained });
         }

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use super::wire::OhlcRow;
 use crate::model::{Candle, Symbol, Timeframe, Ts};
 
+/// So far ahead of our own clock a candle may begin, milliseconds: clocks differ, and more is no clock.
+const CLOCKS_APART_MS: i64 = 60_000;
+
 /// The forming candle of every symbol.
 #[derive(Debug, Clone)]
 pub struct CandleCloser {
@@ -50,7 +53,7 @@ impl CandleCloser {
     /// Whether the row begins later than clocks can differ: one such row would close what is being built, and make every row
     /// after it late.
     pub fn is_future(&self, row: &OhlcRow, now: Ts) -> bool {
-        row.candle.open_time > now.plus_ms(self.frame.ms())
+        row.candle.open_time > now.plus_ms(CLOCKS_APART_MS)
     }
 
     /// Takes the rows of one frame in the order they came.

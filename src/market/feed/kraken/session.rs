@@ -200,7 +200,7 @@ impl Session {
         let open = CHANNELS.iter().flat_map(|channel| served.iter().map(|symbol| (*channel, *symbol))).collect();
         self.phase = Phase::Up { since: now, heard: now, asked: now, open };
         self.books.values_mut().for_each(|book| *book = OrderBook::default());
-        self.witness.reconnected();
+        self.witness.reconnected(now);
         self.asked_again = now;
         // Also what was refused; only nobody waits for the answer to that.
         self.subscriptions(&self.symbols)
@@ -369,10 +369,11 @@ impl Session {
                 continue;
             }
             match self.witness.judge(*symbol, start) {
-                Verdict::Silent => {
-                    let item = FeedItem { symbol: *symbol, available_at: now, kind: FeedKind::Settled(end) };
-                    actions.push(Action::Item(item));
-                }
+                Verdict::Silent => actions.push(match self.witness.doubt(*symbol) {
+                    // One before it may still come, and would be too late for the longer candles that this one closes.
+                    Some(from) => Action::Hole { symbol: *symbol, from },
+                    None => Action::Item(FeedItem { symbol: *symbol, available_at: now, kind: FeedKind::Settled(end) }),
+                }),
                 Verdict::Doubtful => {}
                 Verdict::Lacking { freezes } => {
                     let from = self.witness.doubt(*symbol).unwrap_or(start);
@@ -389,7 +390,8 @@ impl Session {
     fn price(&mut self, row: TickerRow, now: Ts, actions: &mut Vec<Action>) {
         let at = row.at.unwrap_or(now).min(now);
         if row.last.is_finite() && row.last > 0.0 && self.symbols.contains(&row.symbol) {
-            self.witness.ticker(row.symbol, row.last, row.volume, at, now);
+            // The minute of a trade is the venue's, also when our clock is behind.
+            self.witness.ticker(row.symbol, row.last, row.volume, row.at.unwrap_or(now), now);
             let at = self.last.trade(row.symbol, row.last, at);
             let item = FeedItem { symbol: row.symbol, available_at: at, kind: FeedKind::Price(row.last) };
             actions.push(Action::Item(item));

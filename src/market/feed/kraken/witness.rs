@@ -54,10 +54,14 @@ impl Witness {
         Witness { frame, lines: BTreeMap::new() }
     }
 
-    /// A new connection: its first ticker shows trades of before, and all that is missing is fetched anyway. Candles that stood
-    /// still do so until one comes.
-    pub fn reconnected(&mut self) {
-        self.lines.values_mut().for_each(|line| *line = Line { frozen: line.frozen, ..Line::default() });
+    /// A new connection: its first ticker shows trades of before, and all that has ended is fetched anyway. Candles that stood
+    /// still do so until one comes, and what is forming then nobody has seen.
+    pub fn reconnected(&mut self, now: Ts) {
+        let forming = now.floor_to(self.frame.ms());
+        for line in self.lines.values_mut() {
+            let doubt = line.frozen.then_some((forming, forming));
+            *line = Line { frozen: line.frozen, doubt, ..Line::default() };
+        }
     }
 
     /// A ticker of the venue's time `at`: another price or volume than before is a trade.
@@ -197,8 +201,8 @@ mod tests {
         assert_eq!([1, 2].map(|m| minute(&mut witness, m)), [lacks(false); 2]);
         assert!(!witness.candle(symbol(), at(179)), "it comes again: nothing stood still");
         assert_eq!([3, 4, 5, 6].map(|m| minute(&mut witness, m)), [false, false, true, false].map(lacks));
-        witness.reconnected();
-        assert_eq!(witness.doubt(symbol()), None, "all that is missing is fetched for the new connection");
+        witness.reconnected(at(425));
+        assert_eq!(witness.doubt(symbol()), Some(at(420)), "what has ended is fetched, what forms nobody has seen");
         assert!(witness.candle(symbol(), at(430)) && !witness.candle(symbol(), at(431)));
     }
 
