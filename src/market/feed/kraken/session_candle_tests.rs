@@ -91,6 +91,27 @@ fn a_minute_nobody_traded_in_is_declared_once_and_a_candle_under_way_is_waited_f
     assert_eq!(declared, [silent("BTC/USDT", second), silent("XRP/BTC", second)]);
 }
 
+/// The candle before it may still come, and would be too late for the longer candles that the silent minute closes.
+#[test]
+fn a_silent_minute_is_not_declared_while_one_before_it_is_in_doubt() {
+    let mut session = session();
+    up(&mut session, START);
+    let first = START.0 / 60_000;
+    let ends = [1, 2, 3].map(|minute| Ts((first + minute) * 60_000));
+    session.heard(HEARTBEAT, ends[0]);
+    assert_eq!(session.tick(ends[0].plus_ms(SILENT_MS), 0.0), [], "nothing was heard of anybody");
+    let minute = |session: &mut Session, end: Ts| {
+        session.heard(&quote("XRP/BTC", 2.0, end.plus_ms(-30_000)), end.plus_ms(-30_000));
+        session.heard(HEARTBEAT, end);
+        session.tick(end.plus_ms(SILENT_MS), 0.0)
+    };
+    let actions = minute(&mut session, ends[1]);
+    assert_eq!((items(&actions), holes(&actions)), (vec![], vec![ends[0].plus_ms(-60_000)]));
+    session.known(symbol("XRP/BTC"), ends[0].plus_ms(-60_000));
+    let actions = minute(&mut session, ends[2]);
+    assert_eq!(items(&actions), [("XRP/BTC".to_owned(), FeedKind::Settled(ends[2]))]);
+}
+
 /// A ticker of the price the symbol was traded at last; the same again is no trade.
 fn quote(name: &str, last: f64, at: Ts) -> String {
     format!(r#"{{"channel":"ticker","data":[{{"symbol":"{name}","bid":1,"ask":2,"last":{last},"timestamp":"{at}"}}]}}"#)
