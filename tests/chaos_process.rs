@@ -17,8 +17,10 @@ use service_support::Manager;
 
 /// An hour of program time per second.
 const FAST: [&str; 2] = ["--speed", "3600"];
-/// Ten minutes per second: an hourly plan within seconds, and runs that end within their deadlines on a slow machine.
-const BRISK: [&str; 2] = ["--speed", "600"];
+/// The small world of the crash matrix, whose starts are cheap, at ten minutes per second: an hourly plan within seconds,
+/// and runs that end within their deadlines on a slow machine.
+const BRISK: [&str; 4] =
+    ["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crash_support/crash.toml"), "--speed", "600"];
 const SLOW: [&str; 2] = ["--speed", "2"];
 
 fn struck(chaos: &str) -> Command {
@@ -28,8 +30,8 @@ fn struck(chaos: &str) -> Command {
 }
 
 /// Runs into its fault, ends with 70, and the next start recovers everything and trades on.
-fn ends_with_70_and_recovers(store: &Path, chaos: &str, speed: [&str; 2]) {
-    let mut program = Program::spawn_with(struck(chaos), store, &speed);
+fn ends_with_70_and_recovers(store: &Path, chaos: &str) {
+    let mut program = Program::spawn_with(struck(chaos), store, &BRISK);
     let ended = program.wait();
     assert_eq!(ended.code(), Some(70), "{chaos}: {}", program.said());
     let actor = chaos.split(':').next().unwrap();
@@ -52,9 +54,9 @@ fn ends_with_70_wherever_it_panics(actor: &str) {
     let spots = ["handler", "future", "interval", "start"];
     for spot in spots {
         let after = if spot == "start" { "1" } else { "300" };
-        ends_with_70_and_recovers(&store, &format!("{actor}:{spot}:panic:{after}"), FAST);
+        ends_with_70_and_recovers(&store, &format!("{actor}:{spot}:panic:{after}"));
     }
-    let program = Program::start(&store, &FAST);
+    let program = Program::start(&store, &BRISK);
     let status = program.status();
     assert_eq!(status["recovered"]["clean"], false);
     assert!(status["boot_epoch"].as_u64() > Some(spots.len() as u64), "every start left its epoch: {status}");
@@ -73,9 +75,9 @@ fn a_panic_in_a_future_of_nobody_ends_the_process_with_70_and_the_next_start_rec
     let futures =
         ["api", "given up", "coordinator.run", "coordinator.decision", "coordinator.record", "coordinator.plan"];
     for what in futures {
-        ends_with_70_and_recovers(&store, &format!("{what}:start:panic:1"), BRISK);
+        ends_with_70_and_recovers(&store, &format!("{what}:start:panic:1"));
     }
-    let program = Program::start(&store, &FAST);
+    let program = Program::start(&store, &BRISK);
     let status = program.status();
     assert_eq!(status["recovered"]["clean"], false);
     assert_eq!(status["boot_epoch"].as_u64(), Some(futures.len() as u64 + 1), "{status}");
@@ -230,9 +232,9 @@ fn r4_a_panic_in_a_spawned_future_ends_the_process_with_70_and_the_next_start_re
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     for what in ["coordinator.run", "coordinator.record", "coordinator.decision"] {
-        ends_with_70_and_recovers(&store, &format!("{what}:start:panic:1"), BRISK);
+        ends_with_70_and_recovers(&store, &format!("{what}:start:panic:1"));
     }
-    Program::start(&store, &FAST).stop("TERM");
+    Program::start(&store, &BRISK).stop("TERM");
 }
 
 /// Starts that die at `place` count, or not, towards a crash loop.
