@@ -332,10 +332,10 @@ mod tests {
         assert_eq!(Loudness::parse("loud"), None);
     }
 
-    /// One record of every kind and of every way it can be told, each with its line, `-` where none is worth one.
-    /// `DESCRIBED_WRITE=1 cargo test --lib described` writes the lines anew, to be read before they are committed.
+    /// Records in the ways they can be told, each with its line, `-` where none is worth one.
+    /// `DESCRIBED_WRITE=1 cargo test --lib told_in` writes the lines anew, to be read before they are committed.
     #[test]
-    fn every_record_has_its_line() {
+    fn records_are_told_in_these_lines() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/described.txt");
         let known = std::fs::read_to_string(file).unwrap();
         let lines: Vec<&str> = known.lines().collect();
@@ -351,6 +351,7 @@ mod tests {
         for (is, was) in told.lines().zip(known.lines()) {
             assert_eq!(is, was);
         }
+        assert_eq!(told.lines().count(), lines.len(), "a record without its line");
     }
 
     #[test]

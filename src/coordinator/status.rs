@@ -299,7 +299,7 @@ pub struct FeedLink {
     /// Rows of candles that came after their candle was closed, and those a new connection repeats, of all symbols.
     #[serde(default)]
     pub late_rows: u64,
-    /// Rows of candles that began more than one candle after our own time, of all symbols; they are not taken.
+    /// Rows of candles that began more than a minute after our own time, of all symbols; they are not taken.
     #[serde(default)]
     pub future_rows: u64,
     /// Books that did not fit their checksum.

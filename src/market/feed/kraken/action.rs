@@ -104,6 +104,6 @@ pub struct Counts {
     pub odd_frames: u64,
     /// Candle rows that came after their candle was closed, and those a new connection repeats.
     pub late_rows: u64,
-    /// Candle rows that began more than one candle after our own time; they are not taken.
+    /// Candle rows that began more than a minute after our own time; they are not taken.
     pub future_rows: u64,
 }
